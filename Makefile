@@ -1,0 +1,71 @@
+# `make` lists what can be made. Every target does the set-up that it needs.
+
+PYTHON ?= python3.11
+LOCK ?= auto
+CORES ?= all
+SCALE ?=
+# Names so common that a shell may hold them for something else: taken from the command line only.
+CONFIG =
+ARGS =
+TESTS =
+WORKERS = logical
+
+# GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
+.PHONY: help setup reproduce figures test lint lab clean
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The workflow's jobs call `kpo` and `python` by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+settings = $(strip $(if $(SCALE),scale=$(SCALE)) $(CONFIG))
+snakemake = .venv/bin/python -m snakemake --cores $(CORES) $(1) $(ARGS) $(if $(settings),--config $(settings))
+
+help: ## list the targets
+	@echo "Targets (those that run something do the set-up first, in .venv):"
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@echo "Settings, given as NAME=value after the target:"
+	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop without a GPU, else what the GPUs can hold)"
+	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\""
+	@echo "  CORES    how many cores the workflow may use (default: all)"
+	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`"
+	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
+	@echo "  WORKERS  unit tests side by side (default: one a core, at most 8)"
+	@echo "  LOCK     cpu or gpu (default: gpu where nvidia-smi lists a device)"
+	@echo "  PYTHON   the Python 3.11 to build .venv with (default: python3.11)"
+
+setup: ## the virtual environment .venv, from the lock in requirements/ that fits this machine
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 is needed, and '$(PYTHON)' is not a Python 3.11 that runs." >&2; \
+	  echo "Install Python 3.11, or name one: make <target> PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" requirements/install.py --lock "$(LOCK)"
+
+reproduce: setup ## train, evaluate and plot every method of both papers (the main job)
+	@echo "running the workflow"
+	@$(call snakemake,)
+	@echo "where to look: results/<scale>/summary.md (table), results/<scale>/figures/ (PDF and PNG)"
+
+figures: setup ## draw the figures again from finished runs, without training
+	@$(call snakemake,figures)
+
+test: setup ## unit tests, then the whole workflow at smoke scale (within 15 minutes on 2 cores)
+ifneq ($(TESTS),)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(TESTS) $(ARGS)
+else
+	@echo "unit tests"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/unit -q -n $(WORKERS) --maxprocesses 8 -m "not vllm" $(ARGS)
+	@echo "workflow tests"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(wildcard tests/workflow tests/gpu) -m "not vllm" $(ARGS)
+endif
+
+lint: setup ## style and types: ruff, snakefmt, mypy
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m snakefmt --check Snakefile workflow
+	@.venv/bin/python -m mypy
+
+lab: setup ## Jupyter Lab on this folder
+	@.venv/bin/python -m jupyter lab $(ARGS)
+
+clean: ## remove .venv, caches and build leftovers (results/ stays)
+	rm -rf .venv build dist kpo.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
