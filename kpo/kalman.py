@@ -1,0 +1,318 @@
+"""The scalar random-walk Kalman filter of KPO and KRPO: gains, the filter over sequences, the filter over groups.
+
+    state        x_t = x_{t-1} + N(0, Q)        Q  process_variance
+    observation  z_t = x_t     + N(0, V)        V  observation_variance
+
+    predict      P_{t|t-1} = P_{t-1|t-1} + Q
+    update       K_t = P_{t|t-1} / (P_{t|t-1} + V)
+                 x_{t|t} = x_{t-1|t-1} + K_t (z_t - x_{t-1|t-1})
+                 P_{t|t} = (1 - K_t) P_{t|t-1} = K_t V
+
+KPO (arXiv 2602.10609, the state-space model of its method section) filters a response's token log-ratios from x = 0,
+P = 0. KRPO (arXiv 2505.07527, method section) filters the rewards of one prompt's group from x = 0, P = 1.
+
+The gains do not depend on the observations, so the filter is a linear recurrence with known coefficients: see
+`kpo.linear_recurrence` for how it is computed, in float64 whatever the dtype of the observations.
+
+Masks. A token whose mask is 0 is no observation. Time stands still there: the state passes it unchanged and no process
+noise is added, so t counts the observed tokens of a row. Hence padding on either side and holes never change a value.
+Whatever a masked place holds, NaN included, has no influence, and the output there is 0.
+
+Gradients. The filters over tokens are linear maps, differentiable with respect to the observations; the gains and the
+initial values are constants. KPO wants no gradient through the filter: pass detached log-ratios.
+
+Shape suffixes: B sequences, T tokens, N tokens of all sequences together, P prompts, G group members.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from kpo.checks import check_integer, check_real
+from kpo.linear_recurrence import GainSchedule
+from kpo.masked_rows import check_lengths, check_mask, check_rows, filter_packed_rows, filter_rows
+
+# Tables are made for at least this many tokens, then for powers of two: batches of changing width share them.
+SMALLEST_TABLE = 1024
+
+
+def kalman_gains(
+    num_steps: int, process_variance: float, observation_variance: float, initial_variance: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gains K_t and posterior variances P_{t|t} for t = 1 .. num_steps, each float64 (num_steps,) on the CPU.
+
+    Closed form. With q = Q / V, p = P_0 / V and sinh(h) = sqrt(q) / 2, the map P_{t-1|t-1} -> P_{t|t} is a ratio of
+    linear functions whose matrix [[1, q], [1, 1 + q]] has the eigenvalues exp(+-2h), so
+
+        K_t = (p cosh((2t-1)h) / cosh(h) + q U_t) / (p U_t + cosh((2t+1)h) / cosh(h)),   U_t = sinh(2th) / sinh(2h).
+
+    Every term is positive, so nothing cancels, and exp(2th) is divided out, so nothing overflows: the values agree with
+    the recursion in exact arithmetic to about 1e-14 relative, for every Q / V, any P_0 and any number of steps.
+
+    V = 0 gives K_t = 1 and P_{t|t} = 0 (each observation is the state).
+
+    Raises ValueError for a number of steps below 1, a variance that is negative or not finite, and Q = V = 0, where the
+    gain is 0 / 0; TypeError for anything but numbers.
+    """
+    num_steps = check_integer("num_steps", num_steps, minimum=1)
+    variances = _check_variances(process_variance, observation_variance, initial_variance)
+    gains = _gains(num_steps, *variances)
+    return torch.from_numpy(gains), torch.from_numpy(gains * variances[1])
+
+
+def kalman_filter(
+    observations: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    process_variance: float,
+    observation_variance: float,
+    initial_mean: float = 0.0,
+    initial_variance: float = 0.0,
+) -> torch.Tensor:
+    """Filtered means x_{t|t}, in the shape, dtype and device of the observations.
+
+    observations: (B, T), float32, float64, bfloat16 or float16; log-ratios in nats for KPO.
+    mask: (B, T), bool or 0 / 1 of any dtype, 1 where a token is observed; None if all are. Where it is 0 the state
+        passes unchanged, no process noise is added and the output is 0. A row without observations gives zeros.
+
+    Float32 output is within 2e-7 relative of a sequential float64 loop, token by token. A row's values have the same
+    bits alone, in a batch, and with more padding or holes. Work grows linearly with B T. On a CUDA device a Triton
+    kernel is used where Triton is installed; it agrees with the CPU within the rounding of the dtype.
+
+    Raises TypeError for a wrong type or dtype; ValueError for a wrong shape or device, an empty tensor, a mask with
+    other values than 0 and 1, an observation that is not finite where the mask is 1, and variances as `kalman_gains`.
+    Source: KPO, arXiv 2602.10609, method section.
+    """
+    initial_mean = check_real("initial_mean", initial_mean)
+    check_rows("observations", observations)
+    mask = check_mask(mask, observations)
+    schedule = _schedule(
+        observations.shape[1], process_variance, observation_variance, initial_variance, observations.device
+    )
+    return filter_rows(observations, mask, schedule, initial_mean)
+
+
+def kalman_filter_packed(
+    observations: torch.Tensor,
+    cumulative_lengths: torch.Tensor,
+    *,
+    process_variance: float,
+    observation_variance: float,
+    initial_mean: float = 0.0,
+    initial_variance: float = 0.0,
+) -> torch.Tensor:
+    """`kalman_filter` of sequences packed one after another: filtered means (N,), the same bits as for padded rows.
+
+    observations: (N,), the sequences' tokens end to end, all observed.
+    cumulative_lengths: (B + 1,) integers from 0 to N, never falling; sequence b is
+        observations[cumulative_lengths[b] : cumulative_lengths[b + 1]] and may be empty.
+
+    Raises as `kalman_filter`.
+    """
+    initial_mean = check_real("initial_mean", initial_mean)
+    check_rows("observations", observations, num_dimensions=1)
+    lengths = check_lengths(cumulative_lengths, observations)
+    schedule = _schedule(
+        int(lengths.max()), process_variance, observation_variance, initial_variance, observations.device
+    )
+    return filter_packed_rows(observations, lengths, schedule, initial_mean)
+
+
+def linear_filter(
+    observations: torch.Tensor,
+    gains: float | torch.Tensor,
+    mask: torch.Tensor | None = None,
+    initial_mean: float = 0.0,
+) -> torch.Tensor:
+    """m_t = m_{t-1} + k_t (z_t - m_{t-1}) over each row, in the shape, dtype and device of the observations.
+
+    gains: one number (an exponential moving average) or a tensor (T,), k_t for a row's t-th observed token; in [0, 1].
+        It receives no gradient, and one that asks for it is refused.
+    observations, mask: as for `kalman_filter`, with the same accuracy and the same errors; with the gains of
+        `kalman_gains` this is that filter. With a tensor of gains the block lengths follow from its largest gain, so
+        results of two schedules that only begin alike may differ in the last bit.
+
+    Raises also ValueError or TypeError for gains of another length, on another device, not finite or outside [0, 1].
+    """
+    check_rows("observations", observations)
+    initial_mean = check_real("initial_mean", initial_mean)
+    num_tokens = observations.shape[1]
+    if isinstance(gains, torch.Tensor) and gains.dim() > 0:
+        schedule = GainSchedule(_check_gains(gains, observations))
+    else:
+        gain = gains.item() if isinstance(gains, torch.Tensor) else gains
+        gain = check_real("gains", gain, minimum=0.0, maximum=1.0)
+        schedule = _constant_schedule(_table_length(num_tokens), gain, observations.device)
+    return filter_rows(observations, check_mask(mask, observations), schedule, initial_mean)
+
+
+class GroupFilter(NamedTuple):
+    """Result of `kalman_filter_group`, each (P, G) float64: x_{i|i}, P_{i|i}, x_{i|i-1}, P_{i|i-1}."""
+
+    means: torch.Tensor
+    variances: torch.Tensor
+    prior_means: torch.Tensor
+    prior_variances: torch.Tensor
+
+
+def kalman_filter_group(
+    rewards_PG: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    process_variance: float,
+    observation_variance: float,
+    initial_mean: float = 0.0,
+    initial_variance: float = 1.0,
+) -> GroupFilter:
+    """The filter over each prompt's group of rewards, in sampled order, restarted for every prompt.
+
+    rewards_PG: (P, G), any real dtype. mask: (P, G), 1 where a reward was graded; None if all were.
+
+    Returns posterior means and variances (after reward i) and prior ones (before it: the mean predicted from rewards
+    1 .. i-1, and P_{i-1|i-1} + Q, the variance of the state without the observation's noise). At an ungraded reward
+    the state stands still: the posterior is that after the last graded one, or x_0 and P_0 before the first, and the
+    prior is the prediction for the next graded one. Computed sequentially in float64; no gradient.
+
+    Raises as `kalman_filter`. Source: KRPO, arXiv 2505.07527, method section; its release has x_0 = 0, P_0 = 1.
+    """
+    process_variance, observation_variance, initial_variance = _check_variances(
+        process_variance, observation_variance, initial_variance
+    )
+    initial_mean = check_real("initial_mean", initial_mean)
+    check_rows("rewards_PG", rewards_PG, floating=False)
+    mask = check_mask(mask, rewards_PG, like="rewards_PG")
+    rewards_PG = rewards_PG.detach().to(torch.float64)
+    if mask is None:
+        graded_PG = torch.ones_like(rewards_PG, dtype=torch.bool)
+    else:
+        graded_PG = mask.bool()
+        rewards_PG = rewards_PG.masked_fill(~graded_PG, 0.0)
+    if not bool(torch.isfinite(rewards_PG).all()):
+        raise ValueError("rewards_PG holds NaN or an infinity at a graded place; set its mask to 0 there")
+
+    num_groups, group_size = rewards_PG.shape
+    gains, variances = kalman_gains(group_size, process_variance, observation_variance, initial_variance)
+    variances = torch.cat((torch.tensor([initial_variance], dtype=torch.float64), variances)).to(rewards_PG.device)
+    gains = gains.to(rewards_PG.device)
+    num_seen = graded_PG.cumsum(dim=1)
+    num_before = num_seen - graded_PG.long()
+    gains_PG = torch.where(graded_PG, gains[num_before.clamp(max=group_size - 1)], 0.0)
+
+    means = torch.empty_like(rewards_PG)
+    prior_means = torch.empty_like(rewards_PG)
+    state = torch.full((num_groups,), initial_mean, dtype=torch.float64, device=rewards_PG.device)
+    # A group has some tens of members, so the plain loop is both the clearest and the most exact form.
+    for i in range(group_size):
+        prior_means[:, i] = state
+        state = state + gains_PG[:, i] * (rewards_PG[:, i] - state)
+        means[:, i] = state
+    return GroupFilter(means, variances[num_seen], prior_means, variances[num_before] + process_variance)
+
+
+def _schedule(
+    num_tokens: int,
+    process_variance: float,
+    observation_variance: float,
+    initial_variance: float,
+    device: torch.device,
+) -> GainSchedule:
+    """The schedule for these values; the checks of the variances are part of it."""
+    variances = (process_variance, observation_variance, initial_variance)
+    try:
+        return _kalman_schedule(_table_length(num_tokens), *variances, device)
+    except TypeError:
+        # A cache refuses lists and arrays as keys in words of its own.
+        _check_variances(*variances)
+        raise
+
+
+# Whatever is found in the cache has passed the checks; `typed` keeps True from passing for 1.0.
+@functools.lru_cache(maxsize=16, typed=True)
+def _kalman_schedule(
+    num_steps: int,
+    process_variance: float,
+    observation_variance: float,
+    initial_variance: float,
+    device: torch.device,
+) -> GainSchedule:
+    variances = _check_variances(process_variance, observation_variance, initial_variance)
+    gains = _gains(num_steps, *variances)
+    # From the second step on the gains rise or fall towards their limit, so the largest is one of the two ends.
+    largest = max(float(gains[1]), _steady_gain(*variances[:2]))
+    return GainSchedule(torch.from_numpy(gains).to(device), 1.0 - largest)
+
+
+@functools.lru_cache(maxsize=16)
+def _constant_schedule(num_steps: int, gain: float, device: torch.device) -> GainSchedule:
+    gains = torch.full((num_steps,), gain, dtype=torch.float64, device=device)
+    return GainSchedule(gains, 1.0 - gain)
+
+
+def _table_length(num_tokens: int) -> int:
+    return max(SMALLEST_TABLE, 1 << (num_tokens - 1).bit_length())
+
+
+def _gains(num_steps: int, process_variance: float, observation_variance: float, initial_variance: float) -> np.ndarray:
+    if observation_variance == 0:
+        return np.ones(num_steps)
+    # Dividing numerator and denominator by 1 + p = (P_0 + V) / V keeps a very large P_0 finite.
+    total = initial_variance / 2 + observation_variance / 2
+    prior_share, observation_share = initial_variance / 2 / total, observation_variance / 2 / total
+    steps = np.arange(1, num_steps + 1, dtype=np.float64)
+    root = math.sqrt(process_variance) / math.sqrt(observation_variance)  # sqrt(q)
+    if root == 0:
+        return prior_share / (prior_share * steps + observation_share)
+    half_angle = math.asinh(root / 2)
+    # All terms times 2 cosh(h) exp(-2th); exp(-h) is divided out of both sides as well.
+    fading = np.exp(-4 * half_angle * steps)
+    grown = -np.expm1(-4 * half_angle * steps)  # 2 sinh(2th) exp(-2th)
+    # q U_t cosh(h) = sqrt(q) sinh(2th), and U_t cosh(h) = sinh(2th) / sqrt(q).
+    shrink, swell = math.exp(-2 * half_angle), math.exp(-2 * half_angle) * fading
+    numerator = prior_share * (shrink + fading) + observation_share * root * math.exp(-half_angle) * grown
+    denominator = prior_share * math.exp(-half_angle) * grown / root + observation_share * (1 + swell)
+    # Rounding may lift a gain of almost 1 above it.
+    return np.minimum(numerator / denominator, 1.0)
+
+
+def _steady_gain(process_variance: float, observation_variance: float) -> float:
+    """K_inf = sqrt(q) exp(-h)."""
+    if observation_variance == 0:
+        return 1.0
+    root = math.sqrt(process_variance) / math.sqrt(observation_variance)
+    return root * math.exp(-math.asinh(root / 2))
+
+
+def _check_gains(gains: torch.Tensor, observations: torch.Tensor) -> torch.Tensor:
+    """The gains as float64 (T,), on the device of the observations."""
+    if not gains.is_floating_point():
+        raise TypeError(f"gains must be floating, found {gains.dtype}")
+    if gains.requires_grad:
+        raise ValueError("gains requires a gradient, and the filter gives it none; pass gains.detach()")
+    if gains.shape != observations.shape[1:]:
+        raise ValueError(f"gains has shape {tuple(gains.shape)}; expected (T,) = {tuple(observations.shape[1:])}")
+    if gains.device not in (observations.device, torch.device("cpu")):
+        raise ValueError(f"gains is on {gains.device}, observations on {observations.device}; move them to one device")
+    gains = gains.to(observations.device, torch.float64)
+    # Written so that NaN is refused as well.
+    if not bool(((gains >= 0) & (gains <= 1)).all()):
+        raise ValueError("gains must lie in [0, 1]; found a value outside or NaN")
+    return gains
+
+
+def _check_variances(
+    process_variance: float, observation_variance: float, initial_variance: float
+) -> tuple[float, float, float]:
+    process_variance = check_real("process_variance", process_variance, minimum=0.0)
+    observation_variance = check_real("observation_variance", observation_variance, minimum=0.0)
+    initial_variance = check_real("initial_variance", initial_variance, minimum=0.0)
+    if observation_variance == 0 and process_variance == 0:
+        raise ValueError(
+            "observation_variance and process_variance are both 0, so the gain is 0 / 0 once the state is known; "
+            "give at least one of them a positive value"
+        )
+    return process_variance, observation_variance, initial_variance
