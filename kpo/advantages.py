@@ -1,0 +1,332 @@
+"""From the rewards of a group to advantages, one kind for each method and each control.
+
+A group is the G responses to one prompt, in the order they were sampled; r_i is the reward of response i. With mean m
+and sample standard deviation s (divisor n - 1) over the group, and the scalar Kalman filter of KRPO (arXiv 2505.07527)
+over the group, x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), restarted at (x0, P0) for every group:
+
+    grpo                (r - m) / (s + 1e-6)                               arXiv 2402.03300
+    mean                r - m                                              Dr. GRPO, arXiv 2503.20783
+    leave-one-out       r - mean of the others = (r - m) n / (n - 1)       RLOO, arXiv 2402.14740
+    opo                 r - sum_j l_j r_j / sum_j l_j, l response lengths  OPO, arXiv 2505.23585
+    krpo                (r_i - x_{i|i}) / (sqrt(P_{i|i}) + 1e-8)           as KRPO's authors released it
+    krpo-mean           (r_i - x_{i|i}) / (s + 1e-8)                       Kalman baseline alone
+    krpo-scale          (r_i - m) / (sqrt(P_{i|i}) + 1e-8)                 Kalman scale alone
+    krpo-prior          (r_i - x_{i|i-1}) / sqrt(P_{i|i-1} + R)            standardised innovation
+    krpo-running-mean   krpo with Q = 0
+    krpo-random-order   krpo over the group in random order
+    krpo-adaptive       krpo with Q and R estimated from rewards           `kpo.reward_noise`
+    grpo-rescaled       grpo times one factor, so that its root mean square over the batch is krpo's
+
+Defined for every kind:
+- NaN is an ungraded response: left out of the group (the filter passes it by), advantage 0. Infinities are refused.
+- A group with one graded response has nothing to be compared with, and one whose rewards are all equal has no winner:
+  exactly 0, except in the kinds that compare with the prior x0 (krpo, krpo-prior, krpo-running-mean,
+  krpo-random-order, krpo-adaptive). Those give what their equation gives: krpo as released 0 where all rewards are 0,
+  and 0.10, 0.07, .. 0.03 for twelve rewards of 1.
+
+Shape suffixes: P prompts, G group members.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from kpo.checks import check_integer, checked_parameters, unknown_name
+from kpo.kalman import kalman_filter_group
+from kpo.reward_noise import RewardNoiseEstimator
+
+GRPO_EPSILON = 1e-6
+KRPO_EPSILON = 1e-8
+
+
+class RewardFilter(NamedTuple):
+    """The scalar filter over a group's rewards; the defaults are those of KRPO's release."""
+
+    process_variance: float | None = 1e-5
+    observation_variance: float | None = 1e-2
+    initial_mean: float = 0.0
+    initial_variance: float = 1.0
+
+    def run(self, rewards_PG: torch.Tensor, graded_PG: torch.Tensor):
+        """The filter's states, see `kpo.kalman.kalman_filter_group`."""
+        return kalman_filter_group(rewards_PG, graded_PG, **self._asdict())
+
+
+KRPO_FILTER = RewardFilter()
+RUNNING_MEAN = KRPO_FILTER._replace(process_variance=0.0)
+UNKNOWN_NOISE = KRPO_FILTER._replace(process_variance=None, observation_variance=None)
+
+
+@dataclass(frozen=True)
+class AdvantageKind:
+    """One kind of advantage: its function, the parameters a method may set, and what it needs at run time."""
+
+    name: str
+    function: Callable[..., torch.Tensor]
+    defaults: Mapping[str, Any]
+    filtered: bool
+    needs_lengths: bool
+    random: bool
+
+
+ADVANTAGE_KINDS: dict[str, AdvantageKind] = {}
+
+
+def advantage_kind(name: str) -> Callable:
+    """Register a function `f(rewards_PG, graded_PG, **parameters) -> (P, G)` as the advantage kind `name`.
+
+    `rewards_PG` is float64 and 0 where ungraded, `graded_PG` is bool; the result is set to 0 where ungraded. Its
+    keyword-only parameters, numbers, are those a method may set. Three are special: `reward_filter` stands for the four
+    fields of `RewardFilter`; `lengths` and `generator` come at run time.
+    Raises ValueError if the name is taken.
+    """
+
+    def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        if name in ADVANTAGE_KINDS:
+            raise ValueError(f"advantage kind {name!r} exists already; choose another name")
+        keywords = {
+            key: parameter.default
+            for key, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        special = {key: keywords.pop(key, None) for key in ("reward_filter", "lengths", "generator")}
+        present = set(inspect.signature(function).parameters)
+        filtered = "reward_filter" in present
+        defaults = keywords | (special["reward_filter"]._asdict() if filtered else {})
+        ADVANTAGE_KINDS[name] = AdvantageKind(
+            name, function, defaults, filtered, "lengths" in present, "generator" in present
+        )
+        return function
+
+    return register
+
+
+def get_advantage_kind(kind: str) -> AdvantageKind:
+    """The kind registered under a name; ValueError listing the known ones otherwise."""
+    if kind not in ADVANTAGE_KINDS:
+        raise ValueError(unknown_name("advantage kind", kind, ADVANTAGE_KINDS))
+    return ADVANTAGE_KINDS[kind]
+
+
+@torch.no_grad()
+def group_advantages(kind: str, rewards: torch.Tensor, **parameters: Any) -> torch.Tensor:
+    """Advantages (P, G) of `kind` for rewards (P, G), in the rewards' dtype, computed in float64.
+
+    rewards: floating, each row the group of one prompt in sampled order; NaN where a response could not be graded.
+    parameters: `process_variance`, `observation_variance`, `initial_mean`, `initial_variance` (kinds that use the
+        filter; defaults as released: 1e-5, 1e-2, 0, 1); `lengths` (opo: tokens of each response, (P, G)); `generator`
+        or `seed` (krpo-random-order).
+
+    Raises ValueError or TypeError naming the argument: unknown kind or parameter, wrong shape or dtype, infinite
+    rewards.
+    """
+    chosen = get_advantage_kind(kind)
+    graded_PG = _check_rewards(rewards)
+    runtime = {"lengths"} if chosen.needs_lengths else set()
+    runtime |= {"generator"} if chosen.random else set()
+    values = checked_parameters(f"advantage kind {kind!r}", chosen.defaults, parameters, set(chosen.defaults) | runtime)
+    if chosen.filtered:
+        values["reward_filter"] = RewardFilter(*(values.pop(name) for name in RewardFilter._fields))
+    rewards_PG = torch.where(graded_PG, rewards, 0.0).to(torch.float64)
+    advantages_PG = chosen.function(rewards_PG, graded_PG, **values)
+    return torch.where(graded_PG, advantages_PG, 0.0).to(rewards.dtype)
+
+
+@torch.no_grad()
+def informative_groups(rewards: torch.Tensor) -> torch.Tensor:
+    """(P,) bool: groups with at least two different graded rewards; the others carry no signal for GRPO."""
+    graded_PG = _check_rewards(rewards)
+    return _spread(torch.where(graded_PG, rewards, 0.0), graded_PG)[:, 0] > 0
+
+
+@advantage_kind("grpo")
+def grpo(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """(r - m) / (s + 1e-6): GRPO (arXiv 2402.03300), sample standard deviation and epsilon as in KPO's release."""
+    return centred(rewards_PG, graded_PG) / (group_std(rewards_PG, graded_PG) + GRPO_EPSILON)
+
+
+@advantage_kind("mean")
+def mean(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """r - m: Dr. GRPO (arXiv 2503.20783, section 3)."""
+    return centred(rewards_PG, graded_PG)
+
+
+@advantage_kind("leave-one-out")
+def leave_one_out(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """r minus the mean of the others: RLOO (arXiv 2402.14740). Equal to (r - m) n / (n - 1)."""
+    count_P1 = graded_PG.sum(dim=1, keepdim=True)
+    return centred(rewards_PG, graded_PG) * count_P1 / (count_P1 - 1).clamp(min=1)
+
+
+@advantage_kind("opo")
+def opo(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, lengths: torch.Tensor | None = None) -> torch.Tensor:
+    """r - sum_j l_j r_j / sum_j l_j: OPO's baseline (arXiv 2505.23585), optimal if gradient norms grow with length.
+
+    `lengths` are the counted tokens of each response, (P, G), non-negative. A group without any token gets 0.
+    """
+    weights_PG = torch.where(graded_PG, _check_lengths(lengths, rewards_PG), 0.0)
+    total_P1 = weights_PG.sum(dim=1, keepdim=True)
+    baseline_P1 = (weights_PG * rewards_PG).sum(dim=1, keepdim=True) / torch.where(total_P1 > 0, total_P1, 1.0)
+    defined_P1 = (total_P1 > 0) & (_spread(rewards_PG, graded_PG) > 0)
+    return torch.where(defined_P1, rewards_PG - baseline_P1, 0.0)
+
+
+@advantage_kind("krpo")
+def krpo(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """(r_i - x_{i|i}) / (sqrt(P_{i|i}) + 1e-8), posterior mean and variance: KRPO (arXiv 2505.07527, Eq. 6)."""
+    states = reward_filter.run(rewards_PG, graded_PG)
+    return (rewards_PG - states.means) / (states.variances.sqrt() + KRPO_EPSILON)
+
+
+@advantage_kind("krpo-mean")
+def krpo_mean(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """(r_i - x_{i|i}) / (s + 1e-8): KRPO's baseline with the group's own scale.
+
+    0 where s = 0: the residual to the prior, divided by epsilon, would be of the order of a million.
+    """
+    residuals_PG = rewards_PG - reward_filter.run(rewards_PG, graded_PG).means
+    scaled_PG = residuals_PG / (group_std(rewards_PG, graded_PG) + KRPO_EPSILON)
+    return torch.where(_spread(rewards_PG, graded_PG) > 0, scaled_PG, 0.0)
+
+
+@advantage_kind("krpo-scale")
+def krpo_scale(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """(r_i - m) / (sqrt(P_{i|i}) + 1e-8): the group's mean with KRPO's scale, which does not depend on the rewards."""
+    variances_PG = reward_filter.run(rewards_PG, graded_PG).variances
+    return centred(rewards_PG, graded_PG) / (variances_PG.sqrt() + KRPO_EPSILON)
+
+
+@advantage_kind("krpo-prior")
+def krpo_prior(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """(r_i - x_{i|i-1}) / sqrt(P_{i|i-1} + R): the innovation over its own standard deviation.
+
+    The baseline is predicted from the earlier rewards alone, so r_i does not enter its own baseline, and P + R is the
+    variance that the model gives r_i - x_{i|i-1}. For rewards of 0 and 1, equally likely, the mean size by index is
+    0.5, 3.5, .. 4.8.
+    """
+    states = reward_filter.run(rewards_PG, graded_PG)
+    return (rewards_PG - states.prior_means) / (states.prior_variances + reward_filter.observation_variance).sqrt()
+
+
+@advantage_kind("krpo-running-mean")
+def krpo_running_mean(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = RUNNING_MEAN
+) -> torch.Tensor:
+    """KRPO with Q = 0: a running mean in which the prior x0 counts as R / P0 of a sample. No dynamics are left."""
+    return krpo(rewards_PG, graded_PG, reward_filter=reward_filter)
+
+
+@advantage_kind("krpo-random-order")
+def krpo_random_order(
+    rewards_PG: torch.Tensor,
+    graded_PG: torch.Tensor,
+    *,
+    reward_filter: RewardFilter = KRPO_FILTER,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """KRPO over each group in an order drawn anew, put back in place: is it the sampled order that matters?
+
+    The orders come from `generator` (on the CPU; it advances), or from a fresh one seeded with `seed`.
+    """
+    if generator is None:
+        generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
+    order_PG = torch.rand(rewards_PG.shape, generator=generator).argsort(dim=1).to(rewards_PG.device)
+    advantages_PG = krpo(rewards_PG.gather(1, order_PG), graded_PG.gather(1, order_PG), reward_filter=reward_filter)
+    return torch.zeros_like(advantages_PG).scatter(1, order_PG, advantages_PG)
+
+
+@advantage_kind("krpo-adaptive")
+def krpo_adaptive(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = UNKNOWN_NOISE
+) -> torch.Tensor:
+    """KRPO whose Q and R come from rewards by maximum likelihood instead of being tuned; see `kpo.reward_noise`.
+
+    In training `Method.advantages` passes what its estimator found in all earlier rollout batches. Without values they
+    are estimated from these rewards alone.
+    """
+    unknown = [value is None for value in (reward_filter.process_variance, reward_filter.observation_variance)]
+    if any(unknown) and not all(unknown):
+        raise ValueError("process_variance and observation_variance are estimated together; pass both or neither")
+    if any(unknown):
+        estimator = RewardNoiseEstimator(
+            initial_mean=reward_filter.initial_mean, initial_variance=reward_filter.initial_variance
+        )
+        estimator.update(torch.where(graded_PG, rewards_PG, torch.nan))
+        reward_filter = reward_filter._replace(
+            process_variance=estimator.process_variance, observation_variance=estimator.observation_variance
+        )
+    return krpo(rewards_PG, graded_PG, reward_filter=reward_filter)
+
+
+@advantage_kind("grpo-rescaled")
+def grpo_rescaled(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """GRPO times c = rms(krpo) / rms(grpo) over the graded rewards of the batch: KRPO's size without its filter.
+
+    The root mean square is matched because it decides the size of the gradient: the gradients of different responses
+    are nearly uncorrelated, so the expected square of their weighted sum goes with the mean of A^2.
+    """
+    krpo_PG = torch.where(graded_PG, krpo(rewards_PG, graded_PG, reward_filter=reward_filter), 0.0)
+    grpo_PG = torch.where(graded_PG, grpo(rewards_PG, graded_PG), 0.0)
+    size = grpo_PG.square().sum().sqrt()
+    return grpo_PG * (krpo_PG.square().sum().sqrt() / torch.where(size > 0, size, 1.0))
+
+
+def centred(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """r - m over the graded members; exactly 0 in a group whose rewards are all equal, whatever the rounding of m."""
+    count_P1 = graded_PG.sum(dim=1, keepdim=True).clamp(min=1)
+    mean_P1 = torch.where(graded_PG, rewards_PG, 0.0).sum(dim=1, keepdim=True) / count_P1
+    return torch.where(graded_PG & (_spread(rewards_PG, graded_PG) > 0), rewards_PG - mean_P1, 0.0)
+
+
+def group_std(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """Sample standard deviation (divisor n - 1) of the graded members, (P, 1); 0 where fewer than two are graded."""
+    divisor_P1 = (graded_PG.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+    return (centred(rewards_PG, graded_PG).square().sum(dim=1, keepdim=True) / divisor_P1).sqrt()
+
+
+def _spread(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """Largest minus smallest graded reward, (P, 1); not positive where fewer than two are graded or all are equal."""
+    largest_P1 = torch.where(graded_PG, rewards_PG, -torch.inf).amax(dim=1, keepdim=True)
+    return largest_P1 - torch.where(graded_PG, rewards_PG, torch.inf).amin(dim=1, keepdim=True)
+
+
+def _check_rewards(rewards: torch.Tensor) -> torch.Tensor:
+    """Where the rewards are graded, (P, G) bool."""
+    if not isinstance(rewards, torch.Tensor):
+        raise TypeError(f"rewards must be a tensor, found {type(rewards).__name__}")
+    if not rewards.is_floating_point():
+        raise TypeError(f"rewards must be a floating tensor, found {rewards.dtype}; convert with rewards.float()")
+    if rewards.dim() != 2 or rewards.numel() == 0:
+        raise ValueError(f"rewards must have shape (P, G), prompts by group members, found {tuple(rewards.shape)}")
+    if bool(torch.isinf(rewards).any()):
+        raise ValueError("rewards hold an infinity; a response that could not be graded is NaN")
+    return ~torch.isnan(rewards)
+
+
+def _check_lengths(lengths: torch.Tensor | None, rewards_PG: torch.Tensor) -> torch.Tensor:
+    if lengths is None:
+        raise ValueError("lengths are missing: the baseline weighs rewards by response length; pass tokens as (P, G)")
+    if not isinstance(lengths, torch.Tensor) or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError("lengths must be a tensor of token counts, (P, G)")
+    if lengths.shape != rewards_PG.shape:
+        raise ValueError(
+            f"lengths have shape {tuple(lengths.shape)}, rewards {tuple(rewards_PG.shape)}; they must be equal"
+        )
+    lengths = lengths.to(rewards_PG)
+    if not bool((torch.isfinite(lengths) & (lengths >= 0)).all()):
+        raise ValueError("lengths must be finite and not negative; pass the number of tokens of each response")
+    return lengths

@@ -1,0 +1,229 @@
+"""Ratio times advantage to the clipped, aggregated policy loss: one function for every method.
+
+For counted token t of response i, with ratio r and advantage A (`kpo.ratios`, `kpo.advantages`):
+
+    clipped     l_t = max(-A r_t, -A clip(r_t, 1 - low, 1 + high))
+    unclipped   l_t = -A r_t      (also GMPO, whose ratio has been clipped already)
+    KL          l_t + weight k_t, k_t = exp(d_t) - d_t - 1 with d_t = log pi_ref - log pi   (k3, Schulman 2020)
+
+and the aggregations, with B sequences of n_i counted tokens:
+
+    seq-mean-token-mean      1/B sum_i 1/n_i sum_t l_t
+    token-mean               sum_i sum_t l_t / sum_i n_i
+    seq-mean-token-sum-norm  1/(B L) sum_i sum_t l_t, L the method's `aggregation_length`
+
+A response without tokens counts as a sequence and adds nothing. Given the totals of the whole minibatch, the losses of
+its micro-batches add up to the loss of the whole, and so do the gradients.
+
+Shape suffixes: B sequences, T tokens.
+"""
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from kpo.checks import check_advantages, check_finite, check_integer, check_token_tensors, unknown_name
+from kpo.methods import AGGREGATIONS, Method, get_method
+from kpo.ratios import get_ratio_kind, token_log_ratio
+
+# Ratios are bounded at exp(10) = 22,026, beyond which their gradient is 0. The released KPO and verl's GSPO do so;
+# without it an overflow to infinity turns the gradient of the clipped branch into 0 * inf = NaN.
+MAX_LOG_RATIO = 10.0
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """A loss to minimise, and sums from which its metrics follow."""
+
+    loss: torch.Tensor
+    """Scalar, differentiable, float32 or float64."""
+    sums: torch.Tensor
+    """Float64, on the device: see `_SUMS`; detached. `metrics` brings them to the CPU."""
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, float]:
+        """See `merge_metrics`."""
+        return merge_metrics([self])
+
+
+_SUMS = ("tokens", "log_ratio", "log_ratio_squared", "clipped", "ratio", "ratio_squared", "kl", "log_ratio_abs_max")
+
+
+def merge_metrics(parts: Iterable[PolicyLoss]) -> dict[str, float]:
+    """Metrics over the counted tokens of several micro-batches together, exactly those of one undivided batch.
+
+    clip_share: share of tokens whose clipped term is the larger loss (for sequence ratios all tokens of such a
+        sequence; for GMPO the tokens whose log ratio was cut), 0 where nothing clips.
+    log_ratio_std (divisor n), log_ratio_abs_max: of the raw token log ratio log pi - log pi_old, in nats.
+    effective_sample_size: (sum r)^2 / (n sum r^2) in (0, 1], r the ratio used at each token, before the two-sided clip.
+    mean_ratio: mean of that r.
+    kl: mean k3 estimate of KL(pi || pi_ref) in nats per token; only with reference log-probabilities.
+    All are NaN where no token counts. Reading them waits for the device.
+    """
+    rows = torch.stack([part.sums for part in parts])
+    sums = dict(zip(_SUMS, torch.cat([rows[:, :-1].sum(dim=0), rows[:, -1:].amax(dim=0)]).tolist(), strict=True))
+    tokens = sums["tokens"] or math.nan
+    variance = sums["log_ratio_squared"] / tokens - (sums["log_ratio"] / tokens) ** 2
+    metrics = {
+        "clip_share": sums["clipped"] / tokens,
+        # Rounding can leave a constant's variance just below 0; a NaN passes both.
+        "log_ratio_std": 0.0 if variance < 0 else math.sqrt(variance),
+        "log_ratio_abs_max": sums["log_ratio_abs_max"] if sums["tokens"] else math.nan,
+        "effective_sample_size": min(sums["ratio"] ** 2 / (tokens * (sums["ratio_squared"] or math.nan)), 1.0),
+        "mean_ratio": sums["ratio"] / tokens,
+    }
+    if not math.isnan(sums["kl"]):
+        metrics["kl"] = sums["kl"] / tokens
+    return metrics
+
+
+def policy_loss(
+    method: str | Method,
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    ref_log_probs: torch.Tensor | None = None,
+    *,
+    num_sequences: int | None = None,
+    num_tokens: int | None = None,
+) -> PolicyLoss:
+    """Loss of `method` (a name or a `Method`) for one batch or micro-batch, with metrics.
+
+    log_probs, old_log_probs: (B, T) floating, natural logarithms of the sampled tokens' probabilities under the current
+        and the sampling policy; only `log_probs` gets a gradient. Half precision is computed in float32.
+    advantages: (B,) or (B, T) floating. mask: (B, T) bool or 0/1, True at the counted tokens of the responses.
+    ref_log_probs: (B, T), of the reference policy; needed where the method has a KL weight. Without a weight they only
+        give the metric `kl`.
+    num_sequences, num_tokens: rows and counted tokens of the whole minibatch of which this is a part; default: those of
+        this batch.
+
+    What masked positions hold does not matter, NaN included. Raises ValueError or TypeError naming the argument:
+    shapes, dtypes or devices that do not fit, no counted token (unless `num_sequences` and `num_tokens` say that others
+    have some), non-finite values at counted tokens, missing `ref_log_probs`, totals smaller than this part.
+    """
+    method = get_method(method) if isinstance(method, str) else method
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a name or a Method, found {type(method).__name__}")
+    log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
+    advantages_BT = check_advantages(advantages, mask_BT)
+    finite = {"log_probs": log_probs, "old_log_probs": old_log_probs, "advantages": advantages_BT}
+    if ref_log_probs is not None:
+        check_token_tensors(mask, ref_log_probs=ref_log_probs)
+        finite["ref_log_probs"] = ref_log_probs
+    elif method.kl_weight > 0:
+        raise ValueError(
+            f"ref_log_probs are missing: {method.name} has kl_weight {method.kl_weight}; pass them, or set it to 0"
+        )
+    check_finite(mask_BT, **finite)
+    # A masked position of per-token advantages may hold anything, so it must not meet arithmetic.
+    advantages_BT = torch.where(mask_BT, advantages_BT.to(log_ratio_BT.dtype), 0.0)
+
+    kind, clip = get_ratio_kind(method.ratio), method.clip
+    runtime = {"advantages": advantages_BT, "clip": clip} if kind.clips_itself else {}
+    log_used = kind(log_ratio_BT, mask_BT, **runtime, **method.ratio_parameters)
+    ratio = torch.exp(log_used.clamp(max=MAX_LOG_RATIO))
+
+    losses_BT = -advantages_BT * ratio
+    clipped_BT = None
+    if clip is not None and kind.clips_itself:
+        too_high_BT = (advantages_BT > 0) & (log_ratio_BT > clip[1])
+        clipped_BT = too_high_BT | ((advantages_BT < 0) & (log_ratio_BT < -clip[0]))
+    elif clip is not None:
+        bounded_BT = -advantages_BT * ratio.clamp(1.0 - clip[0], 1.0 + clip[1])
+        clipped_BT = bounded_BT > losses_BT
+        losses_BT = torch.maximum(losses_BT, bounded_BT)
+
+    kl_BT = None
+    if ref_log_probs is not None:
+        kl_BT = _kl_k3(log_probs, ref_log_probs, mask_BT, log_ratio_BT.dtype)
+        if method.kl_weight > 0:
+            losses_BT = losses_BT + method.kl_weight * kl_BT
+    loss = aggregate(
+        method.aggregation,
+        losses_BT,
+        mask_BT,
+        num_sequences=num_sequences,
+        num_tokens=num_tokens,
+        length=method.aggregation_length,
+    )
+    return PolicyLoss(loss, _sums(log_ratio_BT, ratio, clipped_BT, kl_BT, mask_BT))
+
+
+def aggregate(
+    kind: str,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    num_sequences: int | None = None,
+    num_tokens: int | None = None,
+    length: int | None = None,
+) -> torch.Tensor:
+    """One number from values (B, T), by the aggregation `kind` of the module's table; masked values are ignored.
+
+    num_sequences, num_tokens: totals that stand for B and for the counted tokens, so that parts of a batch add up.
+    length: L of `seq-mean-token-sum-norm`, in tokens; a constant of the run (the longest response allowed), because a
+        length taken from each batch's padding would weigh the same tokens differently.
+    Raises ValueError for an unknown kind, a missing length, totals smaller than this part, and no counted token without
+    both totals.
+    """
+    if kind not in AGGREGATIONS:
+        raise ValueError(unknown_name("aggregation", kind, AGGREGATIONS))
+    mask_BT = mask != 0
+    tokens_B = mask_BT.sum(dim=1)
+    rows, counted = mask_BT.shape[0], int(tokens_B.sum())
+    if counted == 0 and (num_sequences is None or num_tokens is None):
+        raise ValueError(
+            "mask counts no token, so there is nothing to learn from; leave the batch out, or pass num_sequences and "
+            "num_tokens of the whole minibatch"
+        )
+    if num_sequences is not None and check_integer("num_sequences", num_sequences, minimum=1) < rows:
+        raise ValueError(f"num_sequences {num_sequences} is below this part's {rows} rows; pass the minibatch's total")
+    if num_tokens is not None and check_integer("num_tokens", num_tokens, minimum=0) < counted:
+        raise ValueError(f"num_tokens {num_tokens} is below this part's {counted}; pass the minibatch's total")
+    sequences = rows if num_sequences is None else num_sequences
+    values_BT = torch.where(mask_BT, values, 0.0)
+    if kind == "seq-mean-token-mean":
+        return (values_BT.sum(dim=1) / tokens_B.clamp(min=1)).sum() / sequences
+    if kind == "token-mean":
+        return values_BT.sum() / max(counted if num_tokens is None else num_tokens, 1)
+    if length is None:
+        raise ValueError("length is missing: seq-mean-token-sum-norm divides by it; give the longest response")
+    return values_BT.sum() / (sequences * check_integer("length", length, minimum=1))
+
+
+def _kl_k3(
+    log_probs: torch.Tensor, ref_log_probs: torch.Tensor, mask_BT: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """exp(d) - d - 1 with d = log pi_ref - log pi, 0 where masked; its gradient is that of the direct form."""
+    difference_BT = torch.where(mask_BT, ref_log_probs.detach().to(dtype) - log_probs.to(dtype), 0.0)
+    # expm1, since exp(d) - d - 1 is d^2 / 2: in float32 its rounding would be all that is left of d = 1e-4.
+    return torch.expm1(difference_BT) - difference_BT
+
+
+@torch.no_grad()
+def _sums(
+    log_ratio_BT: torch.Tensor,
+    ratio: torch.Tensor,
+    clipped_BT: torch.Tensor | None,
+    kl_BT: torch.Tensor | None,
+    mask_BT: torch.Tensor,
+) -> torch.Tensor:
+    """The entries of `_SUMS` over counted tokens; kl is NaN where there is no reference."""
+    # Squares in float64: rounded in float32 they give equal ratios an effective sample size just off 1.
+    ratio_BT = torch.where(mask_BT, ratio.detach().to(torch.float64), 0.0)
+    wide = {"dtype": torch.float64}
+    sums = [
+        mask_BT.sum(**wide),
+        log_ratio_BT.sum(**wide),
+        log_ratio_BT.square().sum(**wide),
+        mask_BT.new_zeros((), **wide) if clipped_BT is None else (clipped_BT & mask_BT).sum(**wide),
+        ratio_BT.sum(**wide),
+        ratio_BT.square().sum(**wide),
+        mask_BT.new_full((), math.nan, **wide) if kl_BT is None else kl_BT.sum(**wide),
+        log_ratio_BT.abs().amax().to(torch.float64),
+    ]
+    return torch.stack(sums)

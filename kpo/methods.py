@@ -1,0 +1,366 @@
+"""Every method and control as one declaration: advantage, ratio, clip, aggregation, with the paper's values.
+
+`METHODS` maps names to `Method`s, `get_method(name, **overrides)` gives one with other values. CONTRIBUTING.md, "Adding
+a method", shows how to declare another.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kpo.advantages import get_advantage_kind, group_advantages
+from kpo.checks import check_integer, check_real, checked_parameters, unknown_name
+from kpo.ratios import get_ratio_kind
+from kpo.reward_noise import RewardNoiseEstimator
+
+AGGREGATIONS = ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm")
+"""How token losses become one number; the equations are in `kpo.losses`."""
+
+_OWN_PARAMETERS = ("clip_low", "clip_high", "aggregation", "aggregation_length", "kl_weight")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: what it computes and with which values.
+
+    clip_low, clip_high: distances from ratio 1; for a ratio kind that clips itself (geometric-mean) bounds in log
+        space. Both None: no clipping.
+    aggregation_length: tokens by which `seq-mean-token-sum-norm` divides, otherwise None.
+    advantage_parameters, ratio_parameters: filled with the defaults of the kind, so they show every value in use.
+
+    Raises ValueError or TypeError naming the field, for unknown kinds or parameters, anything but numbers, and a clip,
+    weight or length out of range. Ranges that only a kind knows are checked when it runs; see `try_once`.
+    """
+
+    name: str
+    paper: str
+    section: str
+    description: str
+    advantage: str = "grpo"
+    ratio: str = "token"
+    clip_low: float | None = None
+    clip_high: float | None = None
+    aggregation: str = "seq-mean-token-mean"
+    aggregation_length: int | None = None
+    kl_weight: float = 0.0
+    advantage_parameters: Mapping[str, Any] = field(default_factory=dict)
+    ratio_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        kinds = {"advantage": get_advantage_kind(self.advantage), "ratio": get_ratio_kind(self.ratio)}
+        for part, kind in kinds.items():
+            given = getattr(self, f"{part}_parameters")
+            filled = checked_parameters(f"{self.name}, {part} {kind.name!r}", kind.defaults, given)
+            for name, value in filled.items():
+                # None where the kind finds the value itself, as krpo-adaptive does.
+                if value is not None or kind.defaults[name] is not None:
+                    check_real(f"{self.name}, {name}", value)
+            object.__setattr__(self, f"{part}_parameters", filled)
+        if (self.clip_low is None) != (self.clip_high is None):
+            raise ValueError(f"{self.name}: clip_low and clip_high belong together; give two numbers, or None twice")
+        if self.clip_low is not None:
+            in_log_space = kinds["ratio"].clips_itself
+            check_real("clip_low", self.clip_low, minimum=0.0, **({} if in_log_space else {"maximum": 1.0}))
+            check_real("clip_high", self.clip_high, minimum=0.0)
+        check_real("kl_weight", self.kl_weight, minimum=0.0)
+        if self.aggregation not in AGGREGATIONS:
+            raise ValueError(unknown_name("aggregation", self.aggregation, AGGREGATIONS))
+        if self.aggregation == "seq-mean-token-sum-norm" and self.aggregation_length is None:
+            raise ValueError(
+                f"{self.name}: seq-mean-token-sum-norm divides by aggregation_length; give the longest response"
+            )
+        if self.aggregation_length is not None:
+            check_integer("aggregation_length", self.aggregation_length, minimum=1)
+
+    def try_once(self) -> None:
+        """Run both parts on one token and one group; raises what they raise, so before a training run and not in it."""
+        one, rewards = torch.zeros(1, 1), torch.zeros(1, 2)
+        lengths = {"lengths": torch.ones(1, 2)} if self.needs_lengths else {}
+        try:
+            get_ratio_kind(self.ratio)(one, one == 0, **self.ratio_parameters)
+            group_advantages(self.advantage, rewards, **self.advantage_parameters, **lengths)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
+
+    @property
+    def clip(self) -> tuple[float, float] | None:
+        """(clip_low, clip_high), or None without a clip."""
+        return None if self.clip_low is None or self.clip_high is None else (self.clip_low, self.clip_high)
+
+    @property
+    def uses_ratio(self) -> bool:
+        """Whether the loss depends on how far the policy has moved since it sampled."""
+        return get_ratio_kind(self.ratio).depends_on_ratio
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss needs log-probabilities of a reference policy."""
+        return self.kl_weight > 0
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether the advantages need the response lengths."""
+        return get_advantage_kind(self.advantage).needs_lengths
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every value that `get_method` can override, under the shortest name that says which is meant."""
+        values = {name: getattr(self, name) for name in _OWN_PARAMETERS}
+        for part, other in (("ratio", "advantage"), ("advantage", "ratio")):
+            for name, value in getattr(self, f"{part}_parameters").items():
+                shared = name in getattr(self, f"{other}_parameters") or name in _OWN_PARAMETERS
+                values[f"{part}_{name}" if shared else name] = value
+        return values
+
+    def advantages(
+        self,
+        rewards_PG: torch.Tensor,
+        *,
+        lengths_PG: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+        estimator: RewardNoiseEstimator | None = None,
+    ) -> torch.Tensor:
+        """Advantages (P, G) of one rollout batch's rewards (P, G), NaN where ungraded; see `kpo.advantages`.
+
+        lengths_PG: counted tokens of each response, used where `needs_lengths`. generator: for random orders; without
+        one they are the same in every batch. estimator: from `make_estimator`; call once for each rollout batch, since
+        the rewards are taken in after the advantages are computed, so that no reward sets its own scale.
+        """
+        kind = get_advantage_kind(self.advantage)
+        parameters = dict(self.advantage_parameters)
+        if kind.needs_lengths:
+            parameters["lengths"] = lengths_PG
+        if kind.random and generator is not None:
+            parameters["generator"] = generator
+        if not self._estimates_noise:
+            return group_advantages(self.advantage, rewards_PG, **parameters)
+        if estimator is None:
+            raise ValueError(f"estimator is missing: {self.name} estimates its variances; pass make_estimator()'s")
+        parameters["process_variance"] = estimator.process_variance
+        parameters["observation_variance"] = estimator.observation_variance
+        advantages_PG = group_advantages(self.advantage, rewards_PG, **parameters)
+        estimator.update(rewards_PG)
+        return advantages_PG
+
+    def make_estimator(self) -> RewardNoiseEstimator | None:
+        """A fresh estimator of the reward noise for a run, or None if the method has fixed variances."""
+        if not self._estimates_noise:
+            return None
+        return RewardNoiseEstimator(
+            initial_mean=self.advantage_parameters["initial_mean"],
+            initial_variance=self.advantage_parameters["initial_variance"],
+        )
+
+    @property
+    def _estimates_noise(self) -> bool:
+        return self.advantage_parameters.get("process_variance", 0.0) is None
+
+
+METHODS: dict[str, Method] = {}
+
+
+def declare(method: Method) -> Method:
+    """Add a method to `METHODS`; ValueError if its name is taken."""
+    if method.name in METHODS:
+        raise ValueError(f"method {method.name!r} exists already; choose another name")
+    METHODS[method.name] = method
+    return method
+
+
+def get_method(name: str, **overrides: Any) -> Method:
+    """The method `name`, with other values for any of its `parameters`.
+
+    A parameter that only one part of the method has goes by its plain name (`process_variance`); a prefix says which
+    part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required where both have it.
+    Raises ValueError for an unknown name or override, ValueError or TypeError naming the parameter for a bad value.
+    """
+    if not isinstance(name, str) or name not in METHODS:
+        raise ValueError(unknown_name("method", name, METHODS))
+    method = METHODS[name]
+    changes: dict[str, Any] = {
+        "ratio_parameters": dict(method.ratio_parameters),
+        "advantage_parameters": dict(method.advantage_parameters),
+    }
+    for key, value in overrides.items():
+        holders = [part for part in ("ratio", "advantage") if key in changes[f"{part}_parameters"]]
+        part, _, rest = key.partition("_")
+        if key in _OWN_PARAMETERS:
+            changes[key] = value
+        elif len(holders) == 1:
+            changes[f"{holders[0]}_parameters"][key] = value
+        elif part in ("ratio", "advantage") and rest in changes[f"{part}_parameters"]:
+            changes[f"{part}_parameters"][rest] = value
+        elif holders:
+            raise ValueError(f"{name} has {key} in its ratio and its advantage; write ratio_{key} or advantage_{key}")
+        else:
+            raise ValueError(f"{name}: {unknown_name('override', key, method.parameters)}")
+    method = dataclasses.replace(method, **changes)
+    if overrides:
+        method.try_once()
+    return method
+
+
+GRPO_PAPER = "arXiv 2402.03300"
+GSPO_PAPER = "arXiv 2507.18071"
+GMPO_PAPER = "arXiv 2507.20673"
+KPO_PAPER = "arXiv 2602.10609"
+KRPO_PAPER = "arXiv 2505.07527"
+CONTROL = "control; not in the paper"
+
+# KPO's comparison: same advantage and aggregation for all, no KL term; methods differ in ratio and clip alone.
+declare(
+    Method(
+        name="grpo",
+        paper=GRPO_PAPER,
+        section="4.1; clip as in KPO's comparison",
+        description="Token ratio, clip 0.2. KRPO's own GRPO baseline adds kl_weight=0.01.",
+        clip_low=0.2,
+        clip_high=0.2,
+    )
+)
+declare(
+    Method(
+        name="gspo",
+        paper=GSPO_PAPER,
+        section="4.3, GSPO-token; values 5.1",
+        description="Length-normalised sequence ratio, in the stop-gradient token form that public frameworks train.",
+        ratio="sequence-token",
+        clip_low=3e-4,
+        clip_high=4e-4,
+    )
+)
+declare(
+    Method(
+        name="gspo-sequence",
+        paper=GSPO_PAPER,
+        section="4.1; values 5.1",
+        description="As gspo, with the gradient through the sequence ratio itself.",
+        ratio="sequence",
+        clip_low=3e-4,
+        clip_high=4e-4,
+    )
+)
+declare(
+    Method(
+        name="gmpo",
+        paper=GMPO_PAPER,
+        section="method; clip as in KPO's comparison",
+        description="Geometric mean of token ratios clipped one-sidedly to exp(-0.4) .. exp(0.4) before averaging.",
+        ratio="geometric-mean",
+        clip_low=0.4,
+        clip_high=0.4,
+    )
+)
+KPO_CLIPPED = declare(
+    Method(
+        name="kpo-clipped",
+        paper=KPO_PAPER,
+        section="method; values of the experiments and the released script",
+        description="Causally Kalman-filtered token log-ratio, with GSPO's narrow clip.",
+        ratio="kalman",
+        ratio_parameters={"process_variance": 1e-6, "observation_variance": 1.0},
+        clip_low=3e-4,
+        clip_high=4e-4,
+    )
+)
+declare(
+    Method(
+        name="kpo-unclipped",
+        paper=KPO_PAPER,
+        section="method; values of the experiments",
+        description="As kpo-clipped, with less smoothing and no clip.",
+        ratio="kalman",
+        ratio_parameters={"process_variance": 1e-4, "observation_variance": 1.0},
+    )
+)
+
+# Controls of KPO: each replaces one thing in kpo-clipped.
+for _name, _ratio, _parameters, _description in (
+    ("kpo-unit", "unit", {}, "Ratio exactly 1: is the gain that of any importance correction at all?"),
+    ("kpo-ema", "ema", {"gain": 1e-3}, "Constant gain, the steady one of Q/V = 1e-6: does the filter's start matter?"),
+    ("kpo-ema-scheduled", "ema-scheduled", dict(KPO_CLIPPED.ratio_parameters), "Gain K_t; must equal kpo-clipped."),
+    ("kpo-shuffled", "shuffled", dict(KPO_CLIPPED.ratio_parameters), "Filter over the tokens in random order."),
+):
+    declare(
+        dataclasses.replace(
+            KPO_CLIPPED,
+            name=_name,
+            section=CONTROL,
+            description=_description,
+            ratio=_ratio,
+            ratio_parameters=_parameters,
+        )
+    )
+
+# Other baselines: grpo with another advantage (dr-grpo also with its own aggregation).
+declare(
+    Method(
+        name="dr-grpo",
+        paper="arXiv 2503.20783",
+        section="3.2",
+        description="No division by the group's standard deviation, nor by each response's length.",
+        advantage="mean",
+        clip_low=0.2,
+        clip_high=0.2,
+        aggregation="seq-mean-token-sum-norm",
+        aggregation_length=4096,
+    )
+)
+declare(
+    Method(
+        name="rloo",
+        paper="arXiv 2402.14740",
+        section="RLOO estimator; loss as grpo",
+        description="Leave-one-out baseline, no scale.",
+        advantage="leave-one-out",
+        clip_low=0.2,
+        clip_high=0.2,
+    )
+)
+declare(
+    Method(
+        name="opo",
+        paper="arXiv 2505.23585",
+        section="length-weighted optimal baseline; loss as grpo",
+        description="Length-weighted baseline, no scale. The paper trains strictly on-policy, where no clip fires.",
+        advantage="opo",
+        clip_low=0.2,
+        clip_high=0.2,
+    )
+)
+
+# KRPO's comparison: token ratio, clip 0.2, KL weight 0.01; methods differ in the advantage alone.
+KRPO = declare(
+    Method(
+        name="krpo",
+        paper=KRPO_PAPER,
+        section="method, Eq. 6; values of the released script",
+        description="Kalman posterior mean and variance of the group's rewards, in sampled order.",
+        advantage="krpo",
+        clip_low=0.2,
+        clip_high=0.2,
+        kl_weight=0.01,
+    )
+)
+for _name, _description in (
+    ("krpo-mean", "Kalman baseline with the group's standard deviation."),
+    ("krpo-scale", "Group mean with the Kalman scale."),
+    ("krpo-prior", "Prior (innovation) form: a reward does not enter its own baseline."),
+    ("krpo-running-mean", "Q = 0: no dynamics."),
+    ("krpo-random-order", "Filter over the group in random order."),
+    ("krpo-adaptive", "Q and R by maximum likelihood from the rewards of earlier rollout batches."),
+    ("grpo-rescaled", "GRPO's advantages at KRPO's root mean square: is it only a larger step and a weaker KL?"),
+):
+    declare(
+        dataclasses.replace(
+            KRPO,
+            name=_name,
+            section=CONTROL,
+            description=_description,
+            advantage=_name,
+            advantage_parameters={},
+        )
+    )

@@ -1,0 +1,305 @@
+"""From log-probabilities to log importance ratios, one kind for each method and each control.
+
+With z_t = log pi(y_t) - log pi_old(y_t) at the counted tokens t = 1..n of one response, a kind gives the logarithm of
+the ratio that the loss weighs the advantage with, and says what the gradient flows through:
+
+    token            z_t                                        GRPO; gradient of the token itself
+    sequence         mean_t z_t, shape (B, 1)                   GSPO; gradient through the mean
+    sequence-token   the same value at every token              GSPO-token; straight-through
+    geometric-mean   mean_t c_t, shape (B, 1)                   GMPO; c_t is z_t clipped on the advantage's side
+    kalman           rho_{t|t} of the random-walk filter of z   KPO; straight-through
+    unit             0, so the ratio is exactly 1               control; straight-through
+    ema              rho_t = rho_{t-1} + a (z_t - rho_{t-1})    control; straight-through
+    ema-scheduled    the same with a = K_t, so it equals kalman control; straight-through
+    shuffled         kalman over the tokens in another order    control; straight-through
+
+Straight-through means value and gradient are chosen apart: log r_t = sg[value_t] + z_t - sg[z_t], sg being
+stop-gradient. The derivative with respect to log pi(y_t) is 1, and no gradient crosses tokens.
+
+Shape suffixes: B sequences, T tokens.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kpo.checks import (
+    check_advantages,
+    check_finite,
+    check_integer,
+    check_real,
+    check_token_tensors,
+    checked_parameters,
+    unknown_name,
+)
+from kpo.kalman import kalman_filter, kalman_gains, linear_filter
+
+
+@dataclass(frozen=True)
+class RatioKind:
+    """One kind of ratio: its function and what the loss has to know of it."""
+
+    name: str
+    function: Callable[..., torch.Tensor]
+    depends_on_ratio: bool
+    """False where the value is the same whatever the policies are, so that off-policy updates are not corrected."""
+    clips_itself: bool
+    """True where the clip acts on tokens inside the function; the loss then passes `advantages` and `clip` to it."""
+    defaults: Mapping[str, Any]
+    """Parameters that a method may set, with their defaults; `inspect.Parameter.empty` where there is none."""
+
+    def __call__(self, log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, **parameters: Any) -> torch.Tensor:
+        """The function's result, (B, T) with 0 where masked, or (B, 1)."""
+        result = self.function(log_ratio_BT, mask_BT, **parameters)
+        if result.shape == mask_BT.shape:
+            return torch.where(mask_BT, result, 0.0)
+        if result.shape == (len(mask_BT), 1):
+            return result
+        raise ValueError(
+            f"ratio kind {self.name!r} gave shape {tuple(result.shape)} for a mask of {tuple(mask_BT.shape)}; "
+            "its function must return (B, T) or (B, 1)"
+        )
+
+
+RATIO_KINDS: dict[str, RatioKind] = {}
+
+
+def ratio_kind(name: str, *, depends_on_ratio: bool = True, clips_itself: bool = False) -> Callable:
+    """Register a function `f(log_ratio_BT, mask_BT, **parameters) -> (B, T) or (B, 1)` as the ratio kind `name`.
+
+    `log_ratio_BT` is z, float32 or float64, differentiable in the log-probabilities and 0 where `mask_BT` (bool) is
+    False; what the result holds there is ignored. Keyword-only parameters, numbers, are those a method may set.
+    Raises ValueError if the name is taken.
+    """
+
+    def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        if name in RATIO_KINDS:
+            raise ValueError(f"ratio kind {name!r} exists already; choose another name")
+        defaults = {
+            key: parameter.default
+            for key, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("advantages", "clip")
+        }
+        RATIO_KINDS[name] = RatioKind(name, function, depends_on_ratio, clips_itself, defaults)
+        return function
+
+    return register
+
+
+def log_importance_ratio(
+    kind: str, log_probs: torch.Tensor, old_log_probs: torch.Tensor, mask: torch.Tensor, **parameters: Any
+) -> torch.Tensor:
+    """Log importance ratio of `kind`, differentiable in `log_probs` as the module's table says.
+
+    log_probs, old_log_probs: (B, T) floating, natural logarithms, of the current and of the sampling policy; bfloat16
+        and float16 are computed in float32. Gradients never flow into `old_log_probs`.
+    mask: (B, T) bool or 0/1; True at the counted tokens of a response. Padding may lie anywhere.
+    parameters: `process_variance`, `observation_variance`, `initial_variance` (kalman, ema-scheduled, shuffled); `gain`
+        (ema); `seed` (shuffled); `advantages`, `clip` (geometric-mean, see `geometric_mean`).
+
+    Returns (B, T), 0 where mask is 0; (B, 1) for `sequence` and `geometric-mean`, 0 for a response without tokens.
+    Raises ValueError or TypeError naming the argument: unknown kind or parameter, shapes, dtypes or devices that do not
+    fit, non-finite log-probabilities at counted tokens.
+    """
+    chosen = get_ratio_kind(kind)
+    log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
+    check_finite(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask_BT)
+    allowed = set(chosen.defaults) | ({"advantages", "clip"} if chosen.clips_itself else set())
+    checked_parameters(f"ratio kind {kind!r}", chosen.defaults, parameters, allowed)
+    return chosen(log_ratio_BT, mask_BT, **parameters)
+
+
+def get_ratio_kind(kind: str) -> RatioKind:
+    """The kind registered under a name; ValueError listing the known ones otherwise."""
+    if kind not in RATIO_KINDS:
+        raise ValueError(unknown_name("ratio kind", kind, RATIO_KINDS))
+    return RATIO_KINDS[kind]
+
+
+def token_log_ratio(
+    log_probs: torch.Tensor, old_log_probs: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(z, mask as bool), both (B, T): z = log pi - sg[log pi_old] in at least float32, 0 where mask is 0.
+
+    What a masked position holds (infinities and NaN of padding included) reaches neither the value nor the gradient.
+    """
+    mask_BT = check_token_tensors(mask, log_probs=log_probs, old_log_probs=old_log_probs)
+    dtype = torch.promote_types(torch.promote_types(log_probs.dtype, old_log_probs.dtype), torch.float32)
+    difference_BT = log_probs.to(dtype) - old_log_probs.detach().to(dtype)
+    return torch.where(mask_BT, difference_BT, 0.0), mask_BT
+
+
+def straight_through(value: torch.Tensor, log_ratio_BT: torch.Tensor) -> torch.Tensor:
+    """`value` with the gradient of each token's own log-probability: sg[value] + z - sg[z]."""
+    return value.detach() + (log_ratio_BT - log_ratio_BT.detach())
+
+
+def sequence_mean(values_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Mean over each row's counted tokens, shape (B, 1); 0 for a row without any. Values must be 0 where masked."""
+    return values_BT.sum(dim=1, keepdim=True) / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+@ratio_kind("token")
+def token(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """z_t, each token by itself: GRPO (arXiv 2402.03300), PPO."""
+    return log_ratio_BT
+
+
+@ratio_kind("sequence")
+def sequence(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """log s = mean_t z_t, shape (B, 1), gradient through the mean: GSPO (arXiv 2507.18071, section 4)."""
+    return sequence_mean(log_ratio_BT, mask_BT)
+
+
+@ratio_kind("sequence-token")
+def sequence_token(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """GSPO-token (arXiv 2507.18071): s_t = sg[s] pi_t / sg[pi_t]; same value as `sequence` at every token."""
+    return straight_through(sequence_mean(log_ratio_BT.detach(), mask_BT), log_ratio_BT)
+
+
+@ratio_kind("geometric-mean", clips_itself=True)
+def geometric_mean(
+    log_ratio_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    advantages: torch.Tensor | None = None,
+    clip: float | tuple[float, float] | None = None,
+) -> torch.Tensor:
+    """log r = mean_t c_t, shape (B, 1): GMPO (arXiv 2507.20673).
+
+    c_t = min(z_t, high) where the advantage is positive, max(z_t, -low) where it is negative, so only what would push
+    the policy further the way it already moved is cut, before averaging. A token of advantage 0 is left as it is.
+
+    advantages: (B,) or (B, T), only their sign is used; clip: a bound in log space, or (low, high); None does not clip.
+    """
+    if clip is None:
+        return sequence_mean(log_ratio_BT, mask_BT)
+    if advantages is None:
+        raise ValueError("advantages are missing: the clip goes by their sign; pass (B,) or (B, T), or clip=None")
+    advantages_BT = check_advantages(advantages, mask_BT)
+    low, high = clip_bounds(clip)
+    clipped_BT = torch.where(
+        advantages_BT > 0,
+        log_ratio_BT.clamp(max=high),
+        torch.where(advantages_BT < 0, log_ratio_BT.clamp(min=-low), log_ratio_BT),
+    )
+    return sequence_mean(clipped_BT, mask_BT)
+
+
+def clip_bounds(clip: float | tuple[float, float]) -> tuple[float, float]:
+    """(low, high), both non-negative, from one number or a pair."""
+    low, high = clip if isinstance(clip, (tuple, list)) else (clip, clip)
+    return check_real("clip", low, minimum=0.0), check_real("clip", high, minimum=0.0)
+
+
+@ratio_kind("kalman")
+def kalman(
+    log_ratio_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    process_variance: float,
+    observation_variance: float,
+    initial_variance: float = 0.0,
+) -> torch.Tensor:
+    """rho_{t|t} of the random walk rho_t = rho_{t-1} + N(0, Q) seen as z_t = rho_t + N(0, V): KPO (arXiv 2602.10609).
+
+    The filter starts at rho = 0 with variance `initial_variance` (0 as in the released loss) and sees detached values.
+    The release bounds the logarithm at 10 before its exponential; here `kpo.losses` does so, alike for every kind.
+    """
+    filtered_BT = kalman_filter(
+        log_ratio_BT.detach(),
+        mask_BT,
+        process_variance=process_variance,
+        observation_variance=observation_variance,
+        initial_variance=initial_variance,
+    )
+    return straight_through(filtered_BT, log_ratio_BT)
+
+
+@ratio_kind("unit", depends_on_ratio=False)
+def unit(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Ratio exactly 1: no importance correction at all, the limit of KPO for Q = 0 (control)."""
+    return straight_through(torch.zeros_like(log_ratio_BT), log_ratio_BT)
+
+
+@ratio_kind("ema")
+def ema(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, *, gain: float) -> torch.Tensor:
+    """Exponential moving average from 0, constant gain in [0, 1] (control; KPO's filter once its gain is steady)."""
+    check_real("gain", gain, minimum=0.0, maximum=1.0)
+    filtered_BT = linear_filter(log_ratio_BT.detach(), gain, mask_BT)
+    return straight_through(filtered_BT, log_ratio_BT)
+
+
+@ratio_kind("ema-scheduled")
+def ema_scheduled(
+    log_ratio_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    process_variance: float,
+    observation_variance: float,
+    initial_variance: float = 0.0,
+) -> torch.Tensor:
+    """Exponential moving average whose gain at the t-th counted token is the Kalman gain K_t (control).
+
+    The gains do not depend on what is observed, so this must equal `kalman`; a difference is a fault in one of them.
+    """
+    gains_T, _ = kalman_gains(log_ratio_BT.shape[1], process_variance, observation_variance, initial_variance)
+    filtered_BT = linear_filter(log_ratio_BT.detach(), gains_T.to(log_ratio_BT.device), mask_BT)
+    return straight_through(filtered_BT, log_ratio_BT)
+
+
+@ratio_kind("shuffled")
+def shuffled(
+    log_ratio_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    process_variance: float,
+    observation_variance: float,
+    initial_variance: float = 0.0,
+    seed: int = 0,
+) -> torch.Tensor:
+    """KPO's filter over each response's tokens in random order, put back in place (control: does their order matter?).
+
+    The order is a function of `seed`, the number of a token among its response's counted ones, and the response's own
+    log-ratios: the same in any batch, micro-batch, padding or device, and another one at every update.
+    """
+    values_BT = log_ratio_BT.detach()
+    check_integer("seed", seed, minimum=0)
+    order_BT = shuffled_order(values_BT, mask_BT, seed)
+    filtered_BT = kalman_filter(
+        values_BT.gather(1, order_BT),
+        mask_BT.gather(1, order_BT),
+        process_variance=process_variance,
+        observation_variance=observation_variance,
+        initial_variance=initial_variance,
+    )
+    return straight_through(torch.zeros_like(filtered_BT).scatter(1, order_BT, filtered_BT), log_ratio_BT)
+
+
+def shuffled_order(values_BT: torch.Tensor, mask_BT: torch.Tensor, seed: int) -> torch.Tensor:
+    """Positions (B, T) of each row's counted tokens in random order, then its masked positions."""
+    # A counter-based hash instead of a random generator: torch.rand's stream depends on the shape asked for, so a row's
+    # order would depend on its neighbours and its padding.
+    number_BT = mask_BT.cumsum(dim=1)
+    bits_BT = values_BT.to(torch.float32).contiguous().view(torch.int32).to(torch.int64)
+    row_B1 = torch.where(mask_BT, mix_bits(bits_BT + mix_bits(number_BT)), 0).sum(dim=1, keepdim=True)
+    keys_BT = mix_bits(mix_bits(row_B1 + seed) + number_BT)
+    # Halved keys stay below the largest integer, which puts masked positions last.
+    keys_BT = torch.where(mask_BT, keys_BT >> 1, torch.iinfo(torch.int64).max)
+    return keys_BT.argsort(dim=1, stable=True)
+
+
+def mix_bits(values: torch.Tensor) -> torch.Tensor:
+    """n to the n-th output of SplitMix64 from seed 0 (Steele, Lea and Flood 2014), in int64, whose products wrap."""
+    values = values * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        values = (values ^ _shift_right(values, shift)) * factor
+    return values ^ _shift_right(values, 31)
+
+
+def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift: torch's shifts of int64 copy the sign."""
+    return (values >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,164 @@
+"""Q and R of KRPO's reward filter, estimated from the rewards seen so far by maximum likelihood of the innovations.
+
+The model of a group (arXiv 2505.07527): x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), started at N(x0, P0). The
+likelihood that the filter's innovations give, sum_i log N(r_i; x_{i|i-1}, P_{i|i-1} + R), is by the prediction-error
+decomposition (Schweppe 1965; Durbin and Koopman 2012, section 7.2) the joint Gaussian likelihood of the group,
+
+    r_1..r_n ~ N(x0 1, C(Q, R)),   C_ij = P0 + Q min(i, j) + R [i = j],
+
+so it needs the rewards only through their n x n matrix of second moments S_n = sum over groups of (r - x0)(r - x0)^T:
+
+    -2 log L = sum_n  N_n log det C_n + tr(C_n^{-1} S_n) + constant.
+
+All rewards ever seen therefore fit into one small matrix for each number n of graded responses, and maximising over
+(log Q, log R) takes a few evaluations with n x n matrices, whatever the number of groups. Old batches are forgotten
+geometrically, because the policy, and with it the noise of its rewards, changes.
+
+Both estimates are bounded. R stays at or above the released 1e-2, below which KRPO is reported unstable (1e-3); a run
+whose rewards are all equal so far rests there. Q / R stays between 1e-6, where the filter is a running mean, and 1,
+where it hardly averages at all: neither limit can be told from beyond it by a group of realistic size.
+
+Shape suffixes: P prompts, G group members.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import torch
+
+from kpo.checks import check_real
+
+# The search starts no lower in Q / R than this: where Q is negligible the likelihood is flat in log Q, and a search
+# that starts there would stay although a drift has set in.
+START_RATIO = 1e-2
+
+
+class RewardNoiseEstimator:
+    """Running maximum-likelihood estimate of the process variance Q and the observation variance R of group rewards.
+
+    `process_variance` and `observation_variance` are the present estimates, KRPO's released values until `update` has
+    seen two graded rewards in one group. Same updates in the same order give the same estimates.
+
+    memory: rollout batches after which an observation weighs 1/e; infinity keeps all alike.
+    minimum_observation_variance, maximum_observation_variance: bounds of R, in squared reward units.
+    minimum_ratio, maximum_ratio: bounds of Q / R.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_variance: float = 1e-5,
+        observation_variance: float = 1e-2,
+        initial_mean: float = 0.0,
+        initial_variance: float = 1.0,
+        memory: float = 50.0,
+        minimum_observation_variance: float = 1e-2,
+        maximum_observation_variance: float = 1e4,
+        minimum_ratio: float = 1e-6,
+        maximum_ratio: float = 1.0,
+    ):
+        self.process_variance = check_real("process_variance", process_variance, minimum=0.0)
+        self.observation_variance = check_real(
+            "observation_variance", observation_variance, minimum=0.0, exclusive=True
+        )
+        self.initial_mean = check_real("initial_mean", initial_mean)
+        self.initial_variance = check_real("initial_variance", initial_variance, minimum=0.0)
+        infinite = isinstance(memory, float) and memory == float("inf")
+        self.memory = memory if infinite else check_real("memory", memory, minimum=0.0, exclusive=True)
+        low = check_real("minimum_observation_variance", minimum_observation_variance, minimum=0.0, exclusive=True)
+        high = check_real("maximum_observation_variance", maximum_observation_variance, minimum=low)
+        ratio_low = check_real("minimum_ratio", minimum_ratio, minimum=0.0, exclusive=True)
+        ratio_high = check_real("maximum_ratio", maximum_ratio, minimum=ratio_low)
+        self._bounds = tuple((float(np.log(a)), float(np.log(b))) for a, b in ((ratio_low, ratio_high), (low, high)))
+        # For each number of graded responses: weight of the groups seen, and the sum of their outer products.
+        self._moments: dict[int, tuple[float, np.ndarray]] = {}
+
+    def update(self, rewards: torch.Tensor) -> None:
+        """Take in the rewards (P, G) of one rollout batch, NaN where ungraded, and estimate anew.
+
+        Raises TypeError or ValueError if they are no floating (P, G) tensor or hold an infinity.
+        """
+        if not isinstance(rewards, torch.Tensor) or not rewards.is_floating_point():
+            raise TypeError("rewards must be a floating tensor of shape (P, G)")
+        if rewards.dim() != 2 or bool(torch.isinf(rewards).any()):
+            raise ValueError(f"rewards must be finite or NaN, of shape (P, G); found shape {tuple(rewards.shape)}")
+        decay = np.exp(-1.0 / self.memory)
+        moments = {size: (weight * decay, matrix * decay) for size, (weight, matrix) in self._moments.items()}
+        values = rewards.detach().to("cpu", torch.float64).numpy() - self.initial_mean
+        graded = ~np.isnan(values)
+        counts = graded.sum(axis=1)
+        for size in np.unique(counts[counts >= 2]).tolist():
+            # An ungraded response is no observation, so a group with gaps is a shorter group.
+            rows = counts == size
+            group = values[rows][graded[rows]].reshape(-1, size)
+            weight, matrix = moments.get(size, (0.0, np.zeros((size, size))))
+            moments[size] = (weight + len(group), matrix + group.T @ group)
+        self._moments = moments
+        if moments:
+            self._maximise()
+
+    def negative_log_likelihood(self, process_variance: float, observation_variance: float) -> float:
+        """-log L of the rewards seen, weighted by the memory, without its constant n/2 log(2 pi)."""
+        logarithms = np.log([process_variance / observation_variance, observation_variance])
+        return self._objective(logarithms)[0] * self._weight() if self._moments else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Estimates and moments as plain numbers and lists, ready for JSON."""
+        return {
+            "process_variance": self.process_variance,
+            "observation_variance": self.observation_variance,
+            "moments": {str(n): {"weight": w, "matrix": matrix.tolist()} for n, (w, matrix) in self._moments.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`'s result; ValueError where it does not have that form."""
+        try:
+            process_variance = check_real("process_variance", state["process_variance"], minimum=0.0)
+            observation_variance = check_real(
+                "observation_variance", state["observation_variance"], minimum=0.0, exclusive=True
+            )
+            moments = {
+                int(size): (float(entry["weight"]), np.array(entry["matrix"], dtype=np.float64))
+                for size, entry in state["moments"].items()
+            }
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"state is not from state_dict ({error!r}); use the run's own checkpoint") from None
+        for size, (_, matrix) in moments.items():
+            if matrix.shape != (size, size):
+                raise ValueError(f"state: moments of groups of {size} have shape {matrix.shape}; the file is damaged")
+        self.process_variance, self.observation_variance = process_variance, observation_variance
+        self._moments = moments
+
+    def _weight(self) -> float:
+        return sum(weight for weight, _ in self._moments.values())
+
+    def _maximise(self) -> None:
+        start = np.log([max(self.process_variance / self.observation_variance, START_RATIO), self.observation_variance])
+        result = scipy.optimize.minimize(
+            self._objective,
+            np.clip(start, *np.transpose(self._bounds)),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=self._bounds,
+        )
+        ratio, observation_variance = np.exp(result.x).tolist()
+        self.observation_variance = observation_variance
+        self.process_variance = ratio * observation_variance
+
+    def _objective(self, logarithms: np.ndarray) -> tuple[float, np.ndarray]:
+        """-log L per group and its gradient, at (log(Q / R), log R)."""
+        observation_variance = float(np.exp(logarithms[1]))
+        process_variance = float(np.exp(logarithms[0])) * observation_variance
+        value, gradient, total = 0.0, np.zeros(2), self._weight()
+        for size, (weight, matrix) in self._moments.items():
+            steps = np.arange(1, size + 1)
+            walk = process_variance * np.minimum.outer(steps, steps)
+            covariance = self.initial_variance + walk + observation_variance * np.eye(size)
+            inverse = np.linalg.inv(covariance)
+            value += 0.5 * (weight * np.linalg.slogdet(covariance).logabsdet + np.sum(inverse * matrix))
+            # d(-log L) = tr(slope dC); C is linear in Q and in R, so log derivatives are the terms themselves.
+            slope = 0.5 * (weight * inverse - inverse @ matrix @ inverse)
+            by_process = np.sum(slope * walk)
+            gradient += [by_process, by_process + observation_variance * np.trace(slope)]
+        return value / total, gradient / total
