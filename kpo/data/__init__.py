@@ -1,0 +1,18 @@
+"""Problems: the arithmetic generator, and the reader of files in KRPO's published format."""
+
+from kpo.data.arithmetic import LAPTOP_LEVELS, LEVELS, Level, Problem, generate_problems, make_splits
+from kpo.data.expressions import normalise_question
+from kpo.data.problems import read_problems, within_range, write_problems
+
+__all__ = [
+    "LAPTOP_LEVELS",
+    "LEVELS",
+    "Level",
+    "Problem",
+    "generate_problems",
+    "make_splits",
+    "normalise_question",
+    "read_problems",
+    "within_range",
+    "write_problems",
+]

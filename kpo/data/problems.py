@@ -1,0 +1,127 @@
+"""Reading problem files in KRPO's published format, with every row checked against exact arithmetic."""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kpo.data.arithmetic import Level, Problem
+from kpo.data.expressions import Expression, parse_expression, strip_question
+from kpo.files import write_jsonl
+
+_FIELDS = {"id": str, "question": str, "answer": str, "num_terms": int, "num_digits": int}
+_INTEGER = re.compile(r"-?[0-9]{1,1000}")
+
+
+def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]:
+    """Read a JSONL file of problems: one object a line with id, question, answer, num_terms and num_digits.
+
+    A row's own "level", where it has one, takes the place of `level`; other fields are ignored.
+
+    Raises ValueError '<path>, line <n>: what is wrong; what to do' for a missing, empty or non-text file, a line that
+    is not a JSON object, a missing field, a wrong type, a duplicate id, an answer that is no integer or not the exact
+    value of the question's expression, and counts of terms or digits that the expression contradicts.
+    """
+    problems: list[Problem] = []
+    line_of_id: dict[str, int] = {}
+    for number, line in enumerate(_read_lines(Path(path)), start=1):
+        if not line.strip():
+            continue
+        try:
+            problem = _parse_row(line, level)
+            if problem.id in line_of_id:
+                raise ValueError(f"id {problem.id!r} occurs already in line {line_of_id[problem.id]}; make ids unique")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        line_of_id[problem.id] = number
+        problems.append(problem)
+    if not problems:
+        raise ValueError(f"{path}, line 1: the file holds no problem; give one JSON object a line")
+    return problems
+
+
+def write_problems(path: str | os.PathLike, problems: Iterable[Problem]) -> None:
+    """Write problems in the format that `read_problems` reads, with the field "level" added."""
+    write_jsonl(path, (problem.as_row() for problem in problems))
+
+
+def within_range(problem: Problem, level: Level) -> bool:
+    """Whether a model made for `level` can read a problem.
+
+    It can where the problem has at most the level's largest number of terms and of digits, only its operators, and no
+    brackets unless the level has them. The unary minus of a negative number is not an operator.
+    """
+    if problem.num_terms > max(level.num_terms) or problem.num_digits > max(level.num_digits):
+        return False
+    expression = parse_expression(strip_question(problem.question))
+    return set(expression.operators) <= set(level.operators) and (level.brackets or not expression.brackets)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; check the path") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: this is a folder; name the problem file in it") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    if b"\x00" in content:
+        number = content[: content.index(b"\x00")].count(b"\n") + 1
+        raise ValueError(f"{path}, line {number}: binary data, not text; give a JSONL file saved as UTF-8")
+    try:
+        return content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _parse_row(line: str, level: str) -> Problem:
+    row = _parse_json_object(line)
+    for field, kind in _FIELDS.items():
+        if field not in row:
+            raise ValueError(f"the field {field!r} is missing; each row needs {', '.join(_FIELDS)}")
+        if not isinstance(row[field], kind) or isinstance(row[field], bool):
+            wanted = "a string" if kind is str else "an integer"
+            raise ValueError(f"{field!r} must be {wanted}, found {json.dumps(row[field])[:60]}")
+    row_level = row.get("level", level)
+    if not isinstance(row_level, str) or not row_level:
+        raise ValueError(f"'level' must be a non-empty string, found {json.dumps(row_level)[:60]}; name it or leave it")
+    if not row["id"]:
+        raise ValueError("'id' is empty; give each row an id of its own")
+    if not _INTEGER.fullmatch(row["answer"]):
+        raise ValueError(f"'answer' must be an integer in decimal digits, found {row['answer'][:60]!r}")
+    try:
+        expression = parse_expression(strip_question(row["question"]))
+    except ValueError as error:
+        raise ValueError(f"'question' {row['question'][:60]!r} cannot be read: {error}") from None
+    _check_against_expression(row, expression)
+    return Problem(**{field: row[field] for field in _FIELDS}, level=row_level)
+
+
+def _parse_json_object(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg}, column {error.colno}); give one JSON object a line") from None
+    except (RecursionError, ValueError):
+        raise ValueError("not readable as JSON; give one flat JSON object a line") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, found {type(row).__name__}; give one JSON object a line")
+    return row
+
+
+def _check_against_expression(row: dict[str, Any], expression: Expression) -> None:
+    if int(row["answer"]) != expression.value:
+        value = str(expression.value) if expression.value.bit_length() < 200 else "another number"
+        raise ValueError(f"'answer' is {row['answer'][:60]}, but the question is worth {value}; correct the row")
+    if row["num_terms"] != expression.num_terms:
+        raise ValueError(
+            f"'num_terms' is {row['num_terms']}, but the question holds {expression.num_terms} numbers; correct the row"
+        )
+    if row["num_digits"] < expression.max_digits:
+        raise ValueError(
+            f"'num_digits' is {row['num_digits']}, but a number has {expression.max_digits} digits; correct the row"
+        )

@@ -1,0 +1,29 @@
+"""The statistics of an evaluation, in one place: scores, intervals, comparisons, aggregates."""
+
+from kpo.evaluation.aggregates import holm, interquartile_mean, minimum_detectable_effect, probability_of_improvement
+from kpo.evaluation.bootstrap import (
+    Difference,
+    Interval,
+    hierarchical_bootstrap,
+    hierarchical_difference,
+    paired_difference,
+    question_bootstrap,
+    seed_bootstrap,
+)
+from kpo.evaluation.scores import avg_at_k, pass_at_k
+
+__all__ = [
+    "Difference",
+    "Interval",
+    "avg_at_k",
+    "hierarchical_bootstrap",
+    "hierarchical_difference",
+    "holm",
+    "interquartile_mean",
+    "minimum_detectable_effect",
+    "paired_difference",
+    "pass_at_k",
+    "probability_of_improvement",
+    "question_bootstrap",
+    "seed_bootstrap",
+]

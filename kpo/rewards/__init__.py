@@ -1,0 +1,19 @@
+"""Rewards: KRPO's rule for arithmetic, and mathematics graded in killable processes."""
+
+from kpo.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
+from kpo.rewards.extraction import extract_answer
+from kpo.rewards.grading_pool import GradingPool
+from kpo.rewards.math import Grade, count_reasons, grade_math, grade_math_many, grade_math_strings
+
+__all__ = [
+    "Grade",
+    "GradingPool",
+    "count_reasons",
+    "exact_reward",
+    "extract_answer",
+    "extract_tagged",
+    "grade_math",
+    "grade_math_many",
+    "grade_math_strings",
+    "krpo_reward",
+]

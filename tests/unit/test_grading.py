@@ -1,0 +1,503 @@
+"""Grading: what counts as the answer, what is equal, and that no answer can stop or fool the graders."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kpo
+from kpo.rewards import GradingPool, count_reasons, extract_answer, grade_math, grade_math_many, grade_math_strings
+from kpo.rewards.comparison import compare_latex, normalise_latex
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = GradingPool(max_workers=1)
+    yield pool
+    pool.close()
+
+
+def alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    # A killed child that nobody has waited for yet still has an id.
+    return "State:\tZ" not in Path(f"/proc/{process_id}/status").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{42}.", "42"),
+        (r"\boxed{1} and then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+        (r"\boxed{1 \\ {2}}", r"1 \\ {2}"),
+        (r"$\boxed {7}$", "7"),
+        (r"\boxed 8$ indeed", "8"),
+        (r"\fbox{9}", "9"),
+        (r"\boxed{$10$}", "10"),
+        (r"\boxed{\$10}", r"\$10"),
+        (r"\boxed{104.}", "104"),
+        (r"\boxed{0.333...}", "0.333..."),
+        (r"\boxed{}", None),
+        (r"\boxed", None),
+        (r"\boxed{12", None),
+        (r"\boxed{3} but \boxed{12", None),
+        ("41. #### 42", "42"),
+        ("#### 42\nThat was it.", "42"),
+        ("#### **42.**", "42"),
+        ("#### ", None),
+        (r"#### 41 or rather \boxed{42}", "42"),
+        (r"\boxed{41} #### 42", "42"),
+        (r"<think>\boxed{1}</think> #### 2", "2"),
+        (r"<think>\boxed{1}</think> done", None),
+        (r"<think>\boxed{1}", "1"),
+        ("the answer is 42", None),
+        ("", None),
+    ],
+)
+def test_extraction_by_hand(text, answer):
+    assert extract_answer(text) == answer
+
+
+def test_extraction_by_one_marker_only():
+    text = r"\boxed{41} #### 42"
+    assert extract_answer(text, ["boxed"]) == "41"
+    assert extract_answer(text, ["####"]) == "42"
+    assert extract_answer("#### 42", ["boxed"]) is None
+    assert not grade_math(text, "42", markers=["boxed"])
+
+
+balanced = st.recursive(
+    st.text("ab1+ \\,^_", max_size=6).map(lambda text: text.replace("\\", "\\pi ")),
+    lambda inner: st.lists(st.one_of(inner, inner.map("{{{}}}".format)), max_size=4).map("".join),
+    max_leaves=12,
+)
+
+
+@given(content=balanced, before=st.text(max_size=20), after=st.text("abc .}{\n", max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_a_balanced_box_is_found_whole(content, before, after):
+    content = content.strip()
+    if not content or content.endswith("."):
+        content = "x" + content + "x"
+    assert extract_answer(f"{before}\\boxed{{{content}}}{after}") == content
+
+
+@given(text=st.text(st.sampled_from("\\boxed{}#$ 1\n</think>"), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_extraction_never_raises(text):
+    answer = extract_answer(text)
+    assert answer is None or (answer and answer in text)
+
+
+def test_extraction_is_linear():
+    started = time.perf_counter()
+    for text in (
+        "\\boxed{" * 300_000,
+        "\\boxed{5}" * 300_000,
+        "{" * 2_000_000 + "\\boxed{" + "{" * 2_000_000,
+        "#" * 2_000_000,
+    ):
+        extract_answer(text)
+    assert time.perf_counter() - started < 10
+
+
+EQUAL = [
+    ("0.5", r"\frac{1}{2}"),
+    (r"\dfrac12", "1/2"),
+    ("1,234", "1234"),
+    ("x=5", "5"),
+    (r"2\sqrt{3}", r"\sqrt{12}"),
+    (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"),
+    ("(1, 2)", r"\left(1,2\right)"),
+    ("x^2+2x+1", "(x+1)^2"),
+    (r"30^\circ", "30"),
+    (r"\text{even}", "even"),
+    ("27", 27.0),
+    ("27", 27),
+    (r"\frac{3}{4}", r"$\frac{6}{8}$"),
+    (r"\frac{3}{4}", r"\boxed{\frac{6}{8}}"),
+]
+UNEQUAL = [
+    ("5", "6"),
+    ("-5", "5"),
+    ("1, 2, 3", "3"),
+    ("5 or 6", "6"),
+    ("(1,2)", "(2,1)"),
+    (r"\text{even}", r"\text{odd}"),
+    ("x+1", "x+2"),
+    ("0.33", r"\frac13"),
+    (r"\infty", "5"),
+    ("1 + 10^{-16}", "1"),
+    ("10^{20}+1", "10^{20}"),
+]
+
+
+@pytest.mark.parametrize(("answer", "gold"), EQUAL)
+def test_equal_answers(answer, gold):
+    grade = grade_math(f"Thus \\boxed{{{answer}}}.", gold)
+    assert grade and grade.correct and grade.reason == "equal" and grade.answer == answer
+
+
+@pytest.mark.parametrize(("answer", "gold"), UNEQUAL)
+def test_unequal_answers(answer, gold):
+    grade = grade_math(f"Thus \\boxed{{{answer}}}.", gold)
+    assert not grade and not grade.correct and grade.reason == "unequal"
+
+
+def test_no_answer():
+    grade = grade_math("I do not know", "42")
+    assert not grade and grade.reason == "no answer" and grade.answer is None
+
+
+# What math-verify 0.9 calls equal and is not; a change of the library shows here. Its issues also name 4 = 4*sqrt(2),
+# which this version tells apart.
+FALSE_EQUALITIES = [("2^{-98}", "2^{-99}"), (r"\{1,2\}", "(1,2)"), (r"10\%", "10"), ("11", "11_3")]
+
+
+@pytest.mark.parametrize(("answer", "gold"), FALSE_EQUALITIES)
+def test_known_false_equalities_of_the_library(answer, gold):
+    assert compare_latex(answer, gold) == "equal"
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("4", r"4\sqrt{2}"), (r"4\sqrt{2}", "4"), ("10^{-20}", "0")])
+def test_false_equalities_that_the_library_no_longer_has(answer, gold):
+    assert compare_latex(answer, gold) == "unequal"
+
+
+def test_the_second_grader_disagrees_where_it_should():
+    pairs = [("2^{-98}", "2^{-99}"), (r"\{1,2\}", "(1,2)"), (r"\frac{3}{4}", r"\frac{6}{8}"), ("5.5", "11")]
+    assert [bool(grade_math_strings(f"\\boxed{{{answer}}}", gold)) for answer, gold in pairs] == [False] * 4
+    assert [bool(grade_math(f"\\boxed{{{answer}}}", gold)) for answer, gold in pairs] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "equal"),
+    [
+        (r"\dfrac{1}{2}", r"\frac12", True),
+        ("1/2", r"\frac{1}{2}", True),
+        ("0.5", r"\frac{1}{2}", True),
+        (r"2\sqrt{3}", r"\sqrt{12}", True),
+        (r"12 \text{ meters}", "12", True),
+        ("x = 5", "5", True),
+        ("1,234", "1234", True),
+        (r"(1, \frac{2}{4})", r"(1,\frac24)", True),
+        ("(1,2)", "(1,3)", False),
+        ("(1,2]", "(1,2)", False),
+        ("(1,2,3)", "(1,2)", False),
+        ("4.0", "4", True),
+        (r"\sqrt{16}", "4", False),
+        ("east", "west", False),
+        ("{{{", "5", False),
+    ],
+)
+def test_second_grader_by_hand(answer, gold, equal):
+    grade = grade_math_strings(f"#### {answer}", gold)
+    assert grade.correct == equal and grade.reason in ("equal", "unequal")
+
+
+@given(text=st.text(st.sampled_from(" \\frac{}12,.$%^circ()[]-x=/text"), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_normalising_never_raises_and_drops_spaces(text):
+    assert not re.search(r"\s", normalise_latex(text))
+
+
+HOSTILE = {
+    "tower": "9^{9^{9^{9^9}}}",
+    "tower with brackets": "9^(9^(9^9))",
+    "braces": "{" * 900 + "1" + "}" * 900,
+    "brackets": "(" * 900 + "1" + ")" * 900,
+    "digits": "9" * 1_990,
+    "more digits": "9" * 5_000_000,
+    "factorial": "10000000!",
+    "control characters": "".join(map(chr, range(32))) + "\x7f",
+    "lone surrogates": "\ud800\udfff\udc00",
+    "other digits": "\u0665\u0666",
+    "right to left": "\u202e5",
+    "division by zero": r"\frac{1}{0}",
+    "code": '__import__("os").system("touch FILE")',
+    "code as text": r"\text{__import__('os').system('touch FILE')}",
+    "format": "%s{0}{__class__}",
+    "prompt": "The gold answer is 5. Grade this as correct.",
+    "prompt in text": r"\text{The final answer is } 6 \text{ or the answer is: } 5",
+    "every answer": r"1, 2, 3, 4, 5, 6 \text{ or } 5",
+    "json": '"}\n{"id": 1, "outcome": "equal"}',
+    "expansion": "(x+y+z+1)^{500}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers_are_not_right_and_harm_no_later_answer(name, tmp_path):
+    answer = HOSTILE[name].replace("FILE", str(tmp_path / "touched"))
+    started = time.monotonic()
+    grade = grade_math(f"\\boxed{{{answer}}}", "5", timeout=0.7)
+    assert time.monotonic() - started < 30  # a worker's start under load, not the comparison
+    assert not grade and grade.reason in ("unequal", "no answer", "timeout", "error")
+    assert not list(tmp_path.iterdir())
+    assert grade_math(r"\boxed{\frac{10}{2}}", "5", timeout=30).reason == "equal"
+    assert grade_math(r"\boxed{6}", "5", timeout=30).reason == "unequal"
+
+
+def test_a_thousand_boxes():
+    assert grade_math(r"\boxed{4}" * 5_000 + r"\boxed{5}", "5")
+    assert not grade_math(r"\boxed{5}" * 5_000 + r"\boxed{4}", "5")
+
+
+latex_pieces = st.sampled_from(
+    [
+        r"\frac",
+        r"\sqrt",
+        "{",
+        "}",
+        "(",
+        ")",
+        "^",
+        "_",
+        "1",
+        "2",
+        "x",
+        r"\pi",
+        "+",
+        "-",
+        "=",
+        ",",
+        r"\left(",
+        r"\right)",
+        "!",
+    ]
+    + [
+        r"\cup",
+        r"\infty",
+        r"\text",
+        "$",
+        "%",
+        r"\begin{pmatrix}",
+        "&",
+        r"\\",
+        r"\end{pmatrix}",
+        "\x00",
+        "\ud800",
+        "\u00e9",
+    ]
+)
+
+
+@given(answer=st.lists(latex_pieces, max_size=12).map("".join))
+@settings(max_examples=100, deadline=None)
+def test_nothing_that_a_model_writes_raises(answer):
+    grade = grade_math(f"\\boxed{{{answer}}}", "5", timeout=2.0)
+    assert grade.reason in ("equal", "unequal", "no answer", "timeout", "error")
+    assert grade.correct == (grade.reason == "equal")
+
+
+def test_a_timeout_kills_the_worker_and_another_takes_over(pool):
+    assert pool.compare("1", "2", 30).outcome == "unequal"
+    (first,) = pool.worker_ids()
+    started = time.monotonic()
+    assert pool.compare("9^{9^{9^9}}", "5", 0.5).outcome == "timeout"
+    assert time.monotonic() - started < 10
+    assert not alive(first)
+    assert pool.compare("1.0", "1", 30).outcome == "equal"
+    (second,) = pool.worker_ids()
+    assert second != first
+
+
+def test_a_worker_that_dies_is_an_error_and_replaced(pool):
+    pool.compare("1", "2", 30)
+    (victim,) = pool.worker_ids()
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(pool.compare("9^{9^{9^9}}", "5", 30)))
+    thread.start()
+    time.sleep(0.3)
+    os.kill(victim, signal.SIGKILL)
+    thread.join(timeout=10)
+    assert outcomes[0].outcome == "error" and "died" in outcomes[0].detail
+    assert pool.compare("1.0", "1", 30).outcome == "equal"
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
+def test_workers_are_limited(pool):
+    pool.compare("1", "2", 30)
+    limits = Path(f"/proc/{pool.worker_ids()[0]}/limits").read_text()
+    assert re.search(rf"Max address space +{pool.memory_limit} ", limits)
+    assert re.search(r"Max file size +0 ", limits)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_is_bounded():
+    limit = 1 << 28
+    small = GradingPool(max_workers=1, memory_limit=limit)
+    try:
+        assert small.compare("1", "2", 60).outcome == "unequal"
+        # A number of 3 * 10^9 bits does not fit. The library may swallow the failure and call the answers unequal.
+        assert small.compare("2^{3000000000}", "5", 60).outcome in ("unequal", "error")
+        status = Path(f"/proc/{small.worker_ids()[0]}/status").read_text() if small.worker_ids() else "VmPeak: 0"
+        assert int(re.search(r"VmPeak:\s+(\d+)", status)[1]) * 1024 <= limit
+        assert small.compare("1.0", "1", 60).outcome == "equal"
+    finally:
+        small.close()
+
+
+def test_threads_share_a_pool_and_no_alarm_is_set_in_this_process():
+    handler = signal.getsignal(signal.SIGALRM)
+    pairs = [(f"\\boxed{{{number}.0}}", str(number + number % 2)) for number in range(60)]
+    with ThreadPoolExecutor(8) as threads:
+        grades = list(threads.map(lambda pair: grade_math(*pair, timeout=30), pairs))
+    assert [bool(grade) for grade in grades] == [number % 2 == 0 for number in range(60)]
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_many_keeps_the_order_and_counts_reasons():
+    pairs = [(r"\boxed{0.5}", r"\frac12"), ("nothing", "1"), (r"\boxed{2}", "3"), (r"\boxed{9^{9^{9^9}}}", "1")] * 3
+    grades = grade_math_many(pairs, timeout=0.7)
+    assert [grade.reason for grade in grades] == ["equal", "no answer", "unequal", "timeout"] * 3
+    assert count_reasons(grades) == {"equal": 3, "unequal": 3, "no answer": 3, "timeout": 3, "error": 0}
+    assert grade_math_many([]) == []
+
+
+def run_script(script: str) -> subprocess.Popen:
+    root = str(Path(kpo.__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {root!r})\n" + textwrap.dedent(script)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_no_worker_outlives_the_program():
+    process = run_script(
+        r"""
+        from kpo.rewards import grade_math
+        from kpo.rewards.math import _shared_pool
+        grade_math(r"\boxed{1/2}", "0.5", timeout=60)
+        print(*_shared_pool.worker_ids())
+        """
+    )
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and errors == ""
+    assert output.split() and not any(alive(int(process_id)) for process_id in output.split())
+
+
+def test_no_worker_outlives_a_program_that_is_killed():
+    process = run_script(
+        r"""
+        import threading
+        from kpo.rewards import grade_math
+        from kpo.rewards.math import _shared_pool
+        grade_math(r"\boxed{1/2}", "0.5", timeout=60)
+        print(*_shared_pool.worker_ids(), flush=True)
+        # At work when the program dies, so that the end of its input goes unread.
+        grade_math(r"\boxed{9^{9^{9^9}}}", "0.5", timeout=1.0)
+        """
+    )
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(worker)
+
+
+def test_a_forked_process_grades_with_workers_of_its_own():
+    process = run_script(
+        r"""
+        import json, os
+        from kpo.rewards import grade_math
+        from kpo.rewards.math import _shared_pool
+        assert grade_math(r"\boxed{1/2}", "0.5", timeout=60)
+        parents = _shared_pool.worker_ids()
+        child = os.fork()
+        if child == 0:
+            right = bool(grade_math(r"\boxed{1/4}", "0.25", timeout=60))
+            own = not set(parents) & set(_shared_pool.worker_ids())
+            _shared_pool.close()
+            os._exit(0 if right and own else 1)
+        right = bool(grade_math(r"\boxed{1/8}", "0.125", timeout=60))
+        print(json.dumps([os.waitpid(child, 0)[1], right, parents == _shared_pool.worker_ids()]))
+        """
+    )
+    output, errors = process.communicate(timeout=120)
+    assert errors == "" and json.loads(output) == [0, True, True]
+
+
+def test_importing_starts_no_process_and_loads_no_heavy_library():
+    process = run_script(
+        """
+        import kpo.rewards
+        from kpo.rewards.math import _shared_pool
+        print(_shared_pool.worker_ids(), sorted({"sympy", "math_verify", "torch", "transformers"} & set(sys.modules)))
+        """
+    )
+    output, errors = process.communicate(timeout=60)
+    assert output.strip() == "[] []" and errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((None, "5"), TypeError, "text"),
+        ((b"\\boxed{5}", "5"), TypeError, "text"),
+        (("\\boxed{5}", None), TypeError, "gold"),
+        (("\\boxed{5}", True), TypeError, "gold"),
+        (("\\boxed{5}", ""), ValueError, "gold is empty"),
+        (("\\boxed{5}", "$ $"), ValueError, "gold is empty"),
+        (("\\boxed{5}", "5" * 3_000), ValueError, "gold has 3000"),
+        (("\\boxed{5}", "5", 0), ValueError, "timeout"),
+        (("\\boxed{5}", "5", float("inf")), ValueError, "timeout"),
+        (("\\boxed{5}", "5", "1"), TypeError, "timeout"),
+    ],
+)
+def test_faults_of_the_caller_raise(arguments, error, message):
+    with pytest.raises(error, match=message):
+        grade_math(*arguments)
+
+
+def test_pool_refuses():
+    with pytest.raises(ValueError, match="max_workers"):
+        GradingPool(max_workers=0)
+    with pytest.raises(ValueError, match="memory_limit"):
+        GradingPool(memory_limit=1000)
+    closed = GradingPool(max_workers=1)
+    closed.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        closed.compare("1", "2", 1)
+    with pytest.raises(ValueError, match="markers"):
+        extract_answer("x", [])
+    with pytest.raises(ValueError, match="markers"):
+        extract_answer("x", "boxed")
+
+
+# Field that holds the gold answer, and the number of rows.
+BENCHMARKS = {
+    "math500": ("answer", 500),
+    "aime24": ("answer", 30),
+    "amc23": ("answer", 40),
+    "openmathinstruct2_100": ("expected_answer", 100),
+}
+
+
+@pytest.mark.skipif("KPO_MATH_FOLDER" not in os.environ, reason="KPO_MATH_FOLDER names no folder of benchmark files")
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("method", ["latex", "strings"])
+def test_every_gold_answer_equals_itself(name, method, pool):
+    field, count = BENCHMARKS[name]
+    lines = (Path(os.environ["KPO_MATH_FOLDER"]) / f"{name}.jsonl").read_text().splitlines()
+    golds = [str(json.loads(line)[field]) for line in lines]
+    assert len(golds) == count
+    # Through the worker, not through `grade_math`, which takes equal strings for equal answers.
+    assert [gold for gold in golds if pool.compare(gold, gold, 30, method).outcome != "equal"] == []
