@@ -1,0 +1,64 @@
+# The main job: `snakemake --cores all` trains, evaluates and plots every method of both papers at the scale that the
+# configuration chooses. This file validates the configuration, includes the rules and lists the targets.
+
+import shlex
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)
+
+from kpo.config import ConfigurationError, dump
+from kpo.plan import plan_text
+from kpo.workflow import prepare, run_settings
+from paper_figures import FIGURES
+
+try:
+    configuration = prepare(config)
+except ConfigurationError as error:
+    raise WorkflowError(str(error)) from None
+
+FOLDER = str(configuration.folder)
+CONFIG = f"{FOLDER}/config.yaml"
+# The jobs run the same interpreter as Snakemake, whether or not its environment is activated.
+PYTHON = shlex.quote(sys.executable)
+KPO = f"{PYTHON} -m kpo"
+
+
+wildcard_constraints:
+    experiment="|".join(configuration.experiments),
+    method=r"[a-z0-9][a-z0-9.-]*",
+    seed=r"\d+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{FOLDER}/summary.md",
+        rules.figures.input,
+
+
+onstart:
+    print(plan_text(configuration, workflow.cores), file=sys.stderr, flush=True)
+
+
+onsuccess:
+    print(f"\nDone: the table is {FOLDER}/summary.md, the figures are in {FOLDER}/figures/", file=sys.stderr)
+
+
+onerror:
+    print(
+        f"\nA job failed; its log is under {FOLDER}/logs/. The same command continues where it stopped.",
+        file=sys.stderr,
+    )

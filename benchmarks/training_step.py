@@ -1,0 +1,85 @@
+"""What KPO adds to a training step at laptop scale: ``python -m benchmarks.training_step``.
+
+Steps of GRPO, KPO and, as the floor of what can be told apart, GRPO a second time are taken in turn on the same model
+and batch: log-probabilities, loss, gradient, clipping, AdamW. Each round gives one paired difference; the table shows
+their medians with a bootstrap interval.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from kpo.config import load
+from kpo.data.tokenizer import build_tokenizer
+from kpo.losses import policy_loss
+from kpo.methods import Method
+from kpo.training.base_model import build_model
+
+
+def one_step(model, optimizer, method: Method, input_ids, prompt_length: int, old_log_probs, advantages, mask) -> float:
+    """Seconds of one update with `method`."""
+    started = time.perf_counter()
+    logits = model(input_ids).logits[:, prompt_length - 1 : -1]
+    log_probs = torch.log_softmax(logits, dim=-1).gather(-1, input_ids[:, prompt_length:, None]).squeeze(-1)
+    result = policy_loss(method, log_probs, old_log_probs, advantages, mask)
+    optimizer.zero_grad(set_to_none=True)
+    result.loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    _ = result.metrics
+    return time.perf_counter() - started
+
+
+def measure(rounds: int, response_length: int) -> dict[str, np.ndarray]:
+    """Seconds of each step, by method: the minibatch of laptop scale, the first rounds left out as warm-up."""
+    configuration = load()
+    experiment = configuration.experiments["kpo"]
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    model = build_model(configuration.base_model, tokenizer)
+    # A step size of 0 keeps the work the same from round to round.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    batch = experiment.training.sequences_per_rollout // experiment.training.minibatches
+    prompt_length = 12
+    input_ids = torch.randint(3, len(tokenizer), (batch, prompt_length + response_length))
+    lengths = torch.randint(response_length // 2, response_length + 1, (batch, 1))
+    mask = (torch.arange(response_length) < lengths).float()
+    with torch.no_grad():
+        logits = model(input_ids).logits[:, prompt_length - 1 : -1]
+        log_probs = torch.log_softmax(logits, dim=-1).gather(-1, input_ids[:, prompt_length:, None]).squeeze(-1)
+    old_log_probs = log_probs + 0.05 * torch.randn_like(log_probs)
+    advantages = torch.randn(batch)
+    grpo, kpo = experiment.method("grpo"), experiment.method("kpo-clipped")
+    steps = {"grpo": grpo, "kpo-clipped": kpo, "grpo again": grpo}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for number in range(rounds + 5):
+        # The order changes, so that no method always follows the same one.
+        for name in names[number % 3 :] + names[: number % 3]:
+            taken = one_step(model, optimizer, steps[name], input_ids, prompt_length, old_log_probs, advantages, mask)
+            if number >= 5:
+                seconds[name].append(taken)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--response-length", type=int, default=69)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    seconds = measure(arguments.rounds, arguments.response_length)
+    base = seconds["grpo"]
+    generator = np.random.default_rng(0)
+    print(f"grpo: median {1000 * np.median(base):.2f} ms a step, {arguments.rounds} rounds, one thread")
+    for name in ("kpo-clipped", "grpo again"):
+        added = (seconds[name] - base) / np.median(base)
+        draws = np.median(generator.choice(added, (2000, len(added))), axis=1)
+        low, high = np.quantile(draws, (0.025, 0.975))
+        print(f"{name}: {100 * np.median(added):+.2f}% [{100 * low:+.2f}, {100 * high:+.2f}] against grpo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""`kpo <step>`: every step of the workflow, usable without Snakemake.
+
+Each step exits with 2 and one line on standard error where what it was given is wrong, before any work is lost.
+"""
+
+import argparse
+import ctypes
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from kpo.config import Configuration, ConfigurationError, load, read_resolved, read_yaml
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one step; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.step(arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        log = getattr(arguments, "log", None)
+        stream = getattr(arguments, "terminal", None) or sys.stderr
+        where = f" (log: {log})" if log else ""
+        print(f"kpo {arguments.name}: {error}{where}", file=stream, flush=True)
+        if log:
+            traceback.print_exc()
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kpo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    steps = parser.add_subparsers(dest="name", required=True, metavar="step")
+
+    def step(name, function, help_text, run=False, model=False):
+        command = steps.add_parser(name, help=help_text, description=help_text)
+        command.set_defaults(step=function)
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="a resolved configuration")
+        command.add_argument("--log", type=Path, metavar="FILE", help="send all but progress and errors to this file")
+        command.add_argument("--threads", type=int, default=1, help="CPU threads to compute with (default 1)")
+        if run or model:
+            command.add_argument("--experiment", default="base" if model else None, required=run)
+            command.add_argument("--method", default="base" if model else None, required=run)
+        return command
+
+    command = steps.add_parser("plan", help="print what a configuration will run and how long it should take")
+    command.set_defaults(step=_plan)
+    command.add_argument("--scale", default=None)
+    command.add_argument("--configfile", type=Path, action="append", default=[], metavar="FILE")
+    command.add_argument("--cores", type=int, default=os.cpu_count())
+
+    command = step("problems", _problems, "generate the train and held-out problems")
+    command = step("pretrain", _pretrain, "pretrain the small base model of a seed")
+    command.add_argument("--seed", type=int, required=True)
+    command = step("train", _train, "train one method from a base model", run=True)
+    command.add_argument("--seed", type=int, required=True)
+    command = step("evaluate", _evaluate, "answer the held-out problems with a model of a run", model=True)
+    command.add_argument("--seed", type=int, required=True)
+    step("summarise", _summarise, "gather all evaluations into one table")
+    step("publish", _publish, "copy a finished scale's compact results into results_published/ and the README")
+    return parser
+
+
+def _start(arguments) -> Configuration:
+    """Read the configuration, set the threads and send what libraries print to the log."""
+    arguments.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+    configuration = read_resolved(arguments.config)
+    if arguments.log is not None:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        log = open(arguments.log, "w", buffering=1)  # open until the process ends
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    # Nothing is fetched at run time, and no service is told of a run.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    _keep_freed_memory()
+    return configuration
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: by default it returns each large tensor to the kernel and asks for it again.
+
+    With the small models of a CPU that took a fifth of an evaluation's time. Elsewhere than on glibc nothing changes.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_threshold, 32 * 2**20)  # the largest value that glibc takes
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+def _plan(arguments) -> None:
+    from kpo.plan import plan_text
+
+    overrides: dict = {}
+    for path in arguments.configfile:
+        overrides.update(read_yaml(path))
+    if arguments.scale is not None:
+        overrides["scale"] = arguments.scale
+    print(plan_text(load(overrides), arguments.cores))
+
+
+def _problems(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.data import make_splits, write_problems
+    from kpo.steps import levels
+
+    settings = configuration.problems
+    train, held_out = make_splits(
+        levels(configuration),
+        settings.train_per_level,
+        settings.held_out_per_level,
+        settings.seed,
+        settings.one_digit_share,
+    )
+    for name, problems in (("train", train), ("held_out", held_out)):
+        write_problems(configuration.folder / "problems" / f"{name}.jsonl", problems)
+
+
+def _pretrain(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.steps import pretrain_base
+
+    pretrain_base(configuration, arguments.seed, arguments.terminal)
+
+
+def _train(arguments) -> None:
+    configuration = _start(arguments)
+    _known_run(configuration, arguments.experiment, arguments.method)
+    from kpo.data import read_problems
+    from kpo.training.run import train_run
+
+    train_run(
+        configuration,
+        arguments.experiment,
+        arguments.method,
+        arguments.seed,
+        base_model=configuration.run_folder("base", "base", arguments.seed) / "model",
+        problems=read_problems(configuration.folder / "problems" / "train.jsonl"),
+        output=configuration.run_folder(arguments.experiment, arguments.method, arguments.seed),
+        progress_stream=arguments.terminal,
+    )
+
+
+def _evaluate(arguments) -> None:
+    configuration = _start(arguments)
+    if arguments.experiment != "base":
+        _known_run(configuration, arguments.experiment, arguments.method)
+    from kpo.evaluation.run import evaluate_run
+    from kpo.steps import evaluation_splits
+
+    folder = configuration.run_folder(arguments.experiment, arguments.method, arguments.seed)
+    label = "base" if arguments.experiment == "base" else f"{arguments.experiment}/{arguments.method}"
+    evaluate_run(
+        configuration,
+        f"{label} seed {arguments.seed}",
+        folder / "model",
+        evaluation_splits(configuration),
+        folder,
+        arguments.terminal,
+    )
+
+
+def _summarise(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.evaluation.summary import write_summary
+
+    write_summary(configuration)
+
+
+def _publish(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.publish import publish
+
+    publish(configuration, Path.cwd())
+
+
+def _known_run(configuration: Configuration, experiment: str, method: str) -> None:
+    if experiment not in configuration.experiments:
+        raise ConfigurationError(f"unknown experiment {experiment!r}; known are {', '.join(configuration.experiments)}")
+    methods = configuration.experiments[experiment].methods
+    if method not in methods:
+        raise ConfigurationError(f"experiment {experiment!r} has no method {method!r}; it has {', '.join(methods)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

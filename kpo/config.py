@@ -1,0 +1,326 @@
+"""What a configuration may say. Every refusal is one line that names the key and what to do.
+
+A scale is one file in `config/`; what the user gives on top (``--config seeds=[1,2]`` or ``--configfile mine.yaml``) is
+merged into it key by key. `load` returns the whole, validated, with nothing left to defaults in other places.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kpo.methods import Method, get_method
+
+CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "config"
+SCALES = ("smoke", "laptop", "gpu", "paper")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+One = Annotated[float, Field(ge=1, le=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+
+# The tokens over which the paper's own filter forgets: sqrt(V / Q) of its Q = 1e-6, V = 1 (KPO, section 4 settings).
+PAPER_TIME_CONSTANT = 1000.0
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be run; the message says which key and what to do."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LevelSettings(Section):
+    """Which problems make a difficulty level."""
+
+    num_terms: Annotated[list[Annotated[int, Field(ge=2, le=6)]], Field(min_length=1)]
+    num_digits: Annotated[list[Annotated[int, Field(ge=1, le=6)]], Field(min_length=1)]
+    operators: Annotated[str, Field(pattern=r"^[-+*]+$")]
+    brackets: bool
+
+
+class ProblemSettings(Section):
+    """The arithmetic problems and how many are held out from all training."""
+
+    seed: Seed
+    train_per_level: Count
+    held_out_per_level: Count
+    one_digit_share: Share
+    levels: Annotated[dict[Name, LevelSettings], Field(min_length=1)]
+
+
+class BaseModelSettings(Section):
+    """The small model that reinforcement starts from, and its pretraining on worked solutions."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    steps: Count
+    batch_size: Count
+    muon_learning_rate: Positive
+    muon_weight_decay: NonNegative
+    adamw_learning_rate: Positive
+    decay_from: Share
+    forgetful_from: Share
+    forgetting: Share
+    expected_seconds: Positive
+
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}; change one")
+        return self
+
+
+class TrainingSettings(Section):
+    """How a method is trained: the same for every method of an experiment."""
+
+    learning_rate: Positive
+    weight_decay: NonNegative
+    gradient_clip: Positive
+    prompts_per_rollout: Count
+    group_size: Annotated[int, Field(ge=2)]
+    minibatches: Count
+    epochs: Count
+    rollout_batches: Count
+    max_completion_length: Count
+    level_weights: Annotated[dict[Name, NonNegative], Field(min_length=1)]
+    keep_log_ratios_every: Count
+    # Ratios are defined against the policy that sampled; any other temperature or a cut support breaks that.
+    temperature: One
+    top_p: One
+
+    @property
+    def sequences_per_rollout(self) -> int:
+        return self.prompts_per_rollout * self.group_size
+
+    @property
+    def updates(self) -> int:
+        return self.rollout_batches * self.minibatches * self.epochs
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.sequences_per_rollout % self.minibatches:
+            raise ValueError(
+                f"{self.prompts_per_rollout} prompts x group_size {self.group_size} = {self.sequences_per_rollout} "
+                f"responses do not divide into {self.minibatches} minibatches; change one of the three"
+            )
+        if sum(self.level_weights.values()) <= 0:
+            raise ValueError("level_weights are all 0, so there is nothing to train on; give one level a weight")
+        return self
+
+
+class ExperimentSettings(Section):
+    """One experiment: its methods, reward rule and training protocol."""
+
+    methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    reward: Literal["exact", "krpo"]
+    kalman_time_constant: Positive
+    training: TrainingSettings
+    expected_seconds: Positive
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, value):
+        if isinstance(value, dict):
+            return {name: {} if overrides is None else overrides for name, overrides in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _methods_work(self):
+        for label in self.methods:
+            method = self.method(label)
+            if method.uses_ratio and self.training.minibatches * self.training.epochs == 1:
+                raise ValueError(
+                    f"method {label!r} corrects for off-policy updates, but with minibatches 1 and epochs 1 every "
+                    "ratio is exactly 1 and it does nothing; set training.minibatches or training.epochs above 1"
+                )
+        return self
+
+    def method(self, label: str) -> Method:
+        """The method under `label`, with the experiment's overrides and its filters fitted to the response length.
+
+        An entry may name another method than its label (``grpo-narrow: {method: grpo, clip_low: 0.1}``). Every filter
+        over tokens forgets faster by the same factor, so that the paper's time constant of 1,000 tokens becomes
+        `kalman_time_constant`: process variances grow by the factor's square, a constant gain by the factor. A value
+        that is given is taken as it stands.
+        """
+        overrides = dict(self.methods[label])
+        name = overrides.pop("method", label)
+        method = get_method(name)
+        faster = PAPER_TIME_CONSTANT / self.kalman_time_constant
+        fitted = {}
+        if "process_variance" in method.ratio_parameters:
+            fitted["process_variance"] = method.ratio_parameters["process_variance"] * faster**2
+        if "gain" in method.ratio_parameters:
+            fitted["gain"] = min(1.0, method.ratio_parameters["gain"] * faster)
+        if method.aggregation_length is not None:
+            fitted["aggregation_length"] = self.training.max_completion_length
+        return get_method(name, **{**fitted, **overrides})
+
+
+class EvaluationSettings(Section):
+    """Sampling of the held-out problems, at temperature 1 over the whole vocabulary, and greedy."""
+
+    samples_per_problem: Annotated[int, Field(ge=2)]
+    file_samples_per_problem: Annotated[int, Field(ge=2)]
+    max_completion_length: Count
+    batch_size: Count
+    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+    expected_seconds: Positive
+
+
+class Configuration(Section):
+    """Everything that decides what a run of the workflow does."""
+
+    scale: Literal["smoke", "laptop", "gpu", "paper"]
+    results: str
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    arithmetic_file: str | None
+    problems: ProblemSettings
+    base_model: BaseModelSettings
+    experiments: Annotated[dict[Name, ExperimentSettings], Field(min_length=1)]
+    evaluation: EvaluationSettings
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value):
+        if len(set(value)) != len(value):
+            raise ValueError(f"seeds {value} repeat one another; a repeated seed is no new evidence")
+        return value
+
+    @model_validator(mode="after")
+    def _levels_exist(self):
+        for name, experiment in self.experiments.items():
+            for level in experiment.training.level_weights:
+                if level not in self.problems.levels:
+                    raise ValueError(
+                        f"experiments.{name}.training.level_weights: unknown level {level!r}; "
+                        f"problems.levels has {_listing(self.problems.levels)}"
+                    )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.results) / self.scale
+
+    def run_folder(self, experiment: str, method: str, seed: int) -> Path:
+        """Where a run leaves its results; the base model of a seed counts as experiment and method ``base``."""
+        if experiment == "base":
+            return self.folder / "base" / f"seed{seed}"
+        return self.folder / experiment / method / f"seed{seed}"
+
+    def runs(self) -> list[tuple[str, str, int]]:
+        """All (experiment, method label, seed) in the order of the file."""
+        return [
+            (experiment, label, seed)
+            for experiment, settings in self.experiments.items()
+            for label in settings.methods
+            for seed in self.seeds
+        ]
+
+
+def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop") -> Configuration:
+    """The scale's file with `overrides` merged into it, validated.
+
+    Raises ConfigurationError with one line that names the key, what is wrong and what to do.
+    """
+    overrides = dict(overrides or {})
+    scale = overrides.get("scale", default_scale)
+    if scale not in SCALES:
+        raise ConfigurationError(f"unknown scale {scale!r}{_suggestion(scale, SCALES)}; known are {_listing(SCALES)}")
+    path = CONFIG_FOLDER / f"{scale}.yaml"
+    if not path.exists():
+        available = [name for name in SCALES if (CONFIG_FOLDER / f"{name}.yaml").exists()]
+        raise ConfigurationError(f"the scale {scale!r} has no configuration yet; choose one of {_listing(available)}")
+    return validate(merge(read_yaml(path), overrides), f"scale {scale}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping safely (no objects are built from it)."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigurationError(f"{path}{where}: not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: expected a mapping of keys to values, found {type(value).__name__}")
+    return value
+
+
+def validate(raw: dict[str, Any], source: str) -> Configuration:
+    """Check a whole configuration; `source` names it in the error."""
+    try:
+        return Configuration.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigurationError(f"{source}: {_first_error(error, raw)}") from None
+
+
+def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`base` with the values of `overrides`; a key that `base` lacks is refused, except among a mapping of methods."""
+    merged = dict(base)
+    for key, value in overrides.items():
+        name = f"{prefix}{key}"
+        if key not in base:
+            raise ConfigurationError(
+                f"unknown configuration key {name!r}{_suggestion(key, base)}; known here are {_listing(base)}"
+            )
+        if prefix.startswith("experiments.") and key == "methods":
+            merged[key] = value
+        elif isinstance(base[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigurationError(f"{name} must be a mapping with keys {_listing(base[key])}, found {value!r}")
+            merged[key] = merge(base[key], value, f"{name}.")
+        else:
+            merged[key] = value
+    return merged
+
+
+def dump(configuration: Configuration) -> str:
+    """The configuration as YAML text, in a fixed order."""
+    return yaml.safe_dump(configuration.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def read_resolved(path: Path) -> Configuration:
+    """Read a configuration that a workflow has written."""
+    return validate(read_yaml(path), str(path))
+
+
+def _first_error(error: ValidationError, raw: dict[str, Any]) -> str:
+    details = error.errors()
+    first = details[0]
+    location = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; remove it or correct its spelling"
+    elif first["type"] == "missing":
+        message = "is missing; add it"
+    elif not isinstance(first["input"], dict) and first["type"] != "value_error":
+        message += f", found {first['input']!r}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{location}: {message}{more}" if location else f"{message}{more}"
+
+
+def _suggestion(word: Any, known) -> str:
+    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _listing(names) -> str:
+    return ", ".join(str(name) for name in names)

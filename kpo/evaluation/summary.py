@@ -1,0 +1,111 @@
+"""One table over all evaluations of a scale: each method's mean over seeds with an interval over seeds and problems."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kpo.config import Configuration
+from kpo.evaluation.bootstrap import hierarchical_bootstrap
+from kpo.files import atomic_write, read_json, write_json
+
+HEADINGS = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "greedy": "greedy"}
+
+
+def write_summary(configuration: Configuration) -> None:
+    """Write summary.json and summary.md from the evaluation.json of every run and base model.
+
+    Raises ValueError where an evaluation is missing or the seeds of a method answered other problems or other numbers
+    of samples, so that nothing is averaged over in silence.
+    """
+    rows = [row for group in _groups(configuration) for row in _rows_of(configuration, *group)]
+    write_json(configuration.folder / "summary.json", {"scale": configuration.scale, "rows": rows})
+    atomic_write(configuration.folder / "summary.md", summary_markdown(rows, configuration))
+
+
+def summary_markdown(rows: list[dict], configuration: Configuration) -> str:
+    """The table for readers: one block an experiment, one line a method, one column a split, accuracy in percent."""
+    confidence = f"{configuration.evaluation.confidence:.0%}"
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    first = {row["split"]: row for row in rows}
+    seeds = ", ".join(map(str, configuration.seeds))
+    sizes = [f"{name} {row['num_problems']} x {row['samples_per_problem']} samples" for name, row in first.items()]
+    lines = [
+        f"# Accuracy at scale {configuration.scale}",
+        "",
+        f"Share of right answers at temperature 1 in percent: the mean over the seeds {seeds} with its {confidence}",
+        "interval (bootstrap over seeds and problems), and the greedy accuracy in round brackets.",
+        f"Problems: {'; '.join(sizes)}.",
+    ]
+    for experiment in dict.fromkeys(row["experiment"] for row in rows if row["experiment"] != "base"):
+        lines += ["", f"## Experiment {experiment}", ""]
+        lines.append("| method | " + " | ".join(splits) + " |")
+        lines.append("|---|" + "---|" * len(splits))
+        shown = [row for row in rows if row["experiment"] in ("base", experiment)]
+        for method in dict.fromkeys(row["method"] for row in shown):
+            cells = {row["split"]: _cell(row) for row in shown if row["method"] == method}
+            name = "base (before training)" if method == "base" else method
+            lines.append(f"| {name} | " + " | ".join(cells[split] for split in splits) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict) -> str:
+    low, high = row["avg_at_k_interval"]
+    return f"{100 * row['avg_at_k']:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({100 * row['greedy']:.0f})"
+
+
+def _groups(configuration: Configuration) -> list[tuple[str, str]]:
+    return [("base", "base")] + list(
+        dict.fromkeys((experiment, label) for experiment, label, _ in configuration.runs())
+    )
+
+
+def _rows_of(configuration: Configuration, experiment: str, method: str) -> list[dict]:
+    by_seed = {}
+    for seed in configuration.seeds:
+        path = Path(configuration.run_folder(experiment, method, seed)) / "evaluation.json"
+        if not path.exists():
+            raise ValueError(f"{path} is missing; evaluate that run before summarising")
+        by_seed[seed] = read_json(path)["splits"]
+    rows = []
+    answered = by_seed[configuration.seeds[0]]
+    for split in [
+        *configuration.problems.levels,
+        *(name for name in answered if name not in configuration.problems.levels),
+    ]:
+        found = {seed: splits[split] for seed, splits in by_seed.items()}
+        shapes = {(summary["num_problems"], summary["samples_per_problem"]) for summary in found.values()}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{experiment}/{method}: the seeds' evaluations of {split!r} have different numbers of problems and "
+                f"samples {sorted(shapes)}; evaluate them with one configuration"
+            )
+        num_problems, samples = shapes.pop()
+        interval = hierarchical_bootstrap(
+            {seed: outcomes(summary) for seed, summary in found.items()},
+            num_resamples=configuration.evaluation.bootstrap_resamples,
+            seed=configuration.evaluation.seed,
+            confidence=configuration.evaluation.confidence,
+            levels=("seed", "question"),
+        )
+        rows.append(
+            {
+                "experiment": experiment,
+                "method": method,
+                "split": split,
+                "seeds": list(configuration.seeds),
+                "num_problems": num_problems,
+                "samples_per_problem": samples,
+                "avg_at_k": interval.estimate,
+                "avg_at_k_interval": [interval.low, interval.high],
+                "pass_at_k": float(np.mean([summary["pass_at"][str(samples)] for summary in found.values()])),
+                "greedy": float(np.mean([summary["greedy"] for summary in found.values()])),
+                "per_seed": {str(seed): summary["avg_at_k"] for seed, summary in found.items()},
+            }
+        )
+    return rows
+
+
+def outcomes(summary: dict) -> np.ndarray:
+    """(problems, samples) of 0/1 with the counts of a split's summary; the order of samples carries no meaning."""
+    counts = np.asarray(summary["correct"])[:, None]
+    return (np.arange(summary["samples_per_problem"])[None, :] < counts).astype(int)

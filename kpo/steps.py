@@ -1,0 +1,76 @@
+"""The workflow's smaller steps, between the command line and the rooms that do the work."""
+
+from pathlib import Path
+
+from kpo.config import Configuration, ConfigurationError
+from kpo.data import Level, Problem, normalise_question, read_problems, within_range
+from kpo.files import write_json, write_jsonl
+from kpo.progress import Progress
+from kpo.provenance import Stopwatch
+
+FILE_SPLIT = "file"
+
+
+def levels(configuration: Configuration) -> list[Level]:
+    """The difficulty levels of a configuration."""
+    return [
+        Level(name, tuple(level.num_terms), tuple(level.num_digits), level.operators, level.brackets)
+        for name, level in configuration.problems.levels.items()
+    ]
+
+
+def readable_problems(configuration: Configuration, path: Path) -> list[Problem]:
+    """The rows of a file in KRPO's published format that the scale's model is trained to read.
+
+    These are the rows within the range of the level that has the largest weight in training (at laptop scale: at most
+    3 terms of at most 2 digits, + and - only). Raises ConfigurationError where there is none.
+    """
+    weights: dict[str, float] = {}
+    for experiment in configuration.experiments.values():
+        for name, weight in experiment.training.level_weights.items():
+            weights[name] = weights.get(name, 0.0) + weight
+    main = max(weights, key=lambda name: weights[name])
+    level = next(level for level in levels(configuration) if level.name == main)
+    found = [problem for problem in read_problems(path) if within_range(problem, level)]
+    if not found:
+        raise ConfigurationError(
+            f"{path}: none of its problems has at most {max(level.num_terms)} terms of at most "
+            f"{max(level.num_digits)} digits with only {' '.join(level.operators)}; name another arithmetic_file"
+        )
+    return found
+
+
+def evaluation_splits(configuration: Configuration) -> dict[str, list[Problem]]:
+    """The held-out problems by level, and the readable rows of `arithmetic_file` where one is named."""
+    held_out = read_problems(configuration.folder / "problems" / "held_out.jsonl")
+    splits: dict[str, list[Problem]] = {name: [] for name in configuration.problems.levels}
+    for problem in held_out:
+        splits[problem.level].append(problem)
+    if configuration.arithmetic_file is not None:
+        splits[FILE_SPLIT] = readable_problems(configuration, Path(configuration.arithmetic_file))
+    return splits
+
+
+def pretrain_base(configuration: Configuration, seed: int, progress_stream=None) -> None:
+    """Pretrain the base model of a seed on the training problems; writes model/, metrics.jsonl and provenance.json."""
+    from kpo.data.tokenizer import build_tokenizer
+    from kpo.training.base_model import pretrain
+    from kpo.training.saving import save_model
+
+    stopwatch = Stopwatch(seed)
+    folder = configuration.run_folder("base", "base", seed)
+    questions = {name: [] for name in configuration.problems.levels}
+    for problem in read_problems(configuration.folder / "problems" / "train.jsonl"):
+        questions[problem.level].append(normalise_question(problem.question))
+    progress = Progress(f"base model seed {seed}", configuration.base_model.steps, progress_stream)
+    rows: list[dict] = []
+
+    def report(row: dict) -> None:
+        rows.append(row)
+        progress.update(row["step"], loss=row["loss"])
+
+    tokenizer = build_tokenizer()
+    model = pretrain(questions, configuration.base_model, tokenizer, seed, report)
+    write_jsonl(folder / "metrics.jsonl", rows)
+    save_model(model, tokenizer, folder / "model")
+    write_json(folder / "provenance.json", stopwatch.record())

@@ -1,0 +1,216 @@
+"""TRL's GRPOTrainer with the advantages and the loss of a method of `kpo.methods`.
+
+Three methods of TRL's trainer are overridden and nothing of it is copied: `_generate_and_score_completions` has its
+advantages replaced by the method's, `_compute_loss` calls `kpo.losses.policy_loss`, and `log` hands one row for each
+update to `on_update`. TRL samples, scores, keeps the old log-probabilities, shuffles and splits into minibatches.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from kpo.advantages import informative_groups
+from kpo.losses import PolicyLoss, merge_metrics, policy_loss
+from kpo.methods import Method
+
+
+class MethodTrainer(GRPOTrainer):
+    """Trains with `method`; otherwise used as `trl.GRPOTrainer` is.
+
+    Args:
+        method: what advantages and loss to use; its KL weight must be the `beta` of `args`.
+        on_update: called with the metrics of each update (a dict of numbers, None where one is not defined).
+        on_minibatch: called with the log-ratio (B, T), mask (B, T) and advantages (B,) of each minibatch.
+        on_rollout: called with the number of the rollout batch and its rewards (P, G).
+
+    `stopped` is None, or says why training ended early: a gradient that is not finite is never applied.
+    """
+
+    def __init__(
+        self,
+        *args,
+        method: Method,
+        on_update: Callable[[dict], None] | None = None,
+        on_minibatch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None,
+        on_rollout: Callable[[int, torch.Tensor], None] | None = None,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        if self.beta != method.kl_weight:
+            raise ValueError(
+                f"method {method.name!r} has KL weight {method.kl_weight}, but the trainer's beta is {self.beta}; "
+                "set GRPOConfig(beta=method.kl_weight) so that TRL keeps a reference model exactly when it is needed"
+            )
+        if self.temperature != 1.0:
+            raise ValueError(
+                f"temperature is {self.temperature}: ratios are defined for responses sampled at temperature 1"
+            )
+        self.method = method
+        self.stopped: str | None = None
+        self.add_callback(_StopAtNonFiniteGradient(self))
+        self.on_update, self.on_minibatch, self.on_rollout = on_update, on_minibatch, on_rollout
+        self.advantage_estimator = method.make_estimator()
+        self.advantage_generator = torch.Generator().manual_seed(self.args.seed)
+        self._rollout_batch = 0
+        self._rollout_metrics: dict[str, float] = {}
+        # Of each micro-batch of the update under way: the loss's parts, and the sum of its token entropies.
+        self._losses: list[PolicyLoss] = []
+        self._entropy_sums: list[torch.Tensor] = []
+        self._update_started = time.perf_counter()
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards_per_function = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        weighted = rewards_per_function * self.reward_weights.to(rewards_per_function.device)
+        ungraded = torch.isnan(rewards_per_function).all(dim=1)
+        self._rewards = torch.where(ungraded, torch.nan, weighted.nansum(dim=1))
+        return rewards_per_function
+
+    def _generate_and_score_completions(self, inputs):
+        started = time.perf_counter()
+        output = super()._generate_and_score_completions(inputs)
+        if not self.model.training:
+            # Evaluation must not move what the method has learnt about the rewards; its advantages train nothing.
+            return output
+        rewards_PG = self._rewards.view(-1, self.num_generations)
+        lengths = self.accelerator.gather(output["completion_mask"].sum(dim=1))
+        advantages_PG = self.method.advantages(
+            rewards_PG.cpu(),
+            lengths_PG=lengths.view(-1, self.num_generations).cpu(),
+            generator=self.advantage_generator,
+            estimator=self.advantage_estimator,
+        )
+        start = self.accelerator.process_index * len(inputs)
+        own = advantages_PG.reshape(-1)[start : start + len(inputs)]
+        output["advantages"] = own.to(output["advantages"])
+        self._rollout_batch += 1
+        self._rollout_metrics = {
+            **self._describe_rollout(output, rewards_PG, lengths),
+            "rollout_seconds": time.perf_counter() - started,
+        }
+        if self.on_rollout is not None:
+            self.on_rollout(self._rollout_batch, rewards_PG)
+        self._update_started = time.perf_counter()
+        return output
+
+    def _describe_rollout(self, output, rewards_PG, lengths) -> dict[str, float]:
+        ended = torch.isin(output["completion_ids"], torch.tensor(self.eos_token_ids, device=rewards_PG.device))
+        ended = self.accelerator.gather((ended & output["completion_mask"].bool()).any(dim=1))
+        graded = rewards_PG[~torch.isnan(rewards_PG)]
+        return {
+            "reward": graded.mean().item() if graded.numel() else None,
+            "reward_std": graded.std().item() if graded.numel() > 1 else None,
+            "ungraded": torch.isnan(rewards_PG).float().mean().item(),
+            "informative_groups": informative_groups(rewards_PG).float().mean().item(),
+            "response_length": lengths.float().mean().item(),
+            "truncation": 1.0 - ended.float().mean().item(),
+        }
+
+    def _compute_loss(self, model, inputs):
+        prompt_ids, prompt_mask = inputs["prompt_ids"], inputs["prompt_mask"]
+        completion_ids, completion_mask = inputs["completion_ids"], inputs["completion_mask"]
+        mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]
+        log_probs, entropies, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([prompt_ids, completion_ids], dim=1),
+            torch.cat([prompt_mask, completion_mask], dim=1),
+            completion_ids.size(1),
+            compute_entropy=True,
+        )
+        # TRL leaves the old log-probabilities out where sampling and updating policy are the same.
+        old_log_probs = inputs.get("old_per_token_logps", log_probs.detach())
+        num_sequences, num_tokens = self._minibatch_totals(mask)
+        result = policy_loss(
+            self.method,
+            log_probs,
+            old_log_probs,
+            inputs["advantages"],
+            mask,
+            ref_log_probs=inputs.get("ref_per_token_logps"),
+            num_sequences=num_sequences,
+            num_tokens=num_tokens,
+        )
+        # The shares of all processes add up to the minibatch's loss, and the launcher averages gradients over them.
+        loss = result.loss * self.accelerator.num_processes
+        if model.training:
+            self._losses.append(PolicyLoss(result.loss.detach(), result.sums))
+            self._entropy_sums.append(torch.where(mask.bool(), entropies.detach(), 0.0).sum())
+            if self.on_minibatch is not None:
+                self.on_minibatch((log_probs - old_log_probs).detach(), mask, inputs["advantages"])
+        return loss
+
+    def _minibatch_totals(self, mask) -> tuple[int, int]:
+        """Sequences and tokens of the whole minibatch, over its micro-batches and all processes."""
+        micro_batches = self.current_gradient_accumulation_steps if self.model.training else 1
+        if micro_batches == 1:
+            own = mask.sum()
+        else:
+            first = self._step % self.args.steps_per_generation // micro_batches * micro_batches
+            window = self._buffered_inputs[first : first + micro_batches]
+            own = sum(
+                (
+                    batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
+                ).sum()
+                for batch in window
+            )
+        tokens = self.accelerator.reduce(own.to(torch.long), reduction="sum")
+        return mask.size(0) * micro_batches * self.accelerator.num_processes, int(tokens)
+
+    def log(self, logs, start_time=None):
+        # The training loop logs each update with its gradient norm; the summary at the end has none.
+        if "grad_norm" in logs and self._losses:
+            row = {
+                **self._place_of_update(),
+                "learning_rate": logs.get("learning_rate"),
+                "gradient_norm": logs["grad_norm"],
+                **self._update_metrics(),
+                **self._rollout_metrics,
+                "update_seconds": time.perf_counter() - self._update_started,
+            }
+            self._losses.clear()
+            self._entropy_sums.clear()
+            self._update_started = time.perf_counter()
+            if self.on_update is not None:
+                self.on_update({name: _number(value) for name, value in row.items()})
+        super().log(logs, start_time)
+
+    def _place_of_update(self) -> dict[str, int]:
+        updates = self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps
+        return {
+            "update": self.state.global_step,
+            "rollout_batch": self._rollout_batch,
+            "minibatch": (self.state.global_step - 1) % updates + 1,
+        }
+
+    def _update_metrics(self) -> dict[str, float]:
+        """Metrics of the update over its micro-batches and all processes, as of one undivided batch."""
+        losses = self.accelerator.gather(torch.stack([part.loss for part in self._losses]))
+        sums = self.accelerator.gather(torch.stack([part.sums for part in self._losses]))
+        entropies = self.accelerator.gather(torch.stack(self._entropy_sums))
+        metrics = merge_metrics(PolicyLoss(loss, row) for loss, row in zip(losses, sums, strict=True))
+        tokens = sums[:, 0].sum().item()
+        return {"loss": losses.sum().item(), "entropy": entropies.sum().item() / max(tokens, 1.0), **metrics}
+
+
+class _StopAtNonFiniteGradient(TrainerCallback):
+    """Ends a run before an update with a NaN or infinite gradient, so that the last good weights are kept."""
+
+    def __init__(self, trainer: MethodTrainer):
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        parameters = [parameter for parameter in kwargs["model"].parameters() if parameter.grad is not None]
+        if all(bool(torch.isfinite(parameter.grad).all()) for parameter in parameters):
+            return
+        for parameter in parameters:
+            parameter.grad = None
+        self.trainer.stopped = f"update {state.global_step + 1}: the gradient is not finite"
+        control.should_training_stop = True
+
+
+def _number(value):
+    """None in place of what JSON cannot say."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,54 @@
+"""What the Snakefile asks: a configuration checked whole before the first job, and what each job depends on."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kpo.config import Configuration, ConfigurationError, load
+from kpo.steps import readable_problems
+
+
+def prepare(overrides: dict[str, Any]) -> Configuration:
+    """The validated configuration, its files read and its results folder tried, so that no job starts in vain.
+
+    Raises ConfigurationError with one line.
+    """
+    configuration = load(overrides)
+    _check_writable(configuration.folder)
+    if configuration.arithmetic_file is not None:
+        try:
+            readable_problems(configuration, Path(configuration.arithmetic_file))
+        except ValueError as error:
+            raise ConfigurationError(f"arithmetic_file: {error}") from None
+    return configuration
+
+
+def run_settings(configuration: Configuration, experiment: str, label: str) -> dict[str, Any]:
+    """All of the configuration that decides a run, apart from its seed; where it changes, the run is repeated."""
+    settings = configuration.experiments[experiment]
+    method = settings.method(label)
+    return {
+        "method": {"name": method.name, "advantage": method.advantage, "ratio": method.ratio, **method.parameters},
+        "reward": settings.reward,
+        "training": settings.training.model_dump(),
+    }
+
+
+def _check_writable(folder: Path) -> None:
+    """Try to write where the results will go, in the nearest folder that exists already."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigurationError(f"results: {existing} is a file, so {folder} cannot be made; choose another folder")
+    try:
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(f"no permission to write in {existing}")
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".writable."):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"results: cannot write in {existing} ({reason}); choose another folder with --config results=FOLDER"
+        ) from None

@@ -1,0 +1,50 @@
+"""The command line that all figure scripts share."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from matplotlib.figure import Figure
+
+from paper_figures.results import Results, ResultsError
+from paper_figures.style import applied, save
+
+Draw = Callable[[Results], Figure]
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(prog=program, description=description)
+    arguments.add_argument(
+        "--results", required=True, metavar="FOLDER", help="results of one scale, such as results/laptop"
+    )
+    arguments.add_argument("--output", required=True, metavar="FOLDER", help="where the PDF and the PNG go")
+    arguments.add_argument(
+        "--allow-missing", action="store_true", help="draw the runs that exist and name the missing ones in the figure"
+    )
+    return arguments
+
+
+def draw_to_files(name: str, draw: Draw, results: Results, output: str) -> None:
+    """Draw one figure and print the path of each file written."""
+    with applied():
+        figure = draw(results)
+    for path in save(figure, output, name):
+        print(path)
+
+
+def figure_main(name: str, draw: Draw, argv: Sequence[str] | None) -> int:
+    """`main` of one figure script: exit status 0, or 2 after one line that says what is wrong with the results."""
+    options = parser(
+        f"python -m paper_figures.{name}", (sys.modules[draw.__module__].__doc__ or "").split("\n")[0]
+    ).parse_args(argv)
+    try:
+        draw_to_files(name, draw, Results(options.results, allow_missing=options.allow_missing), options.output)
+    except (ResultsError, OSError) as error:
+        return report(name, error)
+    return 0
+
+
+def report(name: str, error: Exception) -> int:
+    """Print one line to standard error and return the exit status for it."""
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,315 @@
+"""The results folder as the figures read it: every file checked, nothing averaged over different seeds in silence."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from kpo.files import read_json, read_jsonl
+
+METRICS = ("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std")
+"""The metrics that the figures draw."""
+
+
+class ResultsError(ValueError):
+    """Results that a figure cannot be drawn from; the message names the file and says what to do."""
+
+
+class NotConfigured(ResultsError):
+    """The configuration of these results leaves out what the figure shows."""
+
+
+@dataclass(frozen=True)
+class KeptUpdate:
+    """Token log-ratios of one kept minibatch: log pi - log pi_old in nats; the mask is 1 on response tokens."""
+
+    update: int
+    minibatch: int
+    log_ratio_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    advantage_B: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What one run kept: minibatches, and rewards (P, G) in sampled order by rollout batch."""
+
+    updates: list[KeptUpdate]
+    rewards_PG: dict[int, torch.Tensor]
+
+    @property
+    def off_policy(self) -> list[KeptUpdate]:
+        """The updates after the first of their rollout batch; in the first, every ratio is 1."""
+        return [update for update in self.updates if update.minibatch > 1]
+
+
+class Results:
+    """Reader of `results/<scale>`.
+
+    A method is complete when each seed of the configuration has its file. By default an incomplete one raises
+    `ResultsError` naming the first missing file. With `allow_missing` the seeds that exist are given, and `missing`
+    says which are not, so that the figure can write it into the panel.
+    """
+
+    def __init__(self, root: str | Path, *, allow_missing: bool = False):
+        self.root = Path(root)
+        self.allow_missing = allow_missing
+        self._metrics_read: dict[tuple[str, str], dict[int, list[dict]]] = {}
+        if not self.root.is_dir():
+            raise ResultsError(
+                f"{self.root}: no such folder; give --results the folder of one scale, such as results/laptop"
+            )
+
+    @cached_property
+    def config(self) -> dict:
+        path = self._existing(self.root / "config.yaml")
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ResultsError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        for key, kind in (("scale", str), ("seeds", list), ("experiments", dict)):
+            if not isinstance(config, dict) or not isinstance(config.get(key), kind) or not config[key]:
+                raise ResultsError(
+                    f"{path}: needs the key {key!r} ({kind.__name__}, not empty); run the workflow again"
+                )
+        return config
+
+    @property
+    def scale(self) -> str:
+        return self.config["scale"]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [int(seed) for seed in self.config["seeds"]]
+
+    @property
+    def experiments(self) -> list[str]:
+        return list(self.config["experiments"])
+
+    def experiment(self, name: str) -> dict:
+        """The configuration of one experiment."""
+        if name not in self.config["experiments"]:
+            raise NotConfigured(f"{self.root / 'config.yaml'}: no experiment {name!r}, which this figure shows")
+        return self.config["experiments"][name]
+
+    def methods(self, experiment: str) -> list[str]:
+        methods = self.experiment(experiment).get("methods")
+        if not methods:
+            raise ResultsError(f"{self.root / 'config.yaml'}: experiment {experiment!r} lists no methods")
+        return list(methods)
+
+    @property
+    def all_methods(self) -> list[str]:
+        """The base models and the methods of every experiment, each once: the order in which they get their looks."""
+        return list(dict.fromkeys(["base", *(method for name in self.experiments for method in self.methods(name))]))
+
+    def require_method(self, experiment: str, method: str) -> None:
+        if method not in self.methods(experiment):
+            raise NotConfigured(
+                f"{self.root / 'config.yaml'}: experiment {experiment!r} has no method {method!r}, "
+                "which this figure shows"
+            )
+
+    def time_constant(self, experiment: str) -> float:
+        """The Kalman filter's time constant sqrt(V/Q) in tokens, from the configuration."""
+        value = self.experiment(experiment).get("kalman_time_constant")
+        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise ResultsError(
+                f"{self.root / 'config.yaml'}: experiments.{experiment}.kalman_time_constant must be a number of "
+                f"tokens above 0, found {value!r}"
+            )
+        return float(value)
+
+    @property
+    def confidence(self) -> float:
+        """The share of an interval of the evaluation, such as 0.95, from the configuration."""
+        value = (self.config.get("evaluation") or {}).get("confidence")
+        if not isinstance(value, float) or not 0 < value < 1:
+            raise ResultsError(
+                f"{self.root / 'config.yaml'}: evaluation.confidence must be between 0 and 1, found {value!r}"
+            )
+        return value
+
+    def run_folder(self, experiment: str, method: str, seed: int) -> Path:
+        """The folder of one run; experiment and method `base` name the base models."""
+        parts = ("base",) if method == "base" else (experiment, method)
+        return self.root.joinpath(*parts, f"seed{seed}")
+
+    def missing(self, experiment: str, method: str, name: str) -> list[int]:
+        """The seeds whose file `name` does not exist."""
+        return [seed for seed in self.seeds if not (self.run_folder(experiment, method, seed) / name).is_file()]
+
+    def missing_notes(self, experiment: str, methods: Iterable[str], name: str) -> list[str]:
+        """One phrase for each method of which seeds are missing, such as `kpo/gspo seed 3`."""
+        lines = []
+        for method in methods:
+            gone = self.missing(experiment, method, name)
+            if gone:
+                run = method if method == "base" else f"{experiment}/{method}"
+                lines.append(f"{run} seed{'s' * (len(gone) > 1)} {', '.join(map(str, gone))}")
+        return lines
+
+    def missing_everywhere(self, name: str, *, base: bool) -> list[str]:
+        """`missing_notes` of every experiment, and with `base` of the base models."""
+        notes = self.missing_notes("base", ["base"], name) if base else []
+        for experiment in self.experiments:
+            notes += self.missing_notes(experiment, self.methods(experiment), name)
+        return notes
+
+    def metrics(self, experiment: str, method: str) -> dict[int, list[dict]]:
+        """Rows of metrics.jsonl by seed, one row per update.
+
+        Refused: updates that are not 1, 2, ..., rollout batches that are not 1, 2, ..., a rollout batch with other
+        minibatches than the first one has (a run that was cut off), another number of rollout batches than the
+        configuration's, and seeds that differ in their number of updates.
+        """
+        key = (experiment, method)
+        if key not in self._metrics_read:
+            self._metrics_read[key] = self._read_metrics(experiment, method)
+        return self._metrics_read[key]
+
+    def _read_metrics(self, experiment: str, method: str) -> dict[int, list[dict]]:
+        table = {seed: self._metrics(path) for seed, path in self._files(experiment, method, "metrics.jsonl").items()}
+        planned = self.experiment(experiment).get("training", {}).get("rollout_batches")
+        for seed, rows in table.items():
+            if planned is not None and rows[-1]["rollout_batch"] != planned:
+                raise ResultsError(
+                    f"{self.run_folder(experiment, method, seed) / 'metrics.jsonl'}: {rows[-1]['rollout_batch']} "
+                    f"rollout batches of the {planned} that config.yaml asks for; "
+                    "the run is partial, finish it or remove it"
+                )
+        lengths = {seed: len(rows) for seed, rows in table.items()}
+        if len(set(lengths.values())) > 1:
+            seed = min(lengths, key=lengths.get)
+            raise ResultsError(
+                f"{self.run_folder(experiment, method, seed) / 'metrics.jsonl'}: {lengths[seed]} updates, but "
+                f"another seed has {max(lengths.values())}; the run is partial, finish it or remove it"
+            )
+        return table
+
+    def _metrics(self, path: Path) -> list[dict]:
+        rows = _checked(read_jsonl, path)
+        if not rows:
+            raise ResultsError(f"{path}: no updates; the run is partial, finish it or remove it")
+        batches: dict[int, list] = {}
+        for number, row in enumerate(rows, start=1):
+            for key in ("update", "rollout_batch", "minibatch"):
+                if not isinstance(row.get(key), int):
+                    raise ResultsError(f"{path}, row {number}: {key!r} must be a whole number, found {row.get(key)!r}")
+            for key in METRICS:
+                if key not in row or not isinstance(row[key], int | float | None):
+                    raise ResultsError(
+                        f"{path}, row {number}: {key!r} must be a number or null, found {row.get(key, 'nothing')!r}"
+                    )
+            if row["update"] != number:
+                raise ResultsError(
+                    f"{path}, row {number}: expected update {number}, found {row['update']}; the run is partial"
+                )
+            batches.setdefault(row["rollout_batch"], []).append(row["minibatch"])
+        if list(batches) != list(range(1, len(batches) + 1)):
+            raise ResultsError(f"{path}: rollout batches are not 1 to {len(batches)} in order; the run is partial")
+        for batch, minibatches in batches.items():
+            if minibatches != list(range(1, len(batches[1]) + 1)):
+                raise ResultsError(
+                    f"{path}: rollout batch {batch} has minibatches {minibatches}, the first has {len(batches[1])}; "
+                    "the run is partial, finish it or remove it"
+                )
+        return rows
+
+    def evaluations(self, experiment: str, method: str) -> dict[int, dict]:
+        """evaluation.json by seed, with the keys that the figures use checked."""
+        table = {}
+        for seed, path in self._files(experiment, method, "evaluation.json").items():
+            table[seed] = evaluation = _checked(read_json, path)
+            sections = evaluation if isinstance(evaluation, dict) else {}
+            if not all(isinstance(sections.get(key), dict) and sections[key] for key in ("sampling", "splits")):
+                raise ResultsError(f"{path}: needs the sections 'sampling' and 'splits'; evaluate the model again")
+            for level, split in sections["splits"].items():
+                absent = [
+                    key
+                    for key in ("num_problems", "samples_per_problem", "avg_at_k", "correct")
+                    if split.get(key) is None
+                ]
+                if absent:
+                    raise ResultsError(f"{path}: split {level!r} has no {', '.join(absent)}; evaluate the model again")
+                if len(split["correct"]) != split["num_problems"]:
+                    raise ResultsError(
+                        f"{path}: split {level!r} has {len(split['correct'])} counts in 'correct' for "
+                        f"{split['num_problems']} problems; evaluate the model again"
+                    )
+        return table
+
+    def summary_rows(self) -> dict[tuple[str, str, str], dict]:
+        """Rows of summary.json by (experiment, method, split)."""
+        path = self._existing(self.root / "summary.json")
+        summary = _checked(read_json, path)
+        rows = summary.get("rows") if isinstance(summary, dict) else None
+        if not isinstance(rows, list) or not rows:
+            raise ResultsError(f"{path}: no rows; make the summary again")
+        try:
+            return {(row["experiment"], row["method"], row["split"]): row for row in rows}
+        except (KeyError, TypeError):
+            raise ResultsError(f"{path}: a row lacks experiment, method or split; make the summary again") from None
+
+    def structures(self, experiment: str, method: str) -> dict[int, Structure]:
+        """What each run kept in structure.safetensors, by seed."""
+        return {
+            seed: read_structure(path)
+            for seed, path in self._files(experiment, method, "structure.safetensors").items()
+        }
+
+    def _files(self, experiment: str, method: str, name: str) -> dict[int, Path]:
+        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in self.seeds}
+        if self.allow_missing:
+            return {seed: path for seed, path in paths.items() if path.is_file()}
+        return {seed: self._existing(path) for seed, path in paths.items()}
+
+    @staticmethod
+    def _existing(path: Path) -> Path:
+        if not path.is_file():
+            raise ResultsError(
+                f"{path}: missing; run the workflow to the end, or pass --allow-missing for runs that are not there"
+            )
+        return path
+
+
+def read_structure(path: Path) -> Structure:
+    """Read one structure.safetensors; wrong shapes and unknown keys raise `ResultsError`."""
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ResultsError(f"{path}: not a safetensors file ({error}); the run is partial") from None
+    rewards, parts = {}, {}
+    for key, tensor in sorted(tensors.items()):
+        head, _, field = key.partition(".")
+        if field == "rewards" and head.removeprefix("rollout").isdigit():
+            rewards[int(head.removeprefix("rollout"))] = tensor
+        elif head.isdigit():
+            parts.setdefault(int(head), {})[field] = tensor
+        else:
+            raise ResultsError(f"{path}: unknown key {key!r}")
+    updates = []
+    for number, fields in sorted(parts.items()):
+        for field in ("log_ratio", "mask", "advantage", "minibatch"):
+            if field not in fields:
+                raise ResultsError(f"{path}: update {number} has no {field}")
+        if fields["log_ratio"].shape != fields["mask"].shape or fields["log_ratio"].ndim != 2:
+            raise ResultsError(f"{path}: update {number} has a log_ratio and a mask of different shapes, or not (B, T)")
+        updates.append(
+            KeptUpdate(number, int(fields["minibatch"]), fields["log_ratio"], fields["mask"], fields["advantage"])
+        )
+    return Structure(updates, dict(sorted(rewards.items())))
+
+
+def _checked(read: Any, path: Path) -> Any:
+    try:
+        return read(path)
+    except ValueError as error:
+        raise ResultsError(str(error)) from None

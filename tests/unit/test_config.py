@@ -1,0 +1,189 @@
+"""Configuration: every shipped file is valid, every refusal is one line that names the key and what to do."""
+
+import pytest
+import yaml
+
+from kpo.config import CONFIG_FOLDER, SCALES, ConfigurationError, dump, load, merge, read_resolved, read_yaml
+from kpo.kalman import kalman_gains
+from kpo.workflow import prepare, run_settings
+
+SHIPPED = [scale for scale in SCALES if (CONFIG_FOLDER / f"{scale}.yaml").exists()]
+
+
+@pytest.mark.parametrize("scale", SHIPPED)
+def test_shipped_configurations_are_valid_and_survive_a_round_trip(scale, tmp_path):
+    configuration = load({"scale": scale})
+    path = tmp_path / "config.yaml"
+    path.write_text(dump(configuration))
+    assert read_resolved(path) == configuration
+    for experiment, label, _ in configuration.runs():
+        configuration.experiments[experiment].method(label)
+
+
+def test_laptop_is_the_default_and_has_all_six_methods():
+    configuration = load()
+    assert configuration.scale == "laptop"
+    assert set(configuration.experiments["kpo"].methods) == {
+        "grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "krpo",
+    }  # fmt: skip
+    assert set(configuration.experiments["krpo"].methods) == {"grpo", "krpo"}
+    assert len(configuration.seeds) == 3
+
+
+def test_every_key_is_explained():
+    explained = (CONFIG_FOLDER / "README.md").read_text()
+
+    def names(value, path=()):
+        for key, inner in value.items():
+            if path[:1] == ("experiments",) and path[-1:] == ("methods",) or key in ("kpo", "easy", "normal", "hard"):
+                continue
+            if isinstance(inner, dict):
+                yield from names(inner, (*path, key))
+            else:
+                yield key
+
+    raw = read_yaml(CONFIG_FOLDER / "laptop.yaml")
+    raw["experiments"] = {"kpo": raw["experiments"]["kpo"]} | {
+        "x": {k: raw["experiments"]["kpo"][k] for k in ("reward",)}
+    }
+    for key in set(names(raw)) | {"num_terms", "brackets", "kalman_time_constant", "learning_rate", "rollout_batches"}:
+        assert f"`{key}`" in explained or f".{key}`" in explained, f"config/README.md does not explain {key}"
+
+
+def test_filters_are_fitted_to_the_response_length():
+    """The paper's time constant of 1,000 tokens becomes 17: every filter forgets 1000/17 times faster."""
+    experiment = load().experiments["kpo"]
+    clipped, unclipped = experiment.method("kpo-clipped"), experiment.method("kpo-unclipped")
+    for method, tokens in ((clipped, 17.0), (unclipped, 1.7)):
+        variances = method.ratio_parameters
+        assert (variances["observation_variance"] / variances["process_variance"]) ** 0.5 == pytest.approx(tokens)
+    ema = load({"experiments": {"kpo": {"methods": {"kpo-ema": {}}}}}).experiments["kpo"].method("kpo-ema")
+    gains, _ = kalman_gains(2000, clipped.ratio_parameters["process_variance"], 1.0)
+    assert ema.ratio_parameters["gain"] == pytest.approx(float(gains[-1]), rel=0.05)
+    given = load({"experiments": {"kpo": {"methods": {"kpo-clipped": {"process_variance": 0.5}}}}})
+    assert given.experiments["kpo"].method("kpo-clipped").ratio_parameters["process_variance"] == 0.5
+
+
+def test_a_label_may_stand_for_another_method():
+    experiments = {"kpo": {"methods": {"narrow": {"method": "grpo", "clip_low": 0.1, "clip_high": 0.1}}}}
+    method = load({"experiments": experiments}).experiments["kpo"].method("narrow")
+    assert (method.name, method.clip_low) == ("grpo", 0.1)
+
+
+def test_run_settings_differ_exactly_where_the_run_would():
+    plain, other_seed = load(), load({"seeds": [7]})
+    faster = load({"experiments": {"kpo": {"training": {"learning_rate": 1e-3}}}})
+    settings = run_settings(plain, "kpo", "grpo")
+    assert settings == run_settings(other_seed, "kpo", "grpo")
+    assert settings != run_settings(faster, "kpo", "grpo")
+    assert run_settings(plain, "krpo", "grpo") == run_settings(faster, "krpo", "grpo")
+
+
+def kpo(**values):
+    return {"experiments": {"kpo": values}}
+
+
+WRONG = {
+    "unknown scale": ({"scale": "lapto"}, ["scale", "'lapto'", "laptop"]),
+    "scale of another type": ({"scale": ["laptop"]}, ["scale"]),
+    "unknown key": ({"sedes": [1]}, ["'sedes'", "did you mean 'seeds'"]),
+    "unknown nested key": ({"problems": {"sed": 1}}, ["problems.sed", "seed"]),
+    "unknown experiment": ({"experiments": {"kpoo": {}}}, ["experiments.kpoo", "kpo, krpo"]),
+    "unknown method": (kpo(methods={"grpoo": {}}), ["grpoo", "grpo"]),
+    "unknown override": (kpo(methods={"grpo": {"clip": 0.1}}), ["clip"]),
+    "override out of range": (kpo(methods={"grpo": {"clip_low": -0.1, "clip_high": 0.1}}), ["clip_low", "-0.1"]),
+    "method without mapping": (kpo(methods={"grpo": 3}), ["methods.grpo", "3"]),
+    "no methods": (kpo(methods={}), ["methods"]),
+    "mapping replaced by a number": ({"problems": 3}, ["problems", "mapping"]),
+    "repeated seeds": ({"seeds": [1, 1]}, ["seeds", "repeat"]),
+    "no seeds": ({"seeds": []}, ["seeds"]),
+    "negative seed": ({"seeds": [-1]}, ["seeds", "-1"]),
+    "seed as text": ({"seeds": ["one"]}, ["seeds", "'one'"]),
+    "negative learning rate": (kpo(training={"learning_rate": -1.0}), ["learning_rate", "-1"]),
+    "infinite learning rate": (kpo(training={"learning_rate": float("inf")}), ["learning_rate"]),
+    "group of one": (kpo(training={"group_size": 1}), ["group_size", "1"]),
+    "other temperature": (kpo(training={"temperature": 0.7}), ["temperature", "0.7"]),
+    "cut support": (kpo(training={"top_p": 0.9}), ["top_p", "0.9"]),
+    "minibatches do not divide": (kpo(training={"minibatches": 7}), ["7 minibatches", "128"]),
+    "ratios always 1": (kpo(training={"minibatches": 1}), ["every ratio is exactly 1", "minibatches"]),
+    "unknown level": (kpo(training={"level_weights": {"easy": 1.0, "harder": 1.0}}), ["harder", "easy"]),
+    "no level weighs": (kpo(training={"level_weights": {"easy": 0.0, "normal": 0.0, "hard": 0.0}}), ["level_weights"]),
+    "unknown reward": (kpo(reward="krop"), ["reward", "krop"]),
+    "heads do not divide": ({"base_model": {"heads": 3}}, ["heads", "128"]),
+    "share above 1": ({"base_model": {"forgetting": 1.2}}, ["forgetting", "1.2"]),
+    "one sample": ({"evaluation": {"samples_per_problem": 1}}, ["samples_per_problem", "1"]),
+    "division": ({"problems": {"levels": {"easy": {"operators": "+/"}}}}, ["operators"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=str)
+def test_refused_with_one_line(case):
+    overrides, words = WRONG[case]
+    with pytest.raises(ConfigurationError) as error:
+        load(overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_ratios_always_one_is_fine_for_a_method_without_ratio():
+    load(kpo(training={"minibatches": 1}, methods={"kpo-unit": {"clip_low": None, "clip_high": None}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1", ["line"]),
+        (b"\xff\xfe\x00", ["UTF-8"]),
+        (b"- 1\n", ["mapping"]),
+        (b"a: !!python/object:os.x {}\n", ["YAML"]),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path, content, words):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as error:
+        read_yaml(path)
+    assert str(path) in str(error.value)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigurationError, match="no such file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_merge_keeps_what_is_not_named():
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    assert merge(base, {"a": {"c": [9]}}) == {"a": {"b": 1, "c": [9]}, "d": 3}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+
+
+def test_problem_file_is_read_before_any_job(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    good = '{"id": "1", "question": "What is 3 + -4?", "answer": "-1", "num_terms": 2, "num_digits": 1}\n'
+    path.write_text(good + '{"id": "2", "question": "3 + 4 =", "answer": "8", "num_terms": 2, "num_digits": 1}\n')
+    overrides = {"results": str(tmp_path / "results"), "arithmetic_file": str(path)}
+    with pytest.raises(ConfigurationError, match=r"arithmetic_file: .*line 2"):
+        prepare(overrides)
+    path.write_text(good)
+    assert prepare(overrides).arithmetic_file == str(path)
+    path.write_text('{"id": "1", "question": "3 * 4 =", "answer": "12", "num_terms": 2, "num_digits": 1}\n')
+    with pytest.raises(ConfigurationError, match="none of its problems"):
+        prepare(overrides)
+    with pytest.raises(ConfigurationError, match="arithmetic_file"):
+        prepare({**overrides, "arithmetic_file": str(tmp_path / "missing.jsonl")})
+
+
+def test_results_folder_that_cannot_be_written(tmp_path):
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with pytest.raises(ConfigurationError, match="is a file"):
+        prepare({"results": str(in_the_way / "results")})
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        prepare({"results": "/proc/results"})
+
+
+def test_overrides_come_from_yaml_text():
+    assert load(yaml.safe_load("{scale: smoke, seeds: [4, 5]}")).seeds == [4, 5]

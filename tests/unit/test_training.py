@@ -1,0 +1,254 @@
+"""The trainer and a whole run on a model of a few thousand weights: what TRL is given, and what a run leaves behind."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from kpo.config import load
+from kpo.data import make_splits
+from kpo.data.tokenizer import build_tokenizer
+from kpo.methods import get_method
+from kpo.steps import levels
+from kpo.training.base_model import build_model, pretrain
+from kpo.training.run import choose_prompts, train_run, trainer_arguments
+from kpo.training.saving import save_model
+from kpo.training.trainer import MethodTrainer
+
+CONFIGURATION = load(
+    {
+        "scale": "smoke",
+        "experiments": {
+            "kpo": {
+                "methods": {"grpo": {}, "kpo-clipped": {"clip_low": 0.005, "clip_high": 0.005}, "opo": {}},
+                "training": {"learning_rate": 0.003, "rollout_batches": 2, "minibatches": 2},
+            }
+        },
+    }
+)
+TRAINING = CONFIGURATION.experiments["kpo"].training
+
+
+@pytest.fixture(scope="module")
+def problems():
+    settings = CONFIGURATION.problems
+    train, _ = make_splits(levels(CONFIGURATION), settings.train_per_level, 5, settings.seed, settings.one_digit_share)
+    return train
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "model"
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    save_model(build_model(CONFIGURATION.base_model, tokenizer), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(base, problems, tmp_path_factory):
+    """A function that trains a method of experiment kpo once and gives its folder."""
+    made = {}
+
+    def train(label, again=False):
+        if again or label not in made:
+            folder = tmp_path_factory.mktemp(label)
+            train_run(CONFIGURATION, "kpo", label, 5, base, problems, folder)
+            made.setdefault(label, folder)
+            return folder
+        return made[label]
+
+    return train
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_one_row_for_each_update(run):
+    rows = rows_of(run("kpo-clipped"))
+    assert [row["update"] for row in rows] == [1, 2, 3, 4]
+    assert [(row["rollout_batch"], row["minibatch"]) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    expected = {
+        "loss", "reward", "reward_std", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std",
+        "log_ratio_abs_max", "effective_sample_size", "mean_ratio", "informative_groups", "response_length",
+        "truncation", "rollout_seconds", "update_seconds", "learning_rate",
+    }  # fmt: skip
+    assert expected <= set(rows[0])
+    for row in rows:
+        assert 0 <= row["entropy"] <= torch.tensor(len(build_tokenizer())).log() + 1e-4
+        assert 0 < row["response_length"] <= TRAINING.max_completion_length
+
+
+def test_only_the_first_minibatch_of_a_rollout_is_on_policy(run):
+    for label in ("grpo", "kpo-clipped"):
+        for row in rows_of(run(label)):
+            if row["minibatch"] == 1:
+                assert row["log_ratio_std"] < 1e-5, "the noise floor of old against new log-probabilities"
+            elif row["gradient_norm"] > 0:
+                assert row["log_ratio_std"] > 1e-5
+
+
+def test_kept_log_ratios_are_those_of_the_metrics(run):
+    folder = run("grpo")
+    tensors, rows = load_file(folder / "structure.safetensors"), rows_of(folder)
+    for row in rows:
+        name = f"{row['update']:05d}"
+        mask = tensors[f"{name}.mask"].bool()
+        log_ratio = tensors[f"{name}.log_ratio"][mask].double()
+        assert log_ratio.std(unbiased=False).item() == pytest.approx(row["log_ratio_std"], abs=1e-6)
+        assert log_ratio.abs().max().item() == pytest.approx(row["log_ratio_abs_max"], abs=1e-6)
+        assert tensors[f"{name}.minibatch"].item() == row["minibatch"]
+        # Masks come from lengths: ones, then zeros.
+        assert (mask.int().diff(dim=1) <= 0).all()
+
+
+def test_advantages_are_the_methods_own(run):
+    """Of each rollout batch the kept advantages are, up to TRL's shuffling, those computed from the kept rewards."""
+    tensors = load_file(run("grpo") / "structure.safetensors")
+    for rollout in (1, 2):
+        rewards_PG = tensors[f"rollout{rollout}.rewards"]
+        assert rewards_PG.shape == (TRAINING.prompts_per_rollout, TRAINING.group_size)
+        updates = range(2 * rollout - 1, 2 * rollout + 1)
+        used = torch.cat([tensors[f"{update:05d}.advantage"] for update in updates]).sort().values
+        mean, std = rewards_PG.mean(1, keepdim=True), rewards_PG.std(1, keepdim=True)
+        expected = torch.where(std > 0, (rewards_PG - mean) / (std + 1e-6), 0.0).flatten().sort().values
+        torch.testing.assert_close(used, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_same_run_twice_gives_the_same_bytes(run):
+    first, second = run("kpo-clipped"), run("kpo-clipped", again=True)
+    names = ["config.yaml", "structure.safetensors", "model/model.safetensors"]
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+    def numbers(folder):
+        return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in rows_of(folder)]
+
+    assert numbers(first) == numbers(second)
+
+
+def test_provenance(run):
+    provenance = json.loads((run("grpo") / "provenance.json").read_text())
+    assert provenance["seed"] == 5
+    assert {"torch", "transformers", "trl", "python"} <= set(provenance["versions"])
+    assert provenance["wall_seconds"] > 0 and provenance["peak_memory_bytes"] > 1e7
+
+
+def test_prompts_depend_on_the_seed_alone_and_follow_the_weights(problems):
+    many = TRAINING.model_copy(update={"rollout_batches": 500})
+    chosen = choose_prompts(problems, many, seed=3)
+    assert chosen == choose_prompts(problems, many, seed=3) != choose_prompts(problems, many, seed=4)
+    share = sum(problem.level == "normal" for problem in chosen) / len(chosen)
+    assert abs(share - 2 / 3) < 5 * (2 / 9 / len(chosen)) ** 0.5
+    assert {problem.level for problem in chosen} == {"easy", "normal"}
+    with pytest.raises(ValueError, match="hold none of level 'normal'"):
+        choose_prompts([problem for problem in problems if problem.level == "easy"], many, seed=3)
+
+
+def train_once(base, method, per_device, accumulation, tmp_path, minibatches=2, trainers=None):
+    """Weights after the updates of one rollout batch of 16 responses, split into micro-batches as told."""
+    arguments = trainer_arguments(TRAINING, method.kl_weight, 1, str(tmp_path))
+    arguments.per_device_train_batch_size = per_device
+    arguments.gradient_accumulation_steps = accumulation
+    arguments.steps_per_generation = 16 // per_device
+    arguments.generation_batch_size = 16
+    arguments.max_steps = minibatches
+    rows = []
+    trainer = MethodTrainer(
+        method=method,
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        args=arguments,
+        processing_class=build_tokenizer(),
+        reward_funcs=lambda completions, **_: [float(len(text) % 5) for text in completions],
+        train_dataset=Dataset.from_list(
+            [{"prompt": "1+2="}, {"prompt": "11-7="}, {"prompt": "3+4="}, {"prompt": "9-9="}]
+        ),
+        on_update=rows.append,
+    )
+    trainer.train()
+    if trainers is not None:
+        trainers.append(trainer)
+    return rows, [parameter.detach().double() for parameter in trainer.model.parameters()]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"aggregation": "token-mean"}, {"kl_weight": 0.05}], ids=str)
+def test_update_does_not_depend_on_the_micro_batches(base, tmp_path, overrides):
+    """Two minibatches of 8 responses, each in one piece, in two of 4, or in four of 2: the same updates and metrics."""
+    method = get_method("grpo", **overrides)
+    rows, weights = train_once(base, method, 8, 1, tmp_path)
+    assert rows[1]["log_ratio_std"] > 1e-4, "the second minibatch must be off-policy for this test to see anything"
+    for per_device in (4, 2):
+        other_rows, other_weights = train_once(base, method, per_device, 8 // per_device, tmp_path)
+        for row, other in zip(rows, other_rows, strict=True):
+            for name in (
+                "loss",
+                "gradient_norm",
+                "entropy",
+                "clip_share",
+                "log_ratio_std",
+                "log_ratio_abs_max",
+                "mean_ratio",
+            ):
+                assert other[name] == pytest.approx(row[name], rel=2e-3, abs=2e-5), name
+        for weight, other in zip(weights, other_weights, strict=True):
+            # AdamW divides by the gradient's own size, so rounding shows where a gradient is almost 0.
+            assert (weight - other).abs().mean() < 2e-5
+
+
+def test_a_gradient_that_is_not_finite_is_never_applied(base, tmp_path, monkeypatch):
+    """The second update's loss is made infinite; the run ends there with the weights of the first."""
+    import kpo.training.trainer as module
+
+    calls = []
+
+    def faulty(*args, **keywords):
+        calls.append(1)
+        result = policy_loss(*args, **keywords)
+        factor = float("nan") if len(calls) == 2 else 1.0
+        return dataclasses.replace(result, loss=result.loss * factor)
+
+    policy_loss = module.policy_loss
+    _, good = train_once(base, get_method("grpo"), 8, 1, tmp_path, minibatches=1)
+    monkeypatch.setattr(module, "policy_loss", faulty)
+    trainers = []
+    rows, weights = train_once(base, get_method("grpo"), 8, 1, tmp_path, minibatches=2, trainers=trainers)
+    assert "update 2" in trainers[0].stopped
+    assert len(calls) == len(rows) == 2
+    assert rows[1]["loss"] is None and rows[1]["gradient_norm"] is None
+    assert all(torch.equal(left, right) for left, right in zip(good, weights, strict=True))
+
+
+def test_trainer_refuses_what_contradicts_the_method(base, tmp_path):
+    def make(method, **changes):
+        arguments = trainer_arguments(TRAINING, 0.0, 1, str(tmp_path))
+        for name, value in changes.items():
+            setattr(arguments, name, value)
+        return MethodTrainer(
+            method=get_method(method),
+            model=AutoModelForCausalLM.from_pretrained(base),
+            args=arguments,
+            processing_class=build_tokenizer(),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            train_dataset=Dataset.from_list([{"prompt": "1+2="}] * 8),
+        )
+
+    with pytest.raises(ValueError, match="KL weight 0.01"):
+        make("krpo")
+    with pytest.raises(ValueError, match="temperature is 0.5"):
+        make("grpo", temperature=0.5)
+
+
+def test_pretraining_learns_and_repeats_to_the_bit():
+    settings = CONFIGURATION.base_model.model_copy(update={"steps": 40, "batch_size": 16})
+    questions = {"easy": [f"{a}+{b}=" for a in range(10) for b in range(10)]}
+    losses = []
+    tokenizer = build_tokenizer()
+    first = pretrain(questions, settings, tokenizer, 1, lambda row: losses.append(row["loss"]))
+    again = pretrain(questions, settings, tokenizer, 1, lambda row: None)
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    for left, right in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(left, right)

@@ -1,0 +1,159 @@
+"""The whole workflow at smoke scale, in a copy of the repository: every file appears, a second call does nothing, a
+change repeats what depends on it and no more, and what is wrong is refused before any job."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kpo.config import load
+from paper_figures import FIGURES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "workflow")
+CONFIGURATION = load({"scale": "smoke"})
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a check out") / "kpo"
+    folder.mkdir()
+    for part in PARTS:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    (folder / "problems.jsonl").write_text(
+        '{"id": "a", "question": "What is 3 + -4?", "answer": "-1", "num_terms": 2, "num_digits": 1}\n'
+        '{"id": "b", "question": "Solve   12 - 7 + 1", "answer": "6", "num_terms": 3, "num_digits": 2}\n'
+        '{"id": "c", "question": "2 * 3 =", "answer": "6", "num_terms": 2, "num_digits": 1}\n'
+    )
+    return folder
+
+
+def snakemake(checkout, *arguments, config=("scale=smoke", "arithmetic_file=problems.jsonl")):
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments, "--config", *config]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=1200)
+
+
+@pytest.fixture(scope="module")
+def finished(checkout):
+    result = snakemake(checkout)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result
+
+
+def run_folders(checkout):
+    return [checkout / CONFIGURATION.run_folder(*run) for run in CONFIGURATION.runs()]
+
+
+def test_everything_is_made(checkout, finished):
+    for folder in run_folders(checkout):
+        settings = CONFIGURATION.experiments[folder.parts[-3]].training
+        assert len((folder / "metrics.jsonl").read_text().splitlines()) == settings.updates
+        for name in (
+            "config.yaml",
+            "provenance.json",
+            "structure.safetensors",
+            "model/model.safetensors",
+            "model/tokenizer.json",
+        ):
+            assert (folder / name).stat().st_size > 0, folder / name
+    results = checkout / "results/smoke"
+    for figure in FIGURES:
+        assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(results.rglob(".*.tmp")) and not [path for path in results.rglob(".*") if path.is_file()]
+
+
+def test_evaluation_agrees_with_the_kept_records(checkout, finished):
+    for folder in [
+        checkout / CONFIGURATION.run_folder("base", "base", seed) for seed in CONFIGURATION.seeds
+    ] + run_folders(checkout):
+        summary = json.loads((folder / "evaluation.json").read_text())["splits"]
+        records = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        assert list(summary) and set(summary) == {"easy", "normal", "hard", "file"}
+        # Of the file's three rows one multiplies, which the model was never taught to read.
+        assert summary["file"]["num_problems"] == 2
+        for split, found in summary.items():
+            drawn = [record["correct"] for record in records if record["split"] == split and not record["greedy"]]
+            assert len(drawn) == found["num_problems"] * found["samples_per_problem"]
+            assert sum(drawn) / len(drawn) == pytest.approx(found["avg_at_k"])
+            assert sum(found["correct"]) == sum(drawn)
+
+
+def test_plan_progress_and_result_are_said(finished):
+    said = finished.stderr
+    assert said.index("kpo, scale smoke") < said.index("base model seed")
+    for words in ("no CUDA device", "16 runs", "expected", "summary.md"):
+        if words == "16 runs":
+            words = f"{len(CONFIGURATION.experiments['kpo'].methods) * len(CONFIGURATION.seeds)} runs"
+        assert words in said, words
+    assert re.search(r"kpo/kpo-clipped seed 1 +6/6 +reward [\d.e-]+ .*done in", said)
+
+
+def test_second_call_does_nothing(checkout, finished):
+    before = {path: path.stat().st_mtime_ns for path in (checkout / "results").rglob("*") if path.is_file()}
+    result = snakemake(checkout)
+    assert result.returncode == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (checkout / "results").rglob("*") if path.is_file()}
+
+
+def planned_jobs(result) -> dict[str, int]:
+    """Jobs by rule of a dry run."""
+    return {
+        name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE)
+    }
+
+
+def dry_run(checkout, *arguments, **keywords):
+    return snakemake(checkout, "-n", "--quiet", "rules", *arguments, **keywords)
+
+
+def test_figures_alone_train_nothing(checkout, finished):
+    (checkout / "results/smoke/figures/training_curves.png").unlink()
+    jobs = planned_jobs(dry_run(checkout, "figures"))
+    assert jobs.pop("total", None) is not None
+    assert jobs == {"figure": 1, "figures": 1}
+    assert snakemake(checkout, "figures").returncode == 0
+    assert (checkout / "results/smoke/figures/training_curves.png").exists()
+
+
+def test_a_changed_setting_repeats_what_depends_on_it(checkout, finished):
+    mine = checkout / "mine.yaml"
+    mine.write_text("experiments: {krpo: {training: {learning_rate: 0.001}}}\n")
+    jobs = planned_jobs(dry_run(checkout, "--configfile", "mine.yaml"))
+    runs = len(CONFIGURATION.experiments["krpo"].methods) * len(CONFIGURATION.seeds)
+    assert jobs["train"] == jobs["evaluate"] == runs
+    assert "pretrain" not in jobs and "problems" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (("scale=huge",), ["unknown scale 'huge'", "smoke, laptop"]),
+        (("scale=smoke", "sedes=[1]"), ["unknown configuration key 'sedes'", "did you mean 'seeds'?"]),
+        (("scale=smoke", "experiments={kpo: {methods: {grpoo: {}}}}"), ["grpoo", "grpo"]),
+        (("scale=smoke", "experiments={kpox: {}}"), ["experiments.kpox"]),
+        (("scale=smoke", "experiments={kpo: {training: {minibatches: 1}}}"), ["every ratio is exactly 1"]),
+        (("scale=smoke", "arithmetic_file=missing.jsonl"), ["arithmetic_file", "missing.jsonl"]),
+        (("scale=smoke", "arithmetic_file=Snakefile"), ["arithmetic_file", "Snakefile, line 1"]),
+        (("scale=smoke", "results=Snakefile"), ["Snakefile is a file"]),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_refused_before_any_job(checkout, config, words):
+    result = snakemake(checkout, config=config)
+    said = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert "Traceback" not in said
+    assert "pretrain" not in said
+    for word in words:
+        assert word in said, said

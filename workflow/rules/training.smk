@@ -1,0 +1,47 @@
+# The base model of each seed, and the runs: each a job of its own with one thread.
+#
+# A run is not repeated because the configuration file is newer (`ancient`), only where its own settings (`params`) or
+# its inputs differ.
+
+
+rule pretrain:
+    input:
+        config=ancient(CONFIG),
+        problems=f"{FOLDER}/problems/train.jsonl",
+    output:
+        model=directory(f"{FOLDER}/base/seed{{seed}}/model"),
+        metrics=f"{FOLDER}/base/seed{{seed}}/metrics.jsonl",
+        provenance=f"{FOLDER}/base/seed{{seed}}/provenance.json",
+    log:
+        f"{FOLDER}/logs/base/seed{{seed}}.pretrain.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/base/seed{{seed}}.pretrain.tsv"
+    priority: 10
+    threads: 1
+    params:
+        settings=configuration.base_model.model_dump(exclude={"expected_seconds"}),
+    shell:
+        "{KPO} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
+
+
+rule train:
+    input:
+        config=ancient(CONFIG),
+        problems=f"{FOLDER}/problems/train.jsonl",
+        base=f"{FOLDER}/base/seed{{seed}}/model",
+    output:
+        model=directory(f"{FOLDER}/{{experiment}}/{{method}}/seed{{seed}}/model"),
+        metrics=f"{FOLDER}/{{experiment}}/{{method}}/seed{{seed}}/metrics.jsonl",
+        structure=f"{FOLDER}/{{experiment}}/{{method}}/seed{{seed}}/structure.safetensors",
+        config=f"{FOLDER}/{{experiment}}/{{method}}/seed{{seed}}/config.yaml",
+        provenance=f"{FOLDER}/{{experiment}}/{{method}}/seed{{seed}}/provenance.json",
+    log:
+        f"{FOLDER}/logs/{{experiment}}/{{method}}/seed{{seed}}.train.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.train.tsv"
+    threads: 1
+    params:
+        settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
+    shell:
+        "{KPO} train --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
+        " --seed {wildcards.seed} --threads {threads} --log {log:q}"
