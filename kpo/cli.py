@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
 def _start(arguments) -> Configuration:
     """Read the configuration, set the threads and send what libraries print to the log."""
     arguments.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+    if arguments.threads < 1:
+        raise ValueError(f"--threads must be at least 1, found {arguments.threads}")
     configuration = read_resolved(arguments.config)
     if arguments.log is not None:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def _train(arguments) -> None:
         arguments.experiment,
         arguments.method,
         arguments.seed,
-        base_model=configuration.run_folder("base", "base", arguments.seed) / "model",
+        base_model=_existing_model(configuration.run_folder("base", "base", arguments.seed) / "model"),
         problems=read_problems(configuration.folder / "problems" / "train.jsonl"),
         output=configuration.run_folder(arguments.experiment, arguments.method, arguments.seed),
         progress_stream=arguments.terminal,
@@ -162,7 +164,7 @@ def _evaluate(arguments) -> None:
     evaluate_run(
         configuration,
         f"{label} seed {arguments.seed}",
-        folder / "model",
+        _existing_model(folder / "model"),
         evaluation_splits(configuration),
         folder,
         arguments.terminal,
@@ -181,6 +183,12 @@ def _publish(arguments) -> None:
     from kpo.publish import publish
 
     publish(configuration, Path.cwd())
+
+
+def _existing_model(folder: Path) -> Path:
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no model; make it with `kpo pretrain` or `kpo train` first")
+    return folder
 
 
 def _known_run(configuration: Configuration, experiment: str, method: str) -> None:

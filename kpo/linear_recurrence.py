@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -62,7 +62,8 @@ class LinearRecurrence:
         padding = -self.length % self.block
         decays, weights = F.pad(decays, (0, padding), value=1.0), F.pad(weights, (0, padding))
         if block is None:
-            self._level: _Blocks | _Doubling = _Doubling(decays, weights)
+            # Any: a level is only ever run on the tables that it made itself.
+            self._level: Any = _Doubling(decays, weights)
         else:
             self._level = _Blocks(decays, weights, block, smallest_decay, unit)
         self._float32_scales = self._level.scales.to(torch.float32).flatten() if self._scales_late else None
@@ -170,7 +171,7 @@ class _Blocks:
         relative[:, 0] = 1.0
         self.scales = relative.cumprod(-1) / unit
         self.weights = weights / self.scales
-        self.next: _Blocks | _Doubling | None = None
+        self.next: Any = None
         if decays.shape[0] > 1:
             last = self.scales[:, -1].clone()
             self.next = _next_level(self.first * last, last, smallest_decay**block)
