@@ -243,6 +243,33 @@ def krpo_random_order(
     if generator is None:
         generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
     order_PG = torch.rand(rewards_PG.shape, generator=generator).argsort(dim=1).to(rewards_PG.device)
+    return _krpo_in_order(order_PG, rewards_PG, graded_PG, reward_filter)
+
+
+@advantage_kind("krpo-sorted")
+def krpo_sorted(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """KRPO over each group from the lowest reward to the highest: an order that no random draw resembles."""
+    return _krpo_in_order(rewards_PG.argsort(dim=1, stable=True), rewards_PG, graded_PG, reward_filter)
+
+
+@advantage_kind("krpo-reversed")
+def krpo_reversed(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
+) -> torch.Tensor:
+    """KRPO over each group from the highest reward to the lowest.
+
+    Reversing the sampled order instead would say nothing: it is as random as the sampled order itself.
+    """
+    order_PG = rewards_PG.argsort(dim=1, descending=True, stable=True)
+    return _krpo_in_order(order_PG, rewards_PG, graded_PG, reward_filter)
+
+
+def _krpo_in_order(
+    order_PG: torch.Tensor, rewards_PG: torch.Tensor, graded_PG: torch.Tensor, reward_filter: RewardFilter
+) -> torch.Tensor:
+    """KRPO over each group's members in the given order, each advantage put back in its member's place."""
     advantages_PG = krpo(rewards_PG.gather(1, order_PG), graded_PG.gather(1, order_PG), reward_filter=reward_filter)
     return torch.zeros_like(advantages_PG).scatter(1, order_PG, advantages_PG)
 

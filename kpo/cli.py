@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     command = step("evaluate", _evaluate, "answer the held-out problems with a model of a run", model=True)
     command.add_argument("--seed", type=int, required=True)
     step("summarise", _summarise, "gather all evaluations into one table")
+    command = step("measure", _measure, "measure every run for the claims")
+    command.add_argument("--allow-missing", action="store_true", help="list missing runs instead of refusing them")
+    step("claims", _claims, "judge every claim of both papers from the measures")
     step("publish", _publish, "copy a finished scale's compact results into results_published/ and the README")
     return parser
 
@@ -176,6 +179,20 @@ def _summarise(arguments) -> None:
     from kpo.evaluation.summary import write_summary
 
     write_summary(configuration)
+
+
+def _measure(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.claims.runs import write_measures
+
+    write_measures(configuration, allow_missing=arguments.allow_missing)
+
+
+def _claims(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.claims.report import write_claims
+
+    write_claims(configuration)
 
 
 def _publish(arguments) -> None:

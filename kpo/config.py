@@ -4,6 +4,7 @@ A scale is one file in `config/`; what the user gives on top (``--config seeds=[
 merged into it key by key. `load` returns the whole, validated, with nothing left to defaults in other places.
 """
 
+import dataclasses
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kpo.methods import Method, get_method
+from kpo.rewards.noise import RewardNoise
+from kpo.study import add_study
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "config"
 SCALES = ("smoke", "laptop", "gpu", "paper")
@@ -121,7 +124,9 @@ class ExperimentSettings(Section):
     """One experiment: its methods, reward rule and training protocol."""
 
     methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    seeds: list[Seed] | None
     reward: Literal["exact", "krpo"]
+    reward_noise: dict[str, float]
     kalman_time_constant: Positive
     training: TrainingSettings
     expected_seconds: Positive
@@ -132,6 +137,24 @@ class ExperimentSettings(Section):
         if isinstance(value, dict):
             return {name: {} if overrides is None else overrides for name, overrides in value.items()}
         return value
+
+    @field_validator("reward_noise")
+    @classmethod
+    def _noise_is_known(cls, value):
+        unknown = set(value) - {field.name for field in dataclasses.fields(RewardNoise)}
+        if unknown:
+            known = _listing(field.name for field in dataclasses.fields(RewardNoise))
+            raise ValueError(f"unknown key {min(unknown)!r}; known are {known}")
+        try:
+            RewardNoise(**value)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def noise(self) -> RewardNoise:
+        """What is done to the rewards before the method sees them."""
+        return RewardNoise(**self.reward_noise)
 
     @model_validator(mode="after")
     def _methods_work(self):
@@ -183,6 +206,7 @@ class Configuration(Section):
     """Everything that decides what a run of the workflow does."""
 
     scale: Literal["smoke", "laptop", "gpu", "paper"]
+    study: Name | None
     results: str
     seeds: Annotated[list[Seed], Field(min_length=1)]
     arithmetic_file: str | None
@@ -199,8 +223,14 @@ class Configuration(Section):
         return value
 
     @model_validator(mode="after")
-    def _levels_exist(self):
+    def _seeds_and_levels_exist(self):
         for name, experiment in self.experiments.items():
+            strange = [seed for seed in experiment.seeds or [] if seed not in self.seeds]
+            if strange or experiment.seeds == [] or len(set(experiment.seeds or [])) < len(experiment.seeds or []):
+                raise ValueError(
+                    f"experiments.{name}.seeds {experiment.seeds} must be different ones of the seeds {self.seeds}; "
+                    "add them there, or write null for all"
+                )
             for level in experiment.training.level_weights:
                 if level not in self.problems.levels:
                     raise ValueError(
@@ -225,8 +255,13 @@ class Configuration(Section):
             (experiment, label, seed)
             for experiment, settings in self.experiments.items()
             for label in settings.methods
-            for seed in self.seeds
+            for seed in self.seeds_of(experiment)
         ]
+
+    def seeds_of(self, experiment: str) -> list[int]:
+        """The seeds of an experiment's runs; all, unless it names its own. ``base`` has all."""
+        own = None if experiment == "base" else self.experiments[experiment].seeds
+        return self.seeds if own is None else own
 
 
 def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop") -> Configuration:
@@ -242,7 +277,22 @@ def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop")
     if not path.exists():
         available = [name for name in SCALES if (CONFIG_FOLDER / f"{name}.yaml").exists()]
         raise ConfigurationError(f"the scale {scale!r} has no configuration yet; choose one of {_listing(available)}")
-    return validate(merge(read_yaml(path), overrides), f"scale {scale}")
+    raw = read_yaml(path)
+    study = overrides.get("study")
+    if study is not None:
+        raw = {**_with_study(raw, study), "study": study}
+    return validate(merge(raw, overrides), f"scale {scale}")
+
+
+def _with_study(raw: dict[str, Any], study: Any) -> dict[str, Any]:
+    known = sorted(path.stem for path in (CONFIG_FOLDER / "study").glob("*.yaml"))
+    if study not in known:
+        raise ConfigurationError(f"unknown study {study!r}{_suggestion(study, known)}; known are {_listing(known)}")
+    path = CONFIG_FOLDER / "study" / f"{study}.yaml"
+    try:
+        return add_study(raw, read_yaml(path))
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -273,7 +323,7 @@ def validate(raw: dict[str, Any], source: str) -> Configuration:
 
 
 def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`base` with the values of `overrides`; a key that `base` lacks is refused, except among a mapping of methods."""
+    """`base` with `overrides` in it; a key that `base` lacks is refused, `methods` and `reward_noise` are replaced."""
     merged = dict(base)
     for key, value in overrides.items():
         name = f"{prefix}{key}"
@@ -281,7 +331,7 @@ def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> 
             raise ConfigurationError(
                 f"unknown configuration key {name!r}{_suggestion(key, base)}; known here are {_listing(base)}"
             )
-        if prefix.startswith("experiments.") and key == "methods":
+        if prefix.startswith("experiments.") and key in ("methods", "reward_noise"):
             merged[key] = value
         elif isinstance(base[key], dict):
             if not isinstance(value, dict):

@@ -351,6 +351,8 @@ for _name, _description in (
     ("krpo-prior", "Prior (innovation) form: a reward does not enter its own baseline."),
     ("krpo-running-mean", "Q = 0: no dynamics."),
     ("krpo-random-order", "Filter over the group in random order."),
+    ("krpo-sorted", "Filter over the group from the lowest reward to the highest."),
+    ("krpo-reversed", "Filter over the group from the highest reward to the lowest."),
     ("krpo-adaptive", "Q and R by maximum likelihood from the rewards of earlier rollout batches."),
     ("grpo-rescaled", "GRPO's advantages at KRPO's root mean square: is it only a larger step and a weaker KL?"),
 ):

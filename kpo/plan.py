@@ -20,7 +20,7 @@ def plan_text(configuration: Configuration, cores: int | None) -> str:
         f"  base models  {seeds}, one for each of the seeds {', '.join(map(str, configuration.seeds))}",
     ]
     for name, experiment in configuration.experiments.items():
-        count = len(experiment.methods) * seeds
+        count = len(experiment.methods) * len(configuration.seeds_of(name))
         seconds += count * experiment.expected_seconds
         lines.append(f"  {name:<12} {count} runs: {', '.join(experiment.methods)}")
     lines.append(f"  evaluations  {evaluations}")

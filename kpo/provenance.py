@@ -1,5 +1,6 @@
 """Where a result comes from: commit and uncommitted changes, versions, hardware, seed, time and memory."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "vllm", "math-verify", "numpy", "snakemake")
+_NOT_DECIDING = {"claims", "cli.py", "__main__.py", "plan.py", "publish.py", "progress.py", "workflow.py"}
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -50,7 +52,23 @@ def source_state() -> dict[str, Any]:
         "dirty": bool(diff or untracked),
         "diff": diff or "",
         "untracked": (untracked or "").split(),
+        "source_hash": source_hash(),
     }
+
+
+def source_hash() -> str:
+    """A digest of the code that decides what a run computes: the package without its command line, plan and claims.
+
+    Runs with equal digests can be compared, whatever was committed elsewhere between them.
+    """
+    package = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] in _NOT_DECIDING:
+            continue
+        digest.update(f"{name.as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -38,7 +38,7 @@ def publish(configuration: Configuration, repository: Path) -> None:
 
 
 def provenance_digest(configuration: Configuration) -> dict:
-    """What all runs share (commit, versions, hardware) and their wall times and peak memories."""
+    """What all runs share (code, versions, hardware), their commits, wall times and peak memories."""
     folders = [configuration.run_folder("base", "base", seed) for seed in configuration.seeds]
     folders += [configuration.run_folder(*run) for run in configuration.runs()]
     records = {
@@ -46,19 +46,23 @@ def provenance_digest(configuration: Configuration) -> dict:
     }
     first = next(iter(records.values()))
     for name, record in records.items():
-        for key in ("commit", "dirty", "versions"):
+        for key in ("source_hash", "versions"):
             if record[key] != first[key]:
                 raise ValueError(
                     f"{name}: {key} is {record[key]}, elsewhere {first[key]}; make all runs with one version"
                 )
     return {
-        "commit": first["commit"],
-        "dirty": first["dirty"],
+        "commits": sorted({_commit(record) for record in records.values()}),
+        "source_hash": first["source_hash"],
         "versions": first["versions"],
         "hardware": first["hardware"],
         "wall_seconds": {name: record["wall_seconds"] for name, record in records.items()},
         "peak_memory_bytes": {name: record["peak_memory_bytes"] for name, record in records.items()},
     }
+
+
+def _commit(record: dict) -> str:
+    return str(record["commit"])[:10] + (" with changes" if record["dirty"] else "")
 
 
 def readme_block(configuration: Configuration, digest: dict) -> str:
@@ -67,6 +71,7 @@ def readme_block(configuration: Configuration, digest: dict) -> str:
     table = summary_markdown(read_json(configuration.folder / "summary.json")["rows"], configuration)
     body = table.split("\n", 1)[1].replace("\n## ", "\n#### ").strip()
     hardware, times = digest["hardware"], digest["wall_seconds"].values()
+    machine = f"{hardware['cores']} cores of {hardware['processor']}"
     memory = max(digest["peak_memory_bytes"].values()) / 2**30
     return "\n".join(
         [
@@ -74,8 +79,8 @@ def readme_block(configuration: Configuration, digest: dict) -> str:
             "",
             body,
             "",
-            f"Measured on {hardware['cores']} cores of {hardware['processor']} (commit {str(digest['commit'])[:10]}); "
-            f"a run took {clock(min(times))} to {clock(max(times))} (min:s) on one core and at most {memory:.1f} GiB. "
+            f"Measured on {machine} (commit {', '.join(digest['commits'])}); a run took {clock(min(times))} to "
+            f"{clock(max(times))} (min:s) on one core and at most {memory:.1f} GiB. "
             f"Files: [{published}]({published}).",
             "",
             *(f"![{name.replace('_', ' ')}]({published}/figures/{name}.png)" for name in SHOWN_FIGURES),

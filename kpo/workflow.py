@@ -31,6 +31,7 @@ def run_settings(configuration: Configuration, experiment: str, label: str) -> d
     return {
         "method": {"name": method.name, "advantage": method.advantage, "ratio": method.ratio, **method.parameters},
         "reward": settings.reward,
+        "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
     }
 

@@ -89,6 +89,11 @@ class Results:
     def seeds(self) -> list[int]:
         return [int(seed) for seed in self.config["seeds"]]
 
+    def seeds_of(self, experiment: str) -> list[int]:
+        """The seeds of an experiment's runs: all, unless it names its own."""
+        own = self.config["experiments"].get(experiment, {}).get("seeds")
+        return self.seeds if own is None else [int(seed) for seed in own]
+
     @property
     def experiments(self) -> list[str]:
         return list(self.config["experiments"])
@@ -144,7 +149,8 @@ class Results:
 
     def missing(self, experiment: str, method: str, name: str) -> list[int]:
         """The seeds whose file `name` does not exist."""
-        return [seed for seed in self.seeds if not (self.run_folder(experiment, method, seed) / name).is_file()]
+        folders = {seed: self.run_folder(experiment, method, seed) for seed in self.seeds_of(experiment)}
+        return [seed for seed, folder in folders.items() if not (folder / name).is_file()]
 
     def missing_notes(self, experiment: str, methods: Iterable[str], name: str) -> list[str]:
         """One phrase for each method of which seeds are missing, such as `kpo/gspo seed 3`."""
@@ -266,7 +272,7 @@ class Results:
         }
 
     def _files(self, experiment: str, method: str, name: str) -> dict[int, Path]:
-        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in self.seeds}
+        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in self.seeds_of(experiment)}
         if self.allow_missing:
             return {seed: path for seed, path in paths.items() if path.is_file()}
         return {seed: self._existing(path) for seed, path in paths.items()}

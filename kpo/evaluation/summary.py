@@ -60,14 +60,14 @@ def _groups(configuration: Configuration) -> list[tuple[str, str]]:
 
 
 def _rows_of(configuration: Configuration, experiment: str, method: str) -> list[dict]:
-    by_seed = {}
-    for seed in configuration.seeds:
+    by_seed, seeds = {}, configuration.seeds_of(experiment)
+    for seed in seeds:
         path = Path(configuration.run_folder(experiment, method, seed)) / "evaluation.json"
         if not path.exists():
             raise ValueError(f"{path} is missing; evaluate that run before summarising")
         by_seed[seed] = read_json(path)["splits"]
     rows = []
-    answered = by_seed[configuration.seeds[0]]
+    answered = by_seed[seeds[0]]
     for split in [
         *configuration.problems.levels,
         *(name for name in answered if name not in configuration.problems.levels),
@@ -92,7 +92,7 @@ def _rows_of(configuration: Configuration, experiment: str, method: str) -> list
                 "experiment": experiment,
                 "method": method,
                 "split": split,
-                "seeds": list(configuration.seeds),
+                "seeds": list(seeds),
                 "num_problems": num_problems,
                 "samples_per_problem": samples,
                 "avg_at_k": interval.estimate,

@@ -73,7 +73,11 @@ def train_run(
         pairs = list(zip(completions, answer, strict=True))
         exact = [exact_reward(text, gold, ANSWER_OPEN, ANSWER_CLOSE) for text, gold in pairs]
         recorder.accuracy = sum(exact) / len(exact)
-        return exact if rule is exact_reward else [rule(text, gold, ANSWER_OPEN, ANSWER_CLOSE) for text, gold in pairs]
+        ruled = exact if rule is exact_reward else [rule(text, gold, ANSWER_OPEN, ANSWER_CLOSE) for text, gold in pairs]
+        recorder.rollouts_scored += 1
+        return settings.noise.apply(
+            ruled, group_size=training.group_size, rollout_batch=recorder.rollouts_scored, seed=seed
+        )
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = MethodTrainer(
@@ -145,6 +149,7 @@ def resolved_run(configuration: Configuration, experiment: str, label: str, seed
             "seed": seed,
             "method": dataclasses.asdict(settings.method(label)),
             "reward": settings.reward,
+            "reward_noise": settings.reward_noise,
             "training": settings.training.model_dump(),
             "problems": configuration.problems.model_dump(),
             "base_model": configuration.base_model.model_dump(),
@@ -161,6 +166,7 @@ class _Recorder:
         self.rows: list[dict] = []
         self.tensors: dict[str, torch.Tensor] = {}
         self.accuracy = 0.0
+        self.rollouts_scored = 0
         self._rollout_batch = 0
 
     @property

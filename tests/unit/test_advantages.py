@@ -146,6 +146,21 @@ def test_random_order_is_krpo_of_the_permuted_group():
     assert not torch.equal(advantages("krpo-random-order", rewards.expand(200, 3), generator=generator), result)
 
 
+def test_sorted_and_reversed_are_krpo_of_the_ordered_group():
+    rewards = torch.tensor([[0.4, 1.0, 0.0, 0.7]], dtype=torch.float64)
+    ascending, descending = [2, 0, 3, 1], [1, 3, 0, 2]
+    for kind, order in (("krpo-sorted", ascending), ("krpo-reversed", descending)):
+        filtered = advantages("krpo", rewards[:, order])[0]
+        expected = torch.empty(4, dtype=torch.float64)
+        expected[order] = filtered
+        torch.testing.assert_close(advantages(kind, rewards)[0], expected)
+    # An ungraded reward stays out of the order.
+    with_gap = torch.tensor([[0.4, float("nan"), 1.0, 0.0, 0.7]], dtype=torch.float64)
+    found = advantages("krpo-sorted", with_gap)[0]
+    assert found[1] == 0
+    torch.testing.assert_close(found[[0, 2, 3, 4]], advantages("krpo-sorted", rewards)[0])
+
+
 def test_rescaled_grpo_has_krpos_root_mean_square_and_grpos_direction():
     generator = torch.Generator().manual_seed(2)
     rewards = (torch.rand(16, 8, generator=generator) < 0.4).double()

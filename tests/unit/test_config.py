@@ -64,6 +64,22 @@ def test_filters_are_fitted_to_the_response_length():
     assert given.experiments["kpo"].method("kpo-clipped").ratio_parameters["process_variance"] == 0.5
 
 
+def test_an_experiment_may_have_seeds_of_its_own():
+    configuration = load(kpo(seeds=[2], methods={"grpo": {}}))
+    assert [run for run in configuration.runs() if run[0] == "kpo"] == [("kpo", "grpo", 2)]
+    assert {seed for experiment, _, seed in configuration.runs() if experiment == "krpo"} == {1, 2, 3}
+
+
+def test_the_full_study_holds_the_default_runs_and_is_valid():
+    plain, study = load(), load({"study": "full"})
+    assert set(plain.runs()) < set(study.runs())
+    for experiment, label, _ in study.runs():
+        study.experiments[experiment].method(label)
+    for experiment, label, _ in plain.runs():
+        assert run_settings(plain, experiment, label) == run_settings(study, experiment, label)
+    assert len(load({"study": "full", "seeds": [1, 2, 3, 4, 5, 6]}).seeds) == 6
+
+
 def test_a_label_may_stand_for_another_method():
     experiments = {"kpo": {"methods": {"narrow": {"method": "grpo", "clip_low": 0.1, "clip_high": 0.1}}}}
     method = load({"experiments": experiments}).experiments["kpo"].method("narrow")
@@ -108,6 +124,10 @@ WRONG = {
     "ratios always 1": (kpo(training={"minibatches": 1}), ["every ratio is exactly 1", "minibatches"]),
     "unknown level": (kpo(training={"level_weights": {"easy": 1.0, "harder": 1.0}}), ["harder", "easy"]),
     "no level weighs": (kpo(training={"level_weights": {"easy": 0.0, "normal": 0.0, "hard": 0.0}}), ["level_weights"]),
+    "seeds of an experiment that are no seeds": (kpo(seeds=[9]), ["experiments.kpo.seeds [9]", "[1, 2, 3]"]),
+    "unknown noise": (kpo(reward_noise={"gausian": 0.1}), ["reward_noise", "'gausian'", "gaussian"]),
+    "noise out of range": (kpo(reward_noise={"flips": 1.5}), ["reward_noise", "flips", "1.5"]),
+    "unknown study": ({"study": "ful"}, ["'ful'", "did you mean 'full'"]),
     "unknown reward": (kpo(reward="krop"), ["reward", "krop"]),
     "heads do not divide": ({"base_model": {"heads": 3}}, ["heads", "128"]),
     "share above 1": ({"base_model": {"forgetting": 1.2}}, ["forgetting", "1.2"]),

@@ -1,0 +1,37 @@
+"""All claims of both papers, each declared once."""
+
+from kpo.claims.declare import Claim
+from kpo.claims.kpo_filter import KPO_FILTER_CLAIMS
+from kpo.claims.kpo_training import KPO_TRAINING_CLAIMS
+from kpo.claims.krpo_sensitivity import KRPO_SENSITIVITY_CLAIMS
+from kpo.claims.krpo_training import KRPO_TRAINING_CLAIMS
+
+
+def _by_number(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+    return tuple(sorted(claims, key=lambda claim: int(claim.id.split("-")[1])))
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *_by_number((*KPO_FILTER_CLAIMS, *KPO_TRAINING_CLAIMS)),
+    *_by_number((*KRPO_TRAINING_CLAIMS, *KRPO_SENSITIVITY_CLAIMS)),
+)
+"""In the order of the report: KPO's by number, then KRPO's."""
+
+
+def get_claim(claim_id: str) -> Claim:
+    """The claim with an id; ValueError listing all ids otherwise."""
+    for claim in CLAIMS:
+        if claim.id == claim_id:
+            return claim
+    raise ValueError(f"unknown claim {claim_id!r}; known are {', '.join(claim.id for claim in CLAIMS)}")
+
+
+def needed_cells(claims: tuple[Claim, ...] = CLAIMS) -> dict[tuple[str, str], set[str]]:
+    """For each (experiment, label) the measures that some claim needs of it."""
+    needed: dict[tuple[str, str], set[str]] = {}
+    for claim in claims:
+        for comparison in claim.comparisons:
+            for term in comparison:
+                for pair in term.side.cells:
+                    needed.setdefault(pair, set()).update({term.measure, term.side.by} - {""})
+    return needed

@@ -1,0 +1,200 @@
+"""From one run's files to the numbers that claims compare: pure functions, each measure defined once in `MEASURES`.
+
+Shape suffixes: P prompts, G group members, B sequences, T tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kpo.advantages import group_advantages
+from kpo.kalman import kalman_filter
+from kpo.structure import structure_summary
+
+LATE_SHARE = 0.2
+SPIKE_FACTOR = 3.0
+STRUCTURE_DRAWS = 5
+ORDER_DRAWS = 20
+STRUCTURE_SERIES = {
+    "raw": "raw",
+    "filtered": "filtered",
+    "shuffled": "shuffled",
+    "shuffled_filtered": "shuffled, filtered",
+    "noise": "white noise",
+    "noise_filtered": "white noise, filtered",
+}
+STRUCTURE_MEASURES = {"switch": "switch_frequency", "run": "mean_run_length", "energy": "low_frequency_energy"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a measure is, from which file it comes, and whether it is a yes or no for each run."""
+
+    definition: str
+    source: str
+    binary: bool = False
+
+
+MEASURES: dict[str, Measure] = {
+    **{
+        f"accuracy.{split}": Measure(
+            f"share of right answers to the held-out {split} problems at temperature 1", "evaluation.json"
+        )
+        for split in ("easy", "normal", "hard")
+    },
+    "reward_late": Measure(
+        "mean reward over the last fifth of the rollout batches; a run that stopped scores 0 in the batches it lacks",
+        "metrics.jsonl",
+    ),
+    "reward_area": Measure("mean reward over all rollout batches: area under the learning curve", "metrics.jsonl"),
+    "collapse": Measure(
+        "1 where the share of right answers over the last fifth of the rollout batches is below half of the best "
+        "moving mean of that width, or more than half of the last fifth's responses were cut off, or the run stopped "
+        "because a value was not finite; else 0",
+        "metrics.jsonl",
+        binary=True,
+    ),
+    "entropy_drop": Measure(
+        "1 - (mean token entropy in the last fifth of the updates) / (that in the first fifth)", "metrics.jsonl"
+    ),
+    "gradient_spikes": Measure(
+        "share of updates whose gradient norm (before clipping) is above 3 times the run's median", "metrics.jsonl"
+    ),
+    "log_update_seconds": Measure("logarithm of the median time of an update", "metrics.jsonl"),
+    "log_token_seconds": Measure(
+        "logarithm of the median over rollout batches of the batch's whole time divided by its mean response length",
+        "metrics.jsonl",
+    ),
+    **{
+        f"{name}_{series}": Measure(
+            f"{definition}; {label} log-ratios of kept off-policy minibatches", "structure.safetensors"
+        )
+        for name, definition in (
+            ("switch", "share of adjacent tokens whose signs differ"),
+            ("run", "mean length in tokens of runs of one sign"),
+            ("energy", "share of energy in the lowest tenth of the frequencies"),
+        )
+        for series, label in STRUCTURE_SERIES.items()
+    },
+    "schedule_deviation": Measure(
+        "root mean square difference between the filter and a moving average with gain K_t at the t-th token, computed "
+        "token by token in float64, over the root mean square filtered value",
+        "structure.safetensors",
+    ),
+    "constant_gain_deviation": Measure(
+        "the same for a moving average with the filter's steady gain", "structure.safetensors"
+    ),
+    "order_sensitivity": Measure(
+        "root mean square difference between KRPO's advantages of kept rewards in sampled and in random order, over "
+        "the root mean square of those in sampled order",
+        "structure.safetensors",
+    ),
+}
+
+
+def curve_measures(rows: Sequence[Mapping], planned_batches: int) -> dict[str, float]:
+    """Measures of a run's metrics rows, one for each update; `planned_batches` is what the configuration asks for."""
+    batches = [row for row in rows if row["minibatch"] == 1]
+    stopped = len(batches) < planned_batches
+    missing = [0.0] * (planned_batches - len(batches))
+    rewards = np.array([_number(row["reward"]) for row in batches] + missing)
+    right = np.array([_number(row["accuracy"]) for row in batches] + missing)
+    late = _late(planned_batches)
+    moving = np.convolve(right, np.full(late, 1.0 / late), mode="valid")
+    cut_off = np.mean([_number(row["truncation"]) for row in batches[-late:]])
+    entropy = np.array([_number(row["entropy"]) for row in rows])
+    norms = np.array([_number(row["gradient_norm"]) for row in rows])
+    part = _late(len(rows))
+    seconds = [
+        _number(row["rollout_seconds"])
+        + sum(_number(update["update_seconds"]) for update in rows if update["rollout_batch"] == row["rollout_batch"])
+        for row in batches
+    ]
+    lengths = [_number(row["response_length"]) for row in batches]
+    return {
+        "reward_late": float(rewards[-late:].mean()),
+        "reward_area": float(rewards.mean()),
+        "collapse": float(stopped or right[-late:].mean() < 0.5 * moving.max() or cut_off > 0.5),
+        "entropy_drop": float(1.0 - entropy[-part:].mean() / entropy[:part].mean())
+        if entropy[:part].any()
+        else math.nan,
+        "gradient_spikes": float((norms > SPIKE_FACTOR * np.nanmedian(norms)).mean()),
+        "log_update_seconds": _log(np.median([_number(row["update_seconds"]) for row in rows])),
+        "log_token_seconds": _log(np.median(np.divide(seconds, np.maximum(lengths, 1.0)))),
+    }
+
+
+def structure_measures(
+    log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, time_constant: float, seed: int
+) -> dict[str, float]:
+    """Measures of raw and filtered log-ratios beside their nulls; time_constant in tokens is sqrt(V / Q)."""
+    variances = {"process_variance": time_constant**-2, "observation_variance": 1.0}
+    summary = structure_summary(log_ratio_BT, mask_BT, **variances, num_draws=STRUCTURE_DRAWS, seed=seed)
+    values = {
+        f"{name}_{series}": summary[label][measure]
+        for name, measure in STRUCTURE_MEASURES.items()
+        for series, label in STRUCTURE_SERIES.items()
+    }
+    return values | schedule_deviations(log_ratio_BT, mask_BT, **variances)
+
+
+def schedule_deviations(
+    log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, *, process_variance: float, observation_variance: float
+) -> dict[str, float]:
+    """How far the filter is from m_t = m_{t-1} + a_t (z_t - m_{t-1}), with a_t = K_t and with the steady gain.
+
+    Written as the textbook recursion, apart from `kpo.kalman`:  P = P + Q,  K = P / (P + V),  P = (1 - K) P.
+    """
+    observed = mask_BT.bool().numpy()
+    values = np.where(observed, log_ratio_BT.double().numpy(), 0.0)
+    filtered = kalman_filter(
+        torch.from_numpy(values), mask_BT, process_variance=process_variance, observation_variance=observation_variance
+    ).numpy()
+    size = math.sqrt(np.square(filtered[observed]).sum())
+    if size == 0.0:
+        return {"schedule_deviation": math.nan, "constant_gain_deviation": math.nan}
+    ratio = process_variance / observation_variance
+    steady = (math.sqrt(ratio * ratio + 4.0 * ratio) - ratio) / 2.0
+    num_rows = len(values)
+    state = {"schedule_deviation": np.zeros(num_rows), "constant_gain_deviation": np.zeros(num_rows)}
+    squares = dict.fromkeys(state, 0.0)
+    variance = np.zeros(num_rows)
+    for token in range(values.shape[1]):
+        here = observed[:, token]
+        predicted = variance + process_variance
+        gain = predicted / (predicted + observation_variance)
+        variance = np.where(here, (1.0 - gain) * predicted, variance)
+        for name, alpha in (("schedule_deviation", gain), ("constant_gain_deviation", steady)):
+            mean = state[name]
+            state[name] = np.where(here, mean + alpha * (values[:, token] - mean), mean)
+            squares[name] += float(np.square(state[name] - filtered[:, token])[here].sum())
+    return {name: math.sqrt(value) / size for name, value in squares.items()}
+
+
+def order_sensitivity(rewards_by_batch: Sequence[torch.Tensor], seed: int) -> float:
+    """Relative change of KRPO's advantages when the rewards (P, G) of each batch are filtered in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    changed, size = 0.0, 0.0
+    for rewards_PG in rewards_by_batch:
+        rewards_PG = rewards_PG.double()
+        sampled_PG = group_advantages("krpo", rewards_PG)
+        size += float(sampled_PG.square().sum())
+        for _ in range(ORDER_DRAWS):
+            other_PG = group_advantages("krpo-random-order", rewards_PG, generator=generator)
+            changed += float((other_PG - sampled_PG).square().sum()) / ORDER_DRAWS
+    return math.sqrt(changed / size) if size > 0 else math.nan
+
+
+def _late(count: int) -> int:
+    return max(1, round(LATE_SHARE * count))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else math.nan

@@ -1,0 +1,385 @@
+"""Claims from whole made-up results: each of the five verdicts, numbers that follow the runs, and every refusal."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kpo.claims.compare import check_comparable, compare
+from kpo.claims.declare import Rule, along, best_of, cell, difference
+from kpo.claims.one_run import METHOD_FIELDS, ClaimsError
+from kpo.claims.report import evaluate_claims, write_claims
+from kpo.claims.runs import measure_runs, read_measures, write_measures
+from kpo.claims.verdict import (
+    CONTROL_AS_WELL,
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+)
+from kpo.config import CONFIG_FOLDER, Configuration, read_yaml, validate
+from kpo.files import read_json, read_jsonl, write_json, write_jsonl
+from tests.synthetic_results import write_results
+
+METHODS = {
+    "kpo": ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "kpo-ema", "kpo-unit"),
+    "krpo": ("grpo", "krpo", "grpo-rescaled"),
+}
+PROBLEMS, SAMPLES = 20, 50
+# Accuracy of a run in percent above or below the method's, by seed: every method has the same spread.
+SPREAD = {1: -0.4, 2: 0.1, 3: 0.3}
+
+
+def configuration_of(results: Path, methods=METHODS, seeds=(1, 2, 3)) -> Configuration:
+    raw = read_yaml(CONFIG_FOLDER / "laptop.yaml")
+    raw |= {"results": str(results), "seeds": list(seeds)}
+    raw["experiments"] = {name: {**raw["experiments"][name]} for name in methods}
+    for name, labels in methods.items():
+        raw["experiments"][name]["methods"] = {label: {} for label in labels}
+        raw["experiments"][name]["training"] = {**raw["experiments"][name]["training"], "rollout_batches": 5}
+    return validate(raw, "test")
+
+
+def run_config(configuration: Configuration, experiment: str, label: str, seed: int) -> dict:
+    settings = configuration.experiments[experiment]
+    method = dataclasses.asdict(settings.method(label))
+    return {
+        "experiment": experiment,
+        "label": label,
+        "seed": seed,
+        "method": {name: method[name] for name in METHOD_FIELDS},
+        "reward": settings.reward,
+        "training": settings.training.model_dump(),
+        "problems": configuration.problems.model_dump(),
+        "base_model": configuration.base_model.model_dump(),
+    }
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A whole results folder; tests copy it and change what they are about."""
+    results = tmp_path_factory.mktemp("results")
+    configuration = configuration_of(results)
+    write_results(results / "laptop", experiments=METHODS, seeds=configuration.seeds, rollout_batches=5, kept_every=5,
+                  problems=PROBLEMS, samples=SAMPLES, response_length=24, prompts=4)  # fmt: skip
+    for run in configuration.runs():
+        path = configuration.run_folder(*run) / "config.yaml"
+        path.write_text(yaml.safe_dump(run_config(configuration, *run)))
+    return results
+
+
+@pytest.fixture
+def results(template, tmp_path) -> Configuration:
+    shutil.copytree(template, tmp_path / "results")
+    return configuration_of(tmp_path / "results")
+
+
+def set_accuracy(configuration, experiment, label, percent, spread=SPREAD, split="normal"):
+    """Give each seed of a method an accuracy on a split, spread evenly over the problems."""
+    for seed in configuration.seeds:
+        right = round((percent + spread[seed]) / 100 * PROBLEMS * SAMPLES)
+        path = configuration.run_folder(experiment, label, seed) / "evaluation.json"
+        evaluation = read_json(path)
+        counts = [right // PROBLEMS + (index < right % PROBLEMS) for index in range(PROBLEMS)]
+        evaluation["splits"][split]["correct"] = counts
+        write_json(path, evaluation)
+
+
+def record(configuration, claim_id) -> dict:
+    write_measures(configuration)
+    write_claims(configuration)
+    claims = read_json(configuration.folder / "claims.json")["claims"]
+    return next(claim for claim in claims if claim["id"] == claim_id)
+
+
+@pytest.mark.parametrize(
+    ("grpo", "kpo", "ema", "unit", "kpo_spread", "verdict"),
+    [
+        (50, 60, 50, 50, {1: -0.2, 2: 0.3, 3: -0.1}, REPRODUCED),
+        (50, 60, 60, 50, {1: -0.2, 2: 0.3, 3: -0.1}, CONTROL_AS_WELL),
+        (50, 49, 50, 50, {1: -0.2, 2: 0.3, 3: -0.1}, NOT_REPRODUCED),
+        (50, 60, 50, 50, {1: -9.0, 2: 7.0, 3: 2.0}, INCONCLUSIVE),
+    ],
+)
+def test_four_verdicts_from_results(results, grpo, kpo, ema, unit, kpo_spread, verdict):
+    for label, percent in {"grpo": grpo, "kpo-ema": ema, "kpo-unit": unit}.items():
+        set_accuracy(results, "kpo", label, percent)
+    set_accuracy(results, "kpo", "kpo-clipped", kpo, kpo_spread)
+    found = record(results, "kpo-4-over-grpo")
+    assert found["verdict"] == verdict, found["reason"]
+    assert found["effect"]["estimate"]["value"] == pytest.approx((kpo - grpo) / 100)
+    assert found["effect"]["estimate"]["num_seeds"] == 3
+    page = (results.folder / "claims.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| [kpo-4-over-grpo]"))
+    assert row.endswith(f"**{verdict}** |")
+    if verdict == INCONCLUSIVE:
+        assert found["minimum_detectable_effect"] > 0.05
+        assert "minimum detectable effect" in page
+
+
+def test_the_fifth_verdict_and_the_page(results):
+    found = record(results, "kpo-4-tuned-over-grpo")
+    assert found["verdict"] == NOT_TESTED and found["effect"]["estimate"] is None and found["data"] == []
+    page = (results.folder / "claims.md").read_text()
+    assert "## arXiv 2602.10609 (KPO)" in page and "## arXiv 2505.07527 (KRPO)" in page
+    for claim in read_json(results.folder / "claims.json")["claims"]:
+        assert f"### {claim['id']}" in page
+        for path in claim["data"]:
+            assert (results.folder / path).is_file()
+
+
+def test_one_input_number_changes_the_figures(results):
+    before = record(results, "kpo-4-over-gspo")
+    path = results.run_folder("kpo", "gspo", 2) / "evaluation.json"
+    evaluation = read_json(path)
+    index = next(i for i, count in enumerate(evaluation["splits"]["normal"]["correct"]) if count > 0)
+    evaluation["splits"]["normal"]["correct"][index] -= 1
+    write_json(path, evaluation)
+    after = record(results, "kpo-4-over-gspo")
+    one = 1 / (PROBLEMS * SAMPLES)
+    assert after["effect"]["per_seed"]["2"] - before["effect"]["per_seed"]["2"] == pytest.approx(one)
+    assert after["effect"]["estimate"]["value"] - before["effect"]["estimate"]["value"] == pytest.approx(one / 3)
+    assert after["effect"]["estimate"]["low"] != before["effect"]["estimate"]["low"]
+    # One reward of the training curve moves the claim about speed.
+    before = record(results, "krpo-1-speed")
+    path = results.run_folder("krpo", "krpo", 1) / "metrics.jsonl"
+    rows = read_jsonl(path)
+    rows[0]["reward"] += 0.5
+    write_jsonl(path, rows)
+    after = record(results, "krpo-1-speed")
+    assert after["effect"]["per_seed"]["1"] - before["effect"]["per_seed"]["1"] == pytest.approx(0.5 / 5)
+
+
+def test_white_noise_gives_structure_verdicts_that_name_the_control(results):
+    """The made-up log-ratios are independent, so that filtering smooths them exactly as it smooths noise."""
+    found = record(results, "kpo-2-switching")
+    assert found["verdict"] == CONTROL_AS_WELL
+    assert found["effect"]["estimate"]["value"] > 0.3
+    assert record(results, "kpo-6-schedule")["verdict"] == REPRODUCED
+
+
+def test_holm_makes_a_family_of_many_harder(results):
+    found = record(results, "kpo-4-over-grpo")
+    assert found["family_size"] == 4
+    study = read_measures(results)
+    alone = compare(
+        study, difference("accuracy.normal", cell("kpo", "kpo-clipped"), cell("kpo", "grpo")), Rule("above", 0.02)
+    )
+    assert found["effect"]["estimate"]["p_for"] >= alone.effect.p_for
+
+
+class TestMissing:
+    def test_a_missing_run_is_refused_or_listed(self, results):
+        shutil.rmtree(results.run_folder("kpo", "grpo", 3))
+        with pytest.raises(ClaimsError, match="grpo/seed3.*is missing"):
+            write_measures(results)
+        write_measures(results, allow_missing=True)
+        write_claims(results)
+        claims = read_json(results.folder / "claims.json")
+        assert claims["missing"] == ["kpo/grpo/seed3"]
+        found = next(claim for claim in claims["claims"] if claim["id"] == "kpo-4-over-grpo")
+        assert sorted(found["effect"]["per_seed"]) == ["1", "2"]
+        assert "kpo/grpo/seed3: missing" in found["effect"]["left_out"]
+        assert "kpo/kpo-clipped/seed3: no such seed of what it is compared with" in found["effect"]["left_out"]
+        assert found["verdict"] == INCONCLUSIVE and found["reason"] == "2 of at least 3 seeds"
+        assert "**Missing runs:** kpo/grpo/seed3" in (results.folder / "claims.md").read_text()
+
+    def test_a_partial_run_is_refused_unless_it_says_why_it_stopped(self, results):
+        folder = results.run_folder("kpo", "kpo-clipped", 1)
+        write_jsonl(folder / "metrics.jsonl", read_jsonl(folder / "metrics.jsonl")[:12])
+        with pytest.raises(ClaimsError, match="12 updates of the 20"):
+            write_measures(results, allow_missing=True)
+        provenance = read_json(folder / "provenance.json")
+        write_json(folder / "provenance.json", provenance | {"stopped": {"update": 13, "reason": "loss is not finite"}})
+        found = record(results, "kpo-3-collapse")
+        # One of three KPO runs collapsed, no GRPO run: 0 - 1/3.
+        assert found["effect"]["estimate"]["value"] == pytest.approx(-1 / 3)
+
+    def test_measures_must_hold_every_run(self, results):
+        with pytest.raises(ClaimsError, match="measure the runs first"):
+            write_claims(results)
+        write_measures(results)
+        path = results.folder / "measures.json"
+        measured = read_json(path)
+        for runs, message in (
+            (measured["runs"][1:], "is not there"),
+            (measured["runs"] + measured["runs"][:1], "occurs twice"),
+            ([{"experiment": "kpo"}], "not what kpo measure writes"),
+        ):
+            write_json(path, measured | {"runs": runs})
+            with pytest.raises(ClaimsError, match=message):
+                write_claims(results)
+        write_json(path, measured | {"scale": "smoke"})
+        with pytest.raises(ClaimsError, match="scale 'smoke'"):
+            write_claims(results)
+
+    def test_published_measures_are_enough(self, results):
+        """Verdicts need measures.json alone, so results can be published without their runs."""
+        expected = record(results, "kpo-2-switching")
+        for experiment in METHODS:
+            shutil.rmtree(results.folder / experiment)
+        write_claims(results)
+        claims = read_json(results.folder / "claims.json")["claims"]
+        assert expected in claims
+
+
+class TestRefusals:
+    def change(self, results, run, name, change):
+        path = results.run_folder(*run) / name
+        value = yaml.safe_load(path.read_text())
+        change(value)
+        path.write_text(yaml.safe_dump(value) if name.endswith("yaml") else json.dumps(value))
+
+    def test_copied_seed(self, results):
+        source, copy = (results.run_folder("kpo", "gmpo", seed) / "metrics.jsonl" for seed in (1, 2))
+        shutil.copy(source, copy)
+        with pytest.raises(ClaimsError, match="gmpo/seed2 and kpo/gmpo/seed1 have the same metrics"):
+            write_measures(results)
+
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("provenance.json", lambda v: v.update(seed=9), "made with seed 9, not 2"),
+            ("config.yaml", lambda v: v.update(seed=9), "made with seed 9"),
+            ("config.yaml", lambda v: v["method"].update(clip_low=0.3), "method.clip_low 0.3"),
+            ("config.yaml", lambda v: v["training"].update(learning_rate=0.1), "training.learning_rate 0.1"),
+            ("config.yaml", lambda v: v["problems"].update(seed=5), "problems.seed 5"),
+            ("evaluation.json", lambda v: v["splits"]["hard"]["correct"].pop(), "split 'hard'"),
+            ("evaluation.json", lambda v: v.pop("sampling"), "'sampling'"),
+        ],
+    )
+    def test_files_that_do_not_fit(self, results, name, change, message):
+        self.change(results, ("kpo", "grpo", 2), name, change)
+        with pytest.raises(ClaimsError, match=message):
+            write_measures(results, allow_missing=True)
+
+    @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "provenance.json", "structure.safetensors"])
+    def test_damaged_files(self, results, name):
+        (results.run_folder("kpo", "grpo", 2) / name).write_text('{"half')
+        with pytest.raises(ClaimsError, match=name):
+            write_measures(results, allow_missing=True)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda v: v.update(commit="1" * 40), "differ in code"),
+            (lambda v: v.update(dirty=True), "differ in code"),
+            (lambda v: v.update(versions={"torch": "1.0"}), "differ in versions: torch '1.0' and None"),
+        ],
+    )
+    def test_differing_versions_in_a_comparison(self, results, change, message):
+        self.change(results, ("kpo", "kpo-clipped", 2), "provenance.json", change)
+        write_measures(results)
+        with pytest.raises(ClaimsError, match=message):
+            write_claims(results)
+
+    def test_equal_source_is_one_code_whatever_the_commit(self, results):
+        for run in results.runs():
+            self.change(results, run, "provenance.json", lambda v: v.update(source_hash="abc"))
+        self.change(results, ("kpo", "kpo-clipped", 2), "provenance.json", lambda v: v.update(commit="1" * 40))
+        write_measures(results)
+        write_claims(results)
+
+    def test_hardware_matters_to_times_alone(self, results):
+        study = measure_runs(results)
+        first, second = study.runs["kpo", "grpo"][1], study.runs["kpo", "grpo"][2]
+        other = dataclasses.replace(second, hardware={"processor": "another"})
+        check_comparable([first, other], timed=False)
+        with pytest.raises(ClaimsError, match="hardware"):
+            check_comparable([first, other], timed=True)
+
+    def test_differing_samplings(self, results):
+        self.change(results, ("kpo", "grpo", 1), "evaluation.json", lambda v: v["sampling"].update(top_p=0.7))
+        write_measures(results)
+        with pytest.raises(ClaimsError, match="sampling of the evaluation: top_p"):
+            write_claims(results)
+
+
+class TestSides:
+    @pytest.fixture
+    def study(self, results):
+        return measure_runs(results)
+
+    def change(self, study, cells):
+        """The study with measures of some cells replaced: (experiment, label) -> measure -> values by seed."""
+        runs = {cell: dict(by_seed) for cell, by_seed in study.runs.items()}
+        for place, measures in cells.items():
+            for seed, run in runs[place].items():
+                new = {name: values[seed] for name, values in measures.items()}
+                runs[place][seed] = dataclasses.replace(run, values={**run.values, **new})
+        return dataclasses.replace(study, runs=runs)
+
+    def test_along_averages_what_both_sides_have(self, study):
+        study = self.change(
+            study,
+            {
+                ("kpo", "grpo"): {"reward_late": {1: 0.2, 2: 0.2, 3: 0.2}},
+                ("krpo", "grpo"): {"reward_late": {1: 0.4, 2: 0.4, 3: 0.4}},
+                ("kpo", "gspo"): {"reward_late": {1: 0.9, 2: 0.8, 3: 0.7}},
+            },
+        )
+        both = ("kpo", "krpo", "not-configured")
+        found = compare(study, difference("reward_late", along(both, "gspo"), along(both, "grpo")), Rule("above", 0.1))
+        # gspo is in kpo alone, so grpo is taken from kpo alone.
+        assert found.per_seed == pytest.approx({1: 0.7, 2: 0.6, 3: 0.5})
+        assert found.sides[1]["cells"] == ["kpo/grpo"]
+
+    def test_best_takes_the_best_on_average_and_compares_another_measure(self, study):
+        study = self.change(
+            study,
+            {
+                ("kpo", "grpo"): {"reward_late": {1: 0.5, 2: 0.5, 3: 0.5}},
+                ("kpo", "gspo"): {"reward_late": {1: 0.9, 2: 0.2, 3: 0.3}},
+                ("kpo", "gmpo"): {"reward_late": {1: 0.1, 2: 0.1, 3: 0.1}},
+            },
+        )
+        side = best_of((("kpo", "grpo"), ("kpo", "gspo"), ("kpo", "gmpo")), "reward_late")
+        found = compare(study, difference("accuracy.normal", side, cell("kpo", "kpo-ema")), Rule("above", 0.1))
+        assert found.sides[0]["cells"] == ["kpo/grpo"]
+
+    def test_best_needs_every_try_and_the_same_training(self, study):
+        other = best_of((("kpo", "grpo"), ("kpo-clips", "grpo-wide")), "reward_late")
+        assert (
+            compare(study, difference("accuracy.normal", other, cell("kpo", "gspo")), Rule("above", 0.1)).effect is None
+        )
+        mixed = best_of((("kpo", "grpo"), ("krpo", "grpo")), "reward_late")
+        with pytest.raises(ClaimsError, match="trained differently"):
+            compare(study, difference("accuracy.normal", mixed, cell("kpo", "gspo")), Rule("above", 0.1))
+
+    def test_undefined_values_are_left_out_by_name(self, study):
+        study = self.change(study, {("kpo", "grpo"): {"reward_late": {1: None, 2: 0.2, 3: 0.3}}})
+        found = compare(study, difference("reward_late", cell("kpo", "gspo"), cell("kpo", "grpo")), Rule("above", 0.1))
+        assert sorted(found.per_seed) == [2, 3]
+        assert "kpo/grpo/seed1: reward_late is not defined for it" in found.left_out
+
+    def test_accuracy_intervals_count_problems_too(self, study):
+        """Seeds that agree exactly leave the bootstrap over problems as the whole interval."""
+        run = study.runs["kpo", "grpo"][1]
+        counts = {"a": [SAMPLES] * 10 + [0] * 10, "b": [SAMPLES] * 4 + [0] * 16}
+        runs = {
+            ("kpo", label): {
+                seed: dataclasses.replace(
+                    run,
+                    seed=seed,
+                    correct={**run.correct, "normal": counts[key]},
+                    values={**run.values, "accuracy.normal": sum(counts[key]) / PROBLEMS / SAMPLES},
+                )
+                for seed in (1, 2, 3)
+            }
+            for label, key in (("gspo", "a"), ("gmpo", "b"))
+        }
+        study = dataclasses.replace(study, runs={**study.runs, **runs})
+        comparison = difference("accuracy.normal", cell("kpo", "gspo"), cell("kpo", "gmpo"))
+        found = compare(study, comparison, Rule("above", 0.1)).effect
+        assert found.deviation == 0.0 and found.value == pytest.approx(0.3)
+        # Six of twenty problems differ: standard error sqrt(.3 * .7 / 20) = .102.
+        assert found.low == pytest.approx(0.3 - 1.96 * 0.102, abs=0.03)
+        assert found.high == pytest.approx(0.3 + 1.96 * 0.102, abs=0.03)
+
+
+def test_a_study_without_runs_tests_nothing(results):
+    study = dataclasses.replace(measure_runs(results), runs={}, configured={})
+    assert {result.verdict.verdict for result in evaluate_claims(study)} == {NOT_TESTED}
