@@ -174,7 +174,8 @@ class Results:
 
         Refused: updates that are not 1, 2, ..., rollout batches that are not 1, 2, ..., a rollout batch with other
         minibatches than the first one has (a run that was cut off), another number of rollout batches than the
-        configuration's, and seeds that differ in their number of updates.
+        configuration's, and seeds that differ in their number of updates. A run whose provenance says that it was
+        stopped (its gradient was no longer finite) is given rows without values for the updates that it lacks.
         """
         key = (experiment, method)
         if key not in self._metrics_read:
@@ -182,8 +183,13 @@ class Results:
         return self._metrics_read[key]
 
     def _read_metrics(self, experiment: str, method: str) -> dict[int, list[dict]]:
-        table = {seed: self._metrics(path) for seed, path in self._files(experiment, method, "metrics.jsonl").items()}
-        planned = self.experiment(experiment).get("training", {}).get("rollout_batches")
+        training = self.experiment(experiment).get("training", {})
+        planned = training.get("rollout_batches")
+        table = {}
+        for seed, path in self._files(experiment, method, "metrics.jsonl").items():
+            stopped = self._stopped(path.parent)
+            per_batch = training.get("minibatches", 1) * training.get("epochs", 1)
+            table[seed] = self._metrics(path, planned * per_batch if stopped and planned else None, per_batch)
         for seed, rows in table.items():
             if planned is not None and rows[-1]["rollout_batch"] != planned:
                 raise ResultsError(
@@ -200,10 +206,18 @@ class Results:
             )
         return table
 
-    def _metrics(self, path: Path) -> list[dict]:
+    def _stopped(self, folder: Path) -> bool:
+        """Whether a run ended before its time for a reason that its provenance gives."""
+        path = folder / "provenance.json"
+        return path.is_file() and bool(_checked(read_json, path).get("stopped"))
+
+    def _metrics(self, path: Path, padded_to: int | None, per_batch: int) -> list[dict]:
         rows = _checked(read_jsonl, path)
         if not rows:
             raise ResultsError(f"{path}: no updates; the run is partial, finish it or remove it")
+        for index in range(len(rows), padded_to or 0):
+            place = {"rollout_batch": index // per_batch + 1, "minibatch": index % per_batch + 1}
+            rows.append({**dict.fromkeys(METRICS), "update": index + 1, **place})
         batches: dict[int, list] = {}
         for number, row in enumerate(rows, start=1):
             for key in ("update", "rollout_batch", "minibatch"):

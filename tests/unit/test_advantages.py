@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from kpo.advantages import ADVANTAGE_KINDS, advantage_kind, group_advantages, informative_groups
 
 NAN = math.nan
-PRIOR_KINDS = ("krpo", "krpo-prior", "krpo-running-mean", "krpo-random-order", "krpo-adaptive")
+PRIOR_KINDS = (
+    "krpo", "krpo-prior", "krpo-running-mean", "krpo-random-order", "krpo-sorted", "krpo-reversed", "krpo-adaptive",
+)  # fmt: skip
 CENTRED_KINDS = tuple(kind for kind in ADVANTAGE_KINDS if kind not in PRIOR_KINDS)
 
 

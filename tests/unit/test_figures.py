@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from kpo.files import read_json, write_json, write_jsonl
+from kpo.files import read_json, read_jsonl, write_json, write_jsonl
 from paper_figures import (
     __main__ as all_figures,
 )
@@ -145,6 +145,25 @@ def test_partial_metrics_are_refused(rows, reason, tree):
     with pytest.raises(ResultsError, match=reason) as refusal:
         entropy_gradient_norm.draw(Results(tree))
     assert str(path) in str(refusal.value)
+
+
+def test_a_run_that_was_stopped_is_drawn_as_far_as_it_came(tree):
+    """Its gradient was no longer finite: the comparison keeps it, and its curve ends."""
+    folder = tree / "kpo" / "krpo" / "seed2"
+    rows = read_jsonl(folder / "metrics.jsonl")
+    write_jsonl(folder / "metrics.jsonl", rows[:3])
+    with pytest.raises(ResultsError, match="partial"):
+        Results(tree).metrics("kpo", "krpo")
+    provenance = read_json(folder / "provenance.json")
+    write_json(folder / "provenance.json", {**provenance, "stopped": "update 4: the gradient is not finite"})
+    found = Results(tree).metrics("kpo", "krpo")
+    assert found[2][:3] == rows[:3] and len(found[2]) == len(rows) == len(found[1])
+    assert [(row["update"], row["rollout_batch"], row["minibatch"]) for row in found[2]] == [
+        (row["update"], row["rollout_batch"], row["minibatch"]) for row in rows
+    ]
+    assert all(row["reward"] is None for row in found[2][3:])
+    training_curves.draw(Results(tree))
+    entropy_gradient_norm.draw(Results(tree))
 
 
 def test_a_torn_file_is_refused(tree, capsys, tmp_path):

@@ -57,6 +57,8 @@ DEFAULTS = {
         0.01,
     ),
     "krpo-random-order": ("krpo-random-order", {**KRPO_FILTER, "seed": 0}, "token", {}, (0.2, 0.2), SEQUENCE, 0.01),
+    "krpo-sorted": ("krpo-sorted", KRPO_FILTER, "token", {}, (0.2, 0.2), SEQUENCE, 0.01),
+    "krpo-reversed": ("krpo-reversed", KRPO_FILTER, "token", {}, (0.2, 0.2), SEQUENCE, 0.01),
     "krpo-adaptive": (
         "krpo-adaptive",
         {**KRPO_FILTER, "process_variance": None, "observation_variance": None},

@@ -13,23 +13,23 @@ from kpo.config import load
 from kpo.data import make_splits
 from kpo.data.tokenizer import build_tokenizer
 from kpo.methods import get_method
+from kpo.provenance import source_hash
 from kpo.steps import levels
 from kpo.training.base_model import build_model, pretrain
 from kpo.training.run import choose_prompts, train_run, trainer_arguments
 from kpo.training.saving import save_model
 from kpo.training.trainer import MethodTrainer
 
-CONFIGURATION = load(
-    {
-        "scale": "smoke",
-        "experiments": {
-            "kpo": {
-                "methods": {"grpo": {}, "kpo-clipped": {"clip_low": 0.005, "clip_high": 0.005}, "opo": {}},
-                "training": {"learning_rate": 0.003, "rollout_batches": 2, "minibatches": 2},
-            }
-        },
-    }
-)
+OVERRIDES = {
+    "scale": "smoke",
+    "experiments": {
+        "kpo": {
+            "methods": {"grpo": {}, "kpo-clipped": {"clip_low": 0.005, "clip_high": 0.005}, "opo": {}},
+            "training": {"learning_rate": 0.003, "rollout_batches": 2, "minibatches": 2},
+        }
+    },
+}
+CONFIGURATION = load(OVERRIDES)
 TRAINING = CONFIGURATION.experiments["kpo"].training
 
 
@@ -131,10 +131,24 @@ def test_same_run_twice_gives_the_same_bytes(run):
     assert numbers(first) == numbers(second)
 
 
+def test_reward_noise_reaches_the_method_and_not_the_accuracy(base, problems, tmp_path):
+    noisy = load(
+        {**OVERRIDES, "experiments": {"kpo": {**OVERRIDES["experiments"]["kpo"], "reward_noise": {"gaussian": 0.5}}}}
+    )
+    train_run(noisy, "kpo", "grpo", 5, base, problems, tmp_path)
+    rewards = load_file(tmp_path / "structure.safetensors")["rollout1.rewards"]
+    assert len(set(rewards.flatten().tolist())) == rewards.numel(), "continuous rewards do not repeat"
+    rows = rows_of(tmp_path)
+    assert rows[0]["accuracy"] in {count / rewards.numel() for count in range(rewards.numel() + 1)}
+    assert rows[0]["reward"] == pytest.approx(rewards.mean().item(), abs=1e-6)
+    assert "gaussian: 0.5" in (tmp_path / "config.yaml").read_text()
+
+
 def test_provenance(run):
     provenance = json.loads((run("grpo") / "provenance.json").read_text())
     assert provenance["seed"] == 5
     assert {"torch", "transformers", "trl", "python"} <= set(provenance["versions"])
+    assert provenance["source_hash"] == source_hash() and provenance["stopped"] is None
     assert provenance["wall_seconds"] > 0 and provenance["peak_memory_bytes"] > 1e7
 
 
