@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from kpo.config import Configuration
+from kpo.config import Configuration, dump
 from kpo.evaluation.summary import summary_markdown
 from kpo.files import atomic_path, atomic_write, read_json, write_json
 from kpo.progress import clock
@@ -24,9 +24,10 @@ def publish(configuration: Configuration, repository: Path) -> None:
         if not path.exists():
             raise ValueError(f"{path} is missing; finish the workflow before publishing")
     digest = provenance_digest(configuration)
-    for path in [source / "config.yaml", source / "summary.json", source / "summary.md", *figures]:
+    for path in [source / "summary.json", source / "summary.md", *figures]:
         with atomic_path(target / path.relative_to(source)) as temporary:
             shutil.copyfile(path, temporary)
+    atomic_write(target / "config.yaml", dump(_without_machine_paths(configuration)))
     write_json(target / "provenance.json", digest)
     readme = repository / "README.md"
     text = readme.read_text()
@@ -59,6 +60,13 @@ def provenance_digest(configuration: Configuration) -> dict:
         "wall_seconds": {name: record["wall_seconds"] for name, record in records.items()},
         "peak_memory_bytes": {name: record["peak_memory_bytes"] for name, record in records.items()},
     }
+
+
+def _without_machine_paths(configuration: Configuration) -> Configuration:
+    """Where the problem file lay on one machine says nothing to others; its name does."""
+    if configuration.arithmetic_file is None:
+        return configuration
+    return configuration.model_copy(update={"arithmetic_file": Path(configuration.arithmetic_file).name})
 
 
 def _commit(record: dict) -> str:
