@@ -11,7 +11,7 @@ sys.path.insert(0, workflow.basedir)
 
 from kpo.config import ConfigurationError, dump
 from kpo.plan import plan_text
-from kpo.workflow import prepare, run_settings
+from kpo.workflow import prepare, run_settings, update_configuration
 from paper_figures import FIGURES
 
 try:
@@ -52,6 +52,7 @@ rule all:
 
 
 onstart:
+    update_configuration(Path(CONFIG), configuration)
     print(plan_text(configuration, workflow.cores), file=sys.stderr, flush=True)
 
 

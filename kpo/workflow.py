@@ -5,7 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kpo.config import Configuration, ConfigurationError, load
+import yaml
+
+from kpo.config import Configuration, ConfigurationError, dump, load
+from kpo.files import atomic_write
 from kpo.steps import readable_problems
 
 
@@ -14,7 +17,7 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
 
     Raises ConfigurationError with one line.
     """
-    configuration = load(overrides)
+    configuration = load({key: _typed(value) for key, value in overrides.items()})
     _check_writable(configuration.folder)
     if configuration.arithmetic_file is not None:
         try:
@@ -22,6 +25,13 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
         except ValueError as error:
             raise ConfigurationError(f"arithmetic_file: {error}") from None
     return configuration
+
+
+def update_configuration(path: Path, configuration: Configuration) -> None:
+    """Write the resolved configuration to `path` where another stands there."""
+    text = dump(configuration)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text)
 
 
 def run_settings(configuration: Configuration, experiment: str, label: str) -> dict[str, Any]:
@@ -34,6 +44,21 @@ def run_settings(configuration: Configuration, experiment: str, label: str) -> d
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
     }
+
+
+def _typed(value: Any, inside: bool = False) -> Any:
+    """Numbers, true, false and null in what ``--config key={...}`` gives: Snakemake leaves them as text inside it."""
+    if isinstance(value, dict):
+        return {key: _typed(inner, True) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner, True) for inner in value]
+    if inside and isinstance(value, str):
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+        return parsed if isinstance(parsed, int | float | None) else value
+    return value
 
 
 def _check_writable(folder: Path) -> None:

@@ -205,5 +205,15 @@ def test_results_folder_that_cannot_be_written(tmp_path):
         prepare({"results": "/proc/results"})
 
 
+def test_numbers_inside_what_snakemake_gives_are_numbers(tmp_path):
+    """`--config seeds=[4,5]` reaches the Snakefile as a list of texts."""
+    given = {"results": str(tmp_path), "seeds": ["4", "5"], "experiments": {"kpo": {"training": {"minibatches": "2"}}}}
+    configuration = prepare(given)
+    assert configuration.seeds == [4, 5]
+    assert configuration.experiments["kpo"].training.minibatches == 2
+    with pytest.raises(ConfigurationError, match="every ratio is exactly 1"):
+        prepare({**given, "experiments": {"kpo": {"training": {"minibatches": "1"}}}})
+
+
 def test_overrides_come_from_yaml_text():
     assert load(yaml.safe_load("{scale: smoke, seeds: [4, 5]}")).seeds == [4, 5]

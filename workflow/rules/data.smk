@@ -1,15 +1,15 @@
 # The resolved configuration, and the problems that it asks for.
 
 
+# Jobs take the configuration as `ancient` and are repeated where their own `params` differ. Were a changed configuration a
+# job of the same call, Snakemake would wait for it and not look at those params: `onstart` brings it up to date instead.
 rule configuration:
     output:
         CONFIG,
-    params:
-        text=dump(configuration),
     run:
         from kpo.files import atomic_write
 
-        atomic_write(output[0], params.text)
+        atomic_write(output[0], dump(configuration))
 
 
 rule problems:
