@@ -80,9 +80,10 @@ def kalman_filter(
     mask: (B, T), bool or 0 / 1 of any dtype, 1 where a token is observed; None if all are. Where it is 0 the state
         passes unchanged, no process noise is added and the output is 0. A row without observations gives zeros.
 
-    Float32 output is within 3e-7 relative of a sequential float64 loop, token by token, except where terms all but cancel
-    after some 1e5 tokens. A row's values have the same bits alone, in a batch, and with more padding or holes. Work grows linearly with B T. On a CUDA device a Triton
-    kernel is used where Triton is installed; it agrees with the CPU within the rounding of the dtype.
+    Float32 output is within 3e-7 relative of a sequential float64 loop, token by token, except where terms all but
+    cancel after some 1e5 tokens. A row's values have the same bits alone, in a batch, and with more padding or holes.
+    Work grows linearly with B T. On a CUDA device a Triton kernel is used where Triton is installed; it agrees with the
+    CPU within the rounding of the dtype.
 
     Raises TypeError for a wrong type or dtype; ValueError for a wrong shape or device, an empty tensor, a mask with
     other values than 0 and 1, an observation that is not finite where the mask is 1, and variances as `kalman_gains`.
