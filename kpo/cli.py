@@ -57,11 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, required=True)
     command = step("evaluate", _evaluate, "answer the held-out problems with a model of a run", model=True)
     command.add_argument("--seed", type=int, required=True)
-    step("summarise", _summarise, "gather all evaluations into one table")
+    command = step("summarise", _summarise, "gather all evaluations into one table")
+    command.add_argument("--allow-missing", action="store_true", help="gather the evaluations that exist")
     command = step("measure", _measure, "measure every run for the claims")
     command.add_argument("--allow-missing", action="store_true", help="list missing runs instead of refusing them")
     step("claims", _claims, "judge every claim of both papers from the measures")
-    step("publish", _publish, "copy a finished scale's compact results into results_published/ and the README")
+    step("tables", _tables, "fill the papers' main tables with what was measured")
+    step("report", _report, "gather verdicts, figures and tables into one page, report.html")
+    command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
+    command.add_argument("--allow-missing", action="store_true", help="publish without runs that were not made")
+    command = step("unpack", _unpack, "copy published results, named by their config.yaml, into a results folder")
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="all results (default: results/published)")
     return parser
 
 
@@ -176,6 +182,11 @@ def _evaluate(arguments) -> None:
 
 def _summarise(arguments) -> None:
     configuration = _start(arguments)
+    if arguments.allow_missing:
+        from kpo.partial import write_partial_summary
+
+        write_partial_summary(configuration)
+        return
     from kpo.evaluation.summary import write_summary
 
     write_summary(configuration)
@@ -195,11 +206,32 @@ def _claims(arguments) -> None:
     write_claims(configuration)
 
 
+def _tables(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.claims.tables import write_tables
+
+    write_tables(configuration)
+
+
+def _report(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.report import write_report
+
+    write_report(configuration)
+
+
 def _publish(arguments) -> None:
     configuration = _start(arguments)
     from kpo.publish import publish
 
-    publish(configuration, Path.cwd())
+    publish(configuration, Path.cwd(), allow_missing=arguments.allow_missing)
+
+
+def _unpack(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.published import UNPACKED, unpack
+
+    unpack(configuration, arguments.config.parent, arguments.output or Path(UNPACKED))
 
 
 def _existing_model(folder: Path) -> Path:
