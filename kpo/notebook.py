@@ -33,9 +33,9 @@ NOTEBOOKS = (
     "07_kpo_in_your_own_trl_training",
 )
 REPOSITORY = Path(__file__).resolve().parent.parent
-CELL_SECONDS, KERNEL = 300, "kpo-this-python"
+CELL_SECONDS, KERNEL = 900, "kpo-this-python"
 # Captions are broken into lines for 200 dots an inch; on a screen fewer are enough.
-DPI, SHARE = 200, 0.6
+DPI, SHARE = 200, 0.55
 UNMEASURED = "**Nothing is measured in these results**: `kpo measure` and `kpo claims` come after the runs."
 
 # Jupyter starts a notebook in its own folder, from which the repository's figures could not be imported.
@@ -230,6 +230,7 @@ def execute(name: str, results: Path | None, output: Path) -> None:
         manager = {"transport": transport} | ({"ip": str(scratch / "socket")} if transport == "ipc" else {})
         config = traitlets.config.Config({"KernelManager": manager})
         settings = {"cwd": str(REPOSITORY), "progress_bar": False, "execution_timeout": CELL_SECONDS, "config": config}
+        settings["start_timeout"] = CELL_SECONDS
         try:
             papermill.execute_notebook(str(source), done, {"results": str(folder)}, kernel_name=KERNEL, **settings)
         except papermill.PapermillExecutionError as error:
