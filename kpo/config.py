@@ -25,6 +25,7 @@ Count = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 One = Annotated[float, Field(ge=1, le=1)]
+FaultAction = Literal["stop", "continue"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 # The tokens over which the paper's own filter forgets: sqrt(V / Q) of its Q = 1e-6, V = 1 (KPO, section 4 settings).
@@ -202,6 +203,17 @@ class EvaluationSettings(Section):
     expected_seconds: Positive
 
 
+class SafetySettings(Section):
+    """How a run survives an interruption, and what it does about faults. None of it decides a run without a fault."""
+
+    checkpoint_every: Count | None
+    non_finite: FaultAction
+    ungraded: FaultAction
+    collapse: FaultAction
+    collapse_after: Count
+    checkpoint: FaultAction
+
+
 class Configuration(Section):
     """Everything that decides what a run of the workflow does."""
 
@@ -214,6 +226,7 @@ class Configuration(Section):
     base_model: BaseModelSettings
     experiments: Annotated[dict[Name, ExperimentSettings], Field(min_length=1)]
     evaluation: EvaluationSettings
+    safety: SafetySettings
 
     @field_validator("seeds")
     @classmethod
