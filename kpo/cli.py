@@ -17,7 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one step; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.step(arguments)
+        return arguments.step(arguments) or 0
+    except KeyboardInterrupt:
+        print(f"kpo {arguments.name}: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        return 130
     except (ValueError, OSError, RuntimeError) as error:
         log = getattr(arguments, "log", None)
         stream = getattr(arguments, "terminal", None) or sys.stderr
@@ -26,7 +29,6 @@ def main(argv: list[str] | None = None) -> int:
         if log:
             traceback.print_exc()
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--allow-missing", action="store_true", help="list missing runs instead of refusing them")
     step("claims", _claims, "judge every claim of both papers from the measures")
     step("publish", _publish, "copy a finished scale's compact results into results_published/ and the README")
+    command = steps.add_parser("verify", help="check that a results folder is complete, untampered and consistent")
+    command.set_defaults(step=_verify)
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="results of one scale, such as results/laptop")
     return parser
 
 
@@ -115,6 +120,7 @@ def _plan(arguments) -> None:
 
 def _problems(arguments) -> None:
     configuration = _start(arguments)
+    from kpo.checksums import write_checksums
     from kpo.data import make_splits, write_problems
     from kpo.steps import levels
 
@@ -128,6 +134,7 @@ def _problems(arguments) -> None:
     )
     for name, problems in (("train", train), ("held_out", held_out)):
         write_problems(configuration.folder / "problems" / f"{name}.jsonl", problems)
+    write_checksums(configuration.folder / "problems", "problems", ["train.jsonl", "held_out.jsonl"])
 
 
 def _pretrain(arguments) -> None:
@@ -200,6 +207,19 @@ def _publish(arguments) -> None:
     from kpo.publish import publish
 
     publish(configuration, Path.cwd())
+
+
+def _verify(arguments) -> int:
+    from kpo.verify import verify
+
+    found = verify(arguments.folder)
+    for note in found.notes:
+        print(f"note: {note}")
+    for problem in found.problems:
+        print(problem)
+    count = len(found.problems)
+    print(f"{arguments.folder}: {found.runs} runs, {f'{count} problems' if count else 'nothing wrong'}")
+    return 1 if count else 0
 
 
 def _existing_model(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration, ConfigurationError
 from kpo.data import Level, Problem, normalise_question, read_problems, within_range
 from kpo.files import write_json, write_jsonl
@@ -74,3 +75,5 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
     write_jsonl(folder / "metrics.jsonl", rows)
     save_model(model, tokenizer, folder / "model")
     write_json(folder / "provenance.json", stopwatch.record())
+    problems = configuration.folder / "problems" / "train.jsonl"
+    write_checksums(folder, "pretrain", ["metrics.jsonl", "provenance.json", "model"], [problems])

@@ -7,6 +7,7 @@ another are refused. A missing run is refused as well, or listed as missing wher
 
 from dataclasses import dataclass, field
 
+from kpo.checksums import write_checksums
 from kpo.claims.declarations import needed_cells
 from kpo.claims.one_run import FILES, STRUCTURE, ClaimsError, Run, measure_run, needs_structure
 from kpo.config import Configuration
@@ -32,6 +33,7 @@ def write_measures(configuration: Configuration, *, allow_missing: bool = False)
     study = measure_runs(configuration, allow_missing=allow_missing)
     rows = [_as_row(run) for runs in study.runs.values() for run in runs.values()]
     write_json(configuration.folder / "measures.json", {"scale": study.scale, "runs": rows, "missing": study.missing})
+    write_checksums(configuration.folder, "measure", ["measures.json"])
 
 
 def read_measures(configuration: Configuration) -> Study:

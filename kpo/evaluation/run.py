@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration
 from kpo.data.arithmetic import Problem
 from kpo.data.expressions import normalise_question
@@ -81,6 +82,8 @@ def evaluate_run(
             "splits": summaries,
         },
     )
+    weights = model_folder / "model.safetensors"
+    write_checksums(output, "evaluate", ["evaluation.json", "samples.jsonl"], [weights])
 
 
 def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Configuration) -> dict:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
+from kpo.checksums import sha256, write_checksums
 from kpo.config import Configuration, TrainingSettings
 from kpo.data.arithmetic import Problem, normalise_question
 from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
@@ -134,6 +135,8 @@ def train_run(
                 "interruptions": checkpoints.history(),
             },
         )
+        names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
+        write_checksums(output, "train", names, [base_model / "model.safetensors"])
     except Exception as error:
         reached = len(recorder.rows)
         checkpoints.note({"failed_after_update": reached, "error": type(error).__name__, "message": describe(error)})
@@ -151,7 +154,7 @@ def run_identity(settings: dict, base_model: Path, prompts: list[Problem]) -> di
     text = json.dumps([[problem.question, problem.answer] for problem in prompts])
     return {
         **kept,
-        "base model": hashlib.sha256((base_model / "model.safetensors").read_bytes()).hexdigest(),
+        "base model": sha256(base_model / "model.safetensors"),
         "prompts": hashlib.sha256(text.encode()).hexdigest(),
         "code": source_hash(),
         "versions": {name: version for name, version in versions().items() if name != "snakemake"},

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was interrupted ends with the same bytes as one that was not, and nothing else is continued."""
+"""Checkpoints: an interrupted run ends with the same bytes as one that was not, and no other run is continued."""
 
 import errno
 import json
@@ -15,9 +15,16 @@ from kpo.data import make_splits
 from kpo.data.tokenizer import build_tokenizer
 from kpo.steps import levels
 from kpo.training.base_model import build_model
-from kpo.training.checkpoint import CheckpointFolder, load_state, random_states, save_state, set_random_states
+from kpo.training.checkpoint import (
+    TRAINER_STATE,
+    CheckpointFolder,
+    load_state,
+    random_states,
+    save_state,
+    set_random_states,
+)
 from kpo.training.recorder import Recorder
-from kpo.training.run import train_run
+from kpo.training.run import run_identity, train_run
 from kpo.training.saving import save_model
 
 # Two rollout batches of four updates each, from two minibatches taken twice; the noise makes every gradient non-zero.
@@ -34,7 +41,13 @@ CONFIGURATION = load(
                     "grpo": {"kl_weight": 0.05},
                 },
                 "reward_noise": {"gaussian": 0.3, "flips": 0.1},
-                "training": {"learning_rate": 0.003, "rollout_batches": 2, "minibatches": 2, "epochs": 2},
+                "training": {
+                    "learning_rate": 0.003,
+                    "rollout_batches": 2,
+                    "minibatches": 2,
+                    "epochs": 2,
+                    "max_completion_length": 8,
+                },
             }
         },
     }
@@ -99,24 +112,20 @@ def assert_same(folder, other):
 
 @pytest.mark.parametrize("label", CONFIGURATION.experiments["kpo"].methods)
 def test_interrupted_run_ends_with_the_same_bytes(monkeypatch, start, undisturbed, tmp_path, label):
-    """Interrupted within a rollout batch (after updates 2 and 7) and at its border (after update 4)."""
+    """Interrupted within a rollout batch (after update 2) and at its border (after update 4)."""
     reference = undisturbed(label)
     assert all(dict(row)["gradient_norm"] > 0 for row in numbers(reference)), "every update must move the weights"
-    for done in (2, 4, 7):
+    for done in (2, 4):
         interrupt(monkeypatch, start, tmp_path, label, done + 1)
         kept = [path.name for path in (tmp_path / "checkpoint").iterdir() if path.is_dir()]
         assert kept == [f"update-{done:05d}"]
+        names = {path.name for path in (tmp_path / "checkpoint" / kept[0]).iterdir()}
+        assert names == {"checkpoint.json", "state.json", "state.safetensors", "model.safetensors", TRAINER_STATE}
     train_run(CONFIGURATION, "kpo", label, 5, *start, tmp_path)
     assert_same(tmp_path, reference)
     provenance = json.loads((tmp_path / "provenance.json").read_text())
-    assert [event["continued_after_update"] for event in provenance["interruptions"]] == [2, 4, 7]
+    assert [event["continued_after_update"] for event in provenance["interruptions"]] == [2, 4]
     assert not (tmp_path / "checkpoint").exists()
-
-
-def test_checkpoints_hold_no_pickle(monkeypatch, start, tmp_path):
-    interrupt(monkeypatch, start, tmp_path, "krpo-adaptive", 3)
-    names = {path.name for path in (tmp_path / "checkpoint/update-00002").iterdir()}
-    assert names == {"checkpoint.json", "state.json", "state.safetensors", "model.safetensors", "trainer_state.json"}
 
 
 def test_run_killed_after_its_last_update_leaves_its_results(monkeypatch, start, undisturbed, tmp_path):
@@ -133,33 +142,42 @@ def test_run_killed_after_its_last_update_leaves_its_results(monkeypatch, start,
 
 
 def test_checkpoint_of_another_run_is_not_continued(monkeypatch, start, undisturbed, tmp_path, capfd):
-    """Another seed, other settings, other code, other problems: each removed with a line that says which."""
+    """One of other settings, and one that is damaged: each removed with a line that says so."""
     reference = undisturbed("kpo-clipped")
-    interrupt(monkeypatch, start, tmp_path, "kpo-clipped", 3)
-    model, problems = start
     faster = CONFIGURATION.model_dump()
     faster["experiments"]["kpo"]["training"]["learning_rate"] = 0.004
-    cases = {
-        "settings (seed)": (CONFIGURATION, 6, problems, "code"),
-        "settings (training)": (type(CONFIGURATION).model_validate(faster), 5, problems, "code"),
-        "prompts": (CONFIGURATION, 5, problems[::-1], "code"),
-        "code": (CONFIGURATION, 5, problems, "other code"),
-    }
-    for what, (configuration, seed, rows, code) in cases.items():
-        folder = tmp_path / what
-        shutil.copytree(tmp_path / "checkpoint", folder / "checkpoint")
-        capfd.readouterr()
-        with monkeypatch.context() as patch:
-            if code == "other code":
-                patch.setattr(run_module, "source_hash", lambda: "another")
-            interrupt(patch, (model, rows), folder, "kpo-clipped", 1, configuration, seed)
-        said = capfd.readouterr().err
-        assert "update-00002: made with another" in said and what in said, said
-        assert not list((folder / "checkpoint").glob("update-*"))
+    interrupt(monkeypatch, start, tmp_path, "kpo-clipped", 3, type(CONFIGURATION).model_validate(faster))
+    interrupt(monkeypatch, start, tmp_path, "kpo-clipped", 3)
+    assert "update-00002: made with another settings (training); removed" in capfd.readouterr().err
     (tmp_path / "checkpoint/update-00002/state.safetensors").write_bytes(b"cut")
     train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
-    assert "not a whole checkpoint" in capfd.readouterr().err
+    assert "update-00002: not a whole checkpoint" in capfd.readouterr().err
     assert_same(tmp_path, reference)
+
+
+def test_all_that_decides_a_run_is_in_its_identity(monkeypatch, start, tmp_path):
+    model, problems = start
+    settings = {"seed": 5, "training": {"learning_rate": 0.1}, "base_model": {"layers": 2}, "scale": "smoke"}
+    identity = run_identity(settings, model, problems)
+
+    def changed(settings=settings, model=model, problems=problems):
+        other = run_identity(settings, model, problems)
+        assert identity.keys() == other.keys()
+        return [name for name in identity if identity[name] != other[name]]
+
+    assert changed() == []
+    assert changed({**settings, "seed": 6}) == ["settings (seed)"]
+    assert changed({**settings, "training": {"learning_rate": 0.2}}) == ["settings (training)"]
+    assert changed(problems=problems[::-1]) == ["prompts"]
+    # The base model counts by its weights.
+    assert changed({**settings, "base_model": {"layers": 3}}) == []
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model/model.safetensors").write_bytes(b"other")
+    assert changed(model=tmp_path / "model") == ["base model"]
+    monkeypatch.setattr(run_module, "source_hash", lambda: "another")
+    assert changed() == ["code"]
+    monkeypatch.setattr(run_module, "versions", lambda: {"torch": "0"})
+    assert changed() == ["code", "versions"]
 
 
 def test_the_interval_does_not_change_a_run(start, undisturbed, tmp_path):
