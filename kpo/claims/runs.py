@@ -48,7 +48,10 @@ def read_measures(configuration: Configuration) -> Study:
     except (KeyError, TypeError, ValueError) as error:
         raise ClaimsError(f"{path}: not what kpo measure writes ({error!r}); measure the runs again") from None
     if scale != configuration.scale:
-        raise ClaimsError(f"{path}: measured at scale {scale!r}, the configuration says {configuration.scale!r}")
+        raise ClaimsError(
+            f"{path}: measured at scale {scale!r}, the configuration says {configuration.scale!r}; "
+            "measure the runs again"
+        )
     return _study(configuration, runs, missing, str(path))
 
 

@@ -72,7 +72,7 @@ def _rows_of(configuration: Configuration, experiment: str, method: str) -> list
         path = Path(configuration.run_folder(experiment, method, seed)) / "evaluation.json"
         if not path.exists():
             raise ValueError(f"{path} is missing; evaluate that run before summarising")
-        by_seed[seed] = read_json(path)["splits"]
+        by_seed[seed] = _splits_of(path)
     rows = []
     answered = by_seed[seeds[0]]
     for split in [
@@ -110,6 +110,17 @@ def _rows_of(configuration: Configuration, experiment: str, method: str) -> list
             }
         )
     return rows
+
+
+def _splits_of(path: Path) -> dict[str, dict]:
+    evaluation = read_json(path)
+    splits = evaluation.get("splits") if isinstance(evaluation, dict) else None
+    needed = {"num_problems", "samples_per_problem", "correct", "avg_at_k", "pass_at", "greedy"}
+    if not splits or not all(isinstance(summary, dict) and needed <= set(summary) for summary in splits.values()):
+        raise ValueError(
+            f"{path}: needs the section 'splits' with {', '.join(sorted(needed))}; evaluate the model again"
+        )
+    return splits
 
 
 def outcomes(summary: dict) -> np.ndarray:

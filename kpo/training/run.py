@@ -11,7 +11,6 @@ import torch
 import yaml
 from datasets import Dataset
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from kpo.checksums import sha256, write_checksums
@@ -25,7 +24,7 @@ from kpo.rewards import exact_reward, krpo_reward
 from kpo.training.checkpoint import CheckpointFolder
 from kpo.training.faults import KINDS, FaultMonitor, describe
 from kpo.training.recorder import Recorder
-from kpo.training.saving import save_model
+from kpo.training.saving import load_model, save_model
 from kpo.training.trainer import MethodTrainer
 
 REWARDS = {"exact": exact_reward, "krpo": krpo_reward}
@@ -86,8 +85,7 @@ def train_run(
         output / "checkpoint", run_identity(yaml.safe_load(settings_text), base_model, prompts), progress.say
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    model, tokenizer = load_model(base_model)
     rule = REWARDS[settings.reward]
 
     def reward(completions, answer, **_):
