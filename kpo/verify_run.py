@@ -114,7 +114,9 @@ def _evaluation_problems(configuration, folder, splits, evaluation, records) -> 
 
 def _graded(problems: list[Problem], records: list[dict], samples: int) -> np.ndarray | str:
     """(problems, samples) of 0/1 as recorded, or what is wrong with the records."""
-    place = {(problem.id, sample): None for problem in problems for sample in range(samples)}
+    place: dict[tuple[str, int], int | None] = {
+        (problem.id, sample): None for problem in problems for sample in range(samples)
+    }
     answers = {problem.id: problem.answer for problem in problems}
     for record in records:
         key = (record["id"], record["sample"])

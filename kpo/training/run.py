@@ -17,7 +17,7 @@ from kpo.checksums import sha256, write_checksums
 from kpo.config import Configuration, TrainingSettings
 from kpo.data.arithmetic import Problem, normalise_question
 from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
-from kpo.files import atomic_path, atomic_write, write_json, write_jsonl
+from kpo.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
 from kpo.progress import Progress
 from kpo.provenance import Stopwatch, source_hash, versions
 from kpo.rewards import exact_reward, krpo_reward
@@ -98,51 +98,56 @@ def train_run(
             ruled, group_size=training.group_size, rollout_batch=recorder.rollouts_scored, seed=seed
         )
 
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            trainer = MethodTrainer(
-                method=method,
-                model=model,
-                args=trainer_arguments(training, method.kl_weight, seed, scratch, safety.checkpoint_every),
-                processing_class=tokenizer,
-                reward_funcs=reward,
-                train_dataset=dataset,
-                on_update=recorder.update,
-                on_minibatch=recorder.minibatch,
-                on_rollout=recorder.rollout,
-                faults=faults,
-                checkpoints=checkpoints,
-                companions={"recorder": recorder},
-            )
-            trainer.run()
-        if len(recorder.rows) != training.updates and trainer.stopped is None:
-            raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
-        write_jsonl(output / "metrics.jsonl", recorder.rows)
-        with atomic_path(output / "structure.safetensors") as temporary:
-            save_file(recorder.tensors, temporary)
-        atomic_write(output / "config.yaml", settings_text)
-        save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output / "model")
-        # A run that could not go on is a result too; what it reached is evaluated like any other.
-        write_json(
-            output / "provenance.json",
-            {
+    # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
+    with only_process(output, lambda: progress.say("another process trains this run; waiting for its end")):
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                trainer = MethodTrainer(
+                    method=method,
+                    model=model,
+                    args=trainer_arguments(training, method.kl_weight, seed, scratch, safety.checkpoint_every),
+                    processing_class=tokenizer,
+                    reward_funcs=reward,
+                    train_dataset=dataset,
+                    on_update=recorder.update,
+                    on_minibatch=recorder.minibatch,
+                    on_rollout=recorder.rollout,
+                    faults=faults,
+                    checkpoints=checkpoints,
+                    companions={"recorder": recorder},
+                )
+                trainer.run()
+            if len(recorder.rows) != training.updates and trainer.stopped is None:
+                raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
+            atomic_write(output / "config.yaml", settings_text)
+            _write_results(output, recorder, trainer)
+            # A run that could not go on is a result too; what it reached is evaluated like any other.
+            record = {
                 **stopwatch.record(),
                 "wall_seconds": round(recorder.seconds, 3),
                 "stopped": trainer.stopped,
                 "faults": list(faults.records.values()),
                 "interruptions": checkpoints.history(),
-            },
-        )
-        names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
-        write_checksums(output, "train", names, [base_model / "model.safetensors"])
-    except Exception as error:
-        reached = len(recorder.rows)
-        checkpoints.note({"failed_after_update": reached, "error": type(error).__name__, "message": describe(error)})
-        raise RuntimeError(
-            f"{experiment}/{label} seed {seed} ended after update {reached}: {describe(error)}; the same command "
-            f"continues from {output / 'checkpoint'}"
-        ) from error
-    checkpoints.remove()
+            }
+            write_json(output / "provenance.json", record)
+            names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
+            write_checksums(output, "train", names, [base_model / "model.safetensors"])
+        except Exception as error:
+            reached, what = len(recorder.rows), describe(error)
+            checkpoints.note({"failed_after_update": reached, "error": type(error).__name__, "message": what})
+            kept = any(checkpoints.folder.glob("update-*"))
+            then = f"continues from {checkpoints.folder}" if kept else "starts it anew"
+            raise RuntimeError(
+                f"{experiment}/{label} seed {seed} ended after update {reached}: {what}; the same command {then}"
+            ) from error
+        checkpoints.remove()
+
+
+def _write_results(output: Path, recorder: Recorder, trainer: MethodTrainer) -> None:
+    write_jsonl(output / "metrics.jsonl", recorder.rows)
+    with atomic_path(output / "structure.safetensors") as temporary:
+        save_file(recorder.tensors, temporary)
+    save_model(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, output / "model")
 
 
 def run_identity(settings: dict, base_model: Path, prompts: list[Problem]) -> dict:
