@@ -17,20 +17,28 @@ def main(argv: list[str] | None = None) -> int:
     """Run one step; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.step(arguments)
-    except (ValueError, OSError, RuntimeError) as error:
+        return arguments.step(arguments) or 0
+    except KeyboardInterrupt:
+        print(f"kpo {arguments.name}: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        return 130
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         log = getattr(arguments, "log", None)
         stream = getattr(arguments, "terminal", None) or sys.stderr
         where = f" (log: {log})" if log else ""
-        print(f"kpo {arguments.name}: {error}{where}", file=stream, flush=True)
+        said = " ".join(str(error).split()) or type(error).__name__
+        print(f"kpo {arguments.name}: {said}{where}", file=stream, flush=True)
         if log:
             traceback.print_exc()
         return 2
-    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kpo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = _Parser(prog="kpo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     steps = parser.add_subparsers(dest="name", required=True, metavar="step")
 
     def step(name, function, help_text, run=False, model=False):
@@ -68,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--allow-missing", action="store_true", help="publish without runs that were not made")
     command = step("unpack", _unpack, "copy published results, named by their config.yaml, into a results folder")
     command.add_argument("--output", type=Path, metavar="FOLDER", help="all results (default: results/published)")
+    command = steps.add_parser("verify", help="check that a results folder is complete, untampered and consistent")
+    command.set_defaults(step=_verify)
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="results of one scale, such as results/laptop")
     return parser
 
 
@@ -78,8 +89,12 @@ def _start(arguments) -> Configuration:
         raise ValueError(f"--threads must be at least 1, found {arguments.threads}")
     configuration = read_resolved(arguments.config)
     if arguments.log is not None:
-        arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        log = open(arguments.log, "w", buffering=1)  # open until the process ends
+        try:
+            arguments.log.parent.mkdir(parents=True, exist_ok=True)
+            log = open(arguments.log, "w", buffering=1)  # open until the process ends
+        except OSError as error:
+            path, arguments.log = arguments.log, None
+            raise ValueError(f"--log {path} cannot be written ({error.strerror}); name another file") from None
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     # Nothing is fetched at run time, and no service is told of a run.
@@ -114,6 +129,8 @@ def _plan(arguments) -> None:
     overrides: dict = {}
     for path in arguments.configfile:
         overrides.update(read_yaml(path))
+    if arguments.cores is not None and arguments.cores < 1:
+        raise ValueError(f"--cores must be at least 1, found {arguments.cores}")
     if arguments.scale is not None:
         overrides["scale"] = arguments.scale
     print(plan_text(load(overrides), arguments.cores))
@@ -121,6 +138,7 @@ def _plan(arguments) -> None:
 
 def _problems(arguments) -> None:
     configuration = _start(arguments)
+    from kpo.checksums import write_checksums
     from kpo.data import make_splits, write_problems
     from kpo.steps import levels
 
@@ -134,10 +152,12 @@ def _problems(arguments) -> None:
     )
     for name, problems in (("train", train), ("held_out", held_out)):
         write_problems(configuration.folder / "problems" / f"{name}.jsonl", problems)
+    write_checksums(configuration.folder / "problems", "problems", ["train.jsonl", "held_out.jsonl"])
 
 
 def _pretrain(arguments) -> None:
     configuration = _start(arguments)
+    _known_seed(configuration.seeds, arguments.seed)
     from kpo.steps import pretrain_base
 
     pretrain_base(configuration, arguments.seed, arguments.terminal)
@@ -146,6 +166,7 @@ def _pretrain(arguments) -> None:
 def _train(arguments) -> None:
     configuration = _start(arguments)
     _known_run(configuration, arguments.experiment, arguments.method)
+    _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
     from kpo.data import read_problems
     from kpo.training.run import train_run
 
@@ -165,6 +186,7 @@ def _evaluate(arguments) -> None:
     configuration = _start(arguments)
     if arguments.experiment != "base":
         _known_run(configuration, arguments.experiment, arguments.method)
+    _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
     from kpo.evaluation.run import evaluate_run
     from kpo.steps import evaluation_splits
 
@@ -234,6 +256,19 @@ def _unpack(arguments) -> None:
     unpack(configuration, arguments.config.parent, arguments.output or Path(UNPACKED))
 
 
+def _verify(arguments) -> int:
+    from kpo.verify import verify
+
+    found = verify(arguments.folder)
+    for note in found.notes:
+        print(f"note: {note}")
+    for problem in found.problems:
+        print(problem)
+    count = len(found.problems)
+    print(f"{arguments.folder}: {found.runs} runs, {f'{count} problems' if count else 'nothing wrong'}")
+    return 1 if count else 0
+
+
 def _existing_model(folder: Path) -> Path:
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model; make it with `kpo pretrain` or `kpo train` first")
@@ -246,6 +281,11 @@ def _known_run(configuration: Configuration, experiment: str, method: str) -> No
     methods = configuration.experiments[experiment].methods
     if method not in methods:
         raise ConfigurationError(f"experiment {experiment!r} has no method {method!r}; it has {', '.join(methods)}")
+
+
+def _known_seed(seeds: list[int], seed: int) -> None:
+    if seed not in seeds:
+        raise ConfigurationError(f"--seed {seed} is none of this configuration's; it has {', '.join(map(str, seeds))}")
 
 
 if __name__ == "__main__":

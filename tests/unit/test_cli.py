@@ -62,9 +62,9 @@ def test_steps_after_the_runs_name_what_they_lack(capfd, config):
 def test_problems_are_the_same_twice(config, tmp_path):
     folder = tmp_path / "results/smoke/problems"
     assert main(["problems", "--config", str(config)]) == 0
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    first = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
     assert main(["problems", "--config", str(config)]) == 0
-    assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert first == {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
     assert set(first) == {"train.jsonl", "held_out.jsonl"}
 
 

@@ -13,6 +13,7 @@ import pytest
 from kpo.claims import CLAIMS
 from kpo.config import load
 from kpo.notebook import NOTEBOOKS
+from kpo.verify import verify
 from paper_figures import figures_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,6 +106,11 @@ def test_evaluation_agrees_with_the_kept_records(checkout, finished):
             assert len(drawn) == found["num_problems"] * found["samples_per_problem"]
             assert sum(drawn) / len(drawn) == pytest.approx(found["avg_at_k"])
             assert sum(found["correct"]) == sum(drawn)
+
+
+def test_verification_finds_nothing_wrong(checkout, finished):
+    found = verify(checkout / "results/smoke")
+    assert found.problems == [] and found.runs == len(CONFIGURATION.runs())
 
 
 def test_plan_progress_and_result_are_said(finished):
