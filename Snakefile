@@ -12,7 +12,19 @@ sys.path.insert(0, workflow.basedir)
 
 from kpo.config import ConfigurationError, dump
 from kpo.plan import plan_text
-from kpo.workflow import prepare, run_settings, update_configuration
+from kpo.tasks import check_pins
+from kpo.workflow import (
+    evaluation_files,
+    evaluation_settings,
+    job_devices,
+    job_threads,
+    model_file,
+    prepare,
+    run_settings,
+    set_settings,
+    training_files,
+    update_configuration,
+)
 from paper_figures import FIGURES
 
 try:
@@ -31,6 +43,13 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
 
+# Experiments with a small model pretrained by the workflow itself, and those with a model of the hub. An upper-case
+# word is no experiment's name.
+PRETRAINED = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is not None]
+SMALL = [name for name in configuration.experiments if name not in PRETRAINED]
+ONLY_SMALL, ONLY_PRETRAINED = "|".join(SMALL) or "NONE", "|".join(PRETRAINED) or "NONE"
+
+
 wildcard_constraints:
     experiment="|".join(configuration.experiments),
     method=r"[a-z0-9][a-z0-9.-]*",
@@ -38,6 +57,7 @@ wildcard_constraints:
 
 
 include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrained.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/figures.smk"
@@ -47,6 +67,10 @@ include: "workflow/rules/claims.smk"
 localrules:
     all,
     figures,
+    # Machines that compute often have no network: what is fetched is fetched where Snakemake was called.
+    configuration,
+    mathematics,
+    model,
 
 
 rule all:
@@ -57,6 +81,10 @@ rule all:
 
 
 onstart:
+    try:
+        check_pins(configuration)
+    except ConfigurationError as error:
+        raise WorkflowError(str(error)) from None
     update_configuration(Path(CONFIG), configuration)
     print(plan_text(configuration, workflow.cores), file=sys.stderr, flush=True)
 

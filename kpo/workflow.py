@@ -1,5 +1,7 @@
 """What the Snakefile asks: a configuration checked whole before the first job, and what each job depends on."""
 
+import dataclasses
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -8,8 +10,13 @@ from typing import Any
 import yaml
 
 from kpo.config import Configuration, ConfigurationError, dump, load
+from kpo.data.catalogue import get_set
+from kpo.devices import Device, visible_devices
 from kpo.files import atomic_write
+from kpo.pretrained import ARITHMETIC
+from kpo.sizing import fits, planned_count
 from kpo.steps import readable_problems
+from kpo.tasks import set_file
 
 
 def prepare(overrides: dict[str, Any]) -> Configuration:
@@ -17,7 +24,7 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
 
     Raises ConfigurationError with one line.
     """
-    configuration = load({key: _typed(value) for key, value in overrides.items()})
+    configuration = load({key: _typed(value) for key, value in overrides.items()}, default_scale(overrides))
     _check_writable(configuration.folder)
     if configuration.arithmetic_file is not None:
         try:
@@ -25,6 +32,82 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
         except ValueError as error:
             raise ConfigurationError(f"arithmetic_file: {error}") from None
     return configuration
+
+
+def default_scale(overrides: dict[str, Any]) -> str:
+    """The largest scale that this machine's CUDA devices hold; laptop without any. Not looked up where one is given."""
+    devices = [] if "scale" in overrides else visible_devices()
+    for scale in ("paper", "gpu") if devices else ():
+        if fits(load({"scale": scale}), devices):
+            return scale
+    return "laptop"
+
+
+@functools.cache
+def machine_devices() -> list[Device]:
+    """This machine's devices, asked for once: Snakemake asks for every job."""
+    return visible_devices()
+
+
+def set_settings(configuration: Configuration, name: str) -> dict[str, Any]:
+    """All that decides which problems a set has; where it changes, the set is loaded anew."""
+    declared = dataclasses.asdict(get_set(name))
+    return {**declared, **configuration.data.pins.get(name, {})}
+
+
+def model_file(configuration: Configuration, experiment: str) -> str:
+    """The file that says where the model of an experiment lies."""
+    return f"{configuration.folder}/models/{configuration.experiments[experiment].pretrained.model.id}.json"
+
+
+def training_files(configuration: Configuration, experiment: str) -> list[str]:
+    """The problem files that an experiment trains on."""
+    settings = configuration.experiments[experiment].pretrained
+    if settings.trains_on_arithmetic:
+        return [f"{configuration.folder}/problems/train.jsonl"]
+    return [str(set_file(configuration, name)) for name in settings.train_sets]
+
+
+def evaluation_files(configuration: Configuration, experiment: str) -> list[str]:
+    """The problem files that an experiment is evaluated on."""
+    files = []
+    for name in configuration.experiments[experiment].pretrained.evaluation_sets:
+        if name != ARITHMETIC:
+            files.append(str(set_file(configuration, name)))
+            continue
+        files.append(f"{configuration.folder}/problems/held_out.jsonl")
+        files += [configuration.arithmetic_file] if configuration.arithmetic_file else []
+    return files
+
+
+def evaluation_settings(configuration: Configuration, experiment: str) -> dict[str, Any]:
+    """All that decides the evaluation of a model of the hub or one trained from it."""
+    settings = configuration.experiments[experiment]
+    shared = configuration.evaluation
+    return {
+        **settings.pretrained.deciding_evaluation(),
+        "reward": settings.reward,
+        "seed": shared.seed,
+        "bootstrap_resamples": shared.bootstrap_resamples,
+        "confidence": shared.confidence,
+    }
+
+
+def job_devices(configuration: Configuration, experiment: str, step: str) -> int:
+    """CUDA devices of a job as far as can be known before it runs; the job itself refuses what does not fit."""
+    try:
+        count = planned_count(configuration.experiments[experiment], machine_devices())
+    except ValueError:
+        count = 1
+    return min(count, 1) if step == "evaluate" else count
+
+
+def job_threads(cores: int | None, count: int) -> int:
+    """Threads of a job with `count` devices: its share of the cores, so that no more start than find devices."""
+    devices = len(machine_devices())
+    if not count or not devices:
+        return max(1, min(8 * count, cores or 8 * count))
+    return max(1, (cores or 8 * devices) * min(count, devices) // devices)
 
 
 def update_configuration(path: Path, configuration: Configuration) -> None:
@@ -38,12 +121,15 @@ def run_settings(configuration: Configuration, experiment: str, label: str) -> d
     """All of the configuration that decides a run, apart from its seed; where it changes, the run is repeated."""
     settings = configuration.experiments[experiment]
     method = settings.method(label)
-    return {
+    found = {
         "method": {"name": method.name, "advantage": method.advantage, "ratio": method.ratio, **method.parameters},
         "reward": settings.reward,
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
     }
+    if settings.pretrained is not None:
+        found["pretrained"] = settings.pretrained.deciding_training()
+    return found
 
 
 def _typed(value: Any, inside: bool = False) -> Any:
