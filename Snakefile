@@ -37,6 +37,8 @@ CONFIG = f"{FOLDER}/config.yaml"
 # The jobs run the same interpreter as Snakemake, whether or not its environment is activated.
 PYTHON = shlex.quote(sys.executable)
 KPO = f"{PYTHON} -m kpo"
+# Snakemake's own `workflow.cores` fails where a cluster runs the jobs and no number of cores is given.
+CORES = workflow.resource_settings.cores
 # The jobs' tensors of some megabytes are kept by the process rather than handed back to the system and cleared anew at
 # each step, which took a tenth of sampling's time. glibc reads these; elsewhere they mean nothing.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
@@ -86,7 +88,7 @@ onstart:
     except ConfigurationError as error:
         raise WorkflowError(str(error)) from None
     update_configuration(Path(CONFIG), configuration)
-    print(plan_text(configuration, workflow.cores), file=sys.stderr, flush=True)
+    print(plan_text(configuration, CORES), file=sys.stderr, flush=True)
 
 
 onsuccess:

@@ -54,7 +54,7 @@ rule train_pretrained:
         f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.train.tsv"
     wildcard_constraints:
         experiment=ONLY_PRETRAINED,
-    threads: lambda wildcards: job_threads(workflow.cores, job_devices(configuration, wildcards.experiment, "train"))
+    threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment, "train"))
     resources:
         gpu=lambda wildcards: job_devices(configuration, wildcards.experiment, "train"),
     params:
@@ -82,7 +82,7 @@ rule evaluate_pretrained:
         f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.evaluate.tsv"
     wildcard_constraints:
         experiment=ONLY_PRETRAINED,
-    threads: lambda wildcards: job_threads(workflow.cores, job_devices(configuration, wildcards.experiment, "evaluate"))
+    threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment, "evaluate"))
     resources:
         gpu=lambda wildcards: job_devices(configuration, wildcards.experiment, "evaluate"),
     params:
