@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,9 +96,9 @@ def cluster(tmp_path):
     tools, record = tmp_path / "tools", tmp_path / "record.jsonl"
     tools.mkdir()
     (tools / "sbatch").write_text(SBATCH.format(python=sys.executable))
-    states = "#!/bin/sh\necho '4711|FAILED'\n"
-    for name in ("sacct", "squeue", "scancel", "sinfo", "scontrol", "sacctmgr"):
-        (tools / name).write_text(states if name == "sacct" else "#!/bin/sh\nexit 0\n")
+    answers = {"sacct": "4711|FAILED", "sacctmgr": "a"}
+    for name in ("sacct", "sacctmgr", "squeue", "scancel", "sinfo", "scontrol"):
+        (tools / name).write_text(f"#!/bin/sh\necho '{answers.get(name, '')}'\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     return {"PATH": f"{tools}:{os.environ['PATH']}", "SBATCH_RECORD": str(record)}, record
@@ -125,15 +127,29 @@ def test_jobs_are_submitted_with_their_devices(checkout, cluster, tmp_path):
     overrides["experiments"]["kpo"]["pretrained"]["devices"] = {"count": 2, "memory_gb": 80.0}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overrides))
     target = "slurm_results/paper/kpo/kpo-clipped/seed42/metrics.jsonl"
-    result = snakemake(
-        checkout, "--workflow-profile", "profiles/slurm", "--configfile", str(tmp_path / "tiny.yaml"),
-        "--default-resources", "slurm_account=a", "slurm_partition=p", "runtime=120", "mem_mb=16000",
-        "--slurm-init-seconds-before-status-checks", "1", "--", target,
-        environment={**environment, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-    )  # fmt: skip
-    submitted = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
-    assert len(submitted) == 1, result.stderr[-4000:]
+    command = [
+        sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm",
+        "--configfile", str(tmp_path / "tiny.yaml"),
+        "--default-resources", "slurm_account=a", "slurm_partition=p", "runtime=120", "mem_mb=16000", "--", target,
+    ]  # fmt: skip
+    environment = {**os.environ, **environment, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=checkout, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    # No job will ever end here: once it has been submitted, what was asked for is known.
+    try:
+        deadline = time.monotonic() + 300
+        while not record.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(0.5)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+    assert record.exists(), (tmp_path / "log").read_text()[-4000:]
+    submitted = [json.loads(line) for line in record.read_text().splitlines()]
+    assert len(submitted) == 1
     asked = " ".join(submitted[0])
     # Data and model were fetched here; the training alone was submitted, with what its rule declares.
-    assert "--gpus=2" in asked and "-t 4320" in asked.replace("=", " ") and "--mem 128000" in asked.replace("=", " ")
-    assert "train_pretrained" in asked and (checkout / "slurm_results/paper/models").is_dir()
+    assert "--gpus=2" in asked and "-t 4320" in asked and "--mem 128000" in asked and "train_pretrained" in asked
+    assert (checkout / "slurm_results/paper/models").is_dir()
