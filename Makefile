@@ -11,7 +11,7 @@ TESTS =
 WORKERS = logical
 
 # GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
-.PHONY: help setup reproduce figures test lint lab clean
+.PHONY: help setup reproduce redraw figures claims notebooks report test lint lab clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -26,7 +26,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "Settings, given as NAME=value after the target:"
 	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop without a GPU, else what the GPUs can hold)"
-	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\""
+	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\" or CONFIG=\"study=full\""
 	@echo "  CORES    how many cores the workflow may use (default: all)"
 	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
@@ -40,13 +40,25 @@ setup: ## the virtual environment .venv, from the lock in requirements/ that fit
 	  echo "Install Python 3.11, or name one: make <target> PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" requirements/install.py --lock "$(LOCK)"
 
-reproduce: setup ## train, evaluate and plot every method of both papers (the main job)
+reproduce: setup ## train, evaluate, judge and plot every method of both papers (the main job)
 	@echo "running the workflow"
 	@$(call snakemake,)
-	@echo "where to look: results/<scale>/summary.md (table), results/<scale>/figures/ (PDF and PNG)"
+
+redraw: override CONFIG += results=published
+redraw: setup ## the same from the published results: figures, verdicts, tables, notebooks, report; trains nothing
+	@$(call snakemake,)
 
 figures: setup ## draw the figures again from finished runs, without training
 	@$(call snakemake,figures)
+
+claims: setup ## the verdict on every claim
+	@$(call snakemake,claims)
+
+notebooks: setup ## execute the notebooks on the results
+	@$(call snakemake,notebooks)
+
+report: setup ## verdicts, tables and figures on one page, report.html
+	@$(call snakemake,report)
 
 test: setup ## unit tests, then the whole workflow at smoke scale (within 15 minutes on 2 cores)
 ifneq ($(TESTS),)

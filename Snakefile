@@ -1,7 +1,7 @@
-# The main job: `snakemake --cores all` trains, evaluates and plots every method of both papers at the scale that the
-# configuration chooses. This file validates the configuration, includes the rules and lists the targets.
+# The main job: `snakemake --cores all` trains, evaluates, judges and plots every method of both papers at the scale
+# that the configuration chooses; with `--config results=published` it works from published results and trains nothing.
+# This file validates the configuration, includes the rules and lists the targets.
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,21 +11,26 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from kpo.config import ConfigurationError, dump
-from kpo.plan import plan_text
+from kpo.notebook import NOTEBOOKS
+from kpo.plan import plan_text, published_text, results_text
+from kpo.published import FOLDER as PUBLISHED_FOLDERS, missing_runs, published_files
 from kpo.tasks import check_pins
 from kpo.workflow import (
     evaluation_files,
     evaluation_settings,
+    is_published,
     job_devices,
     job_threads,
     model_file,
+    notebook_source,
     prepare,
+    run_files,
     run_settings,
     set_settings,
     training_files,
     update_configuration,
 )
-from paper_figures import FIGURES
+from paper_figures import ENTRIES, FIGURES, figures_for
 
 try:
     configuration = prepare(config)
@@ -34,15 +39,12 @@ except ConfigurationError as error:
 
 FOLDER = str(configuration.folder)
 CONFIG = f"{FOLDER}/config.yaml"
+PUBLISHED = is_published(configuration)
 # The jobs run the same interpreter as Snakemake, whether or not its environment is activated.
 PYTHON = shlex.quote(sys.executable)
 KPO = f"{PYTHON} -m kpo"
 # Snakemake's own `workflow.cores` fails where a cluster runs the jobs and no number of cores is given.
 CORES = workflow.resource_settings.cores
-# The jobs' tensors of some megabytes are kept by the process rather than handed back to the system and cleared anew at
-# each step, which took a tenth of sampling's time. glibc reads these; elsewhere they mean nothing.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
 
 # Experiments with a small model pretrained by the workflow itself, and those with a model of the hub. An upper-case
@@ -56,19 +58,33 @@ wildcard_constraints:
     experiment="|".join(configuration.experiments),
     method=r"[a-z0-9][a-z0-9.-]*",
     seed=r"\d+",
+    figure="|".join(FIGURES),
+    notebook="|".join(NOTEBOOKS),
 
 
-include: "workflow/rules/data.smk"
-include: "workflow/rules/pretrained.smk"
-include: "workflow/rules/training.smk"
-include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/figures.smk"
+if PUBLISHED:
+
+    include: "workflow/rules/published.smk"
+
+else:
+
+    include: "workflow/rules/data.smk"
+    include: "workflow/rules/pretrained.smk"
+    include: "workflow/rules/training.smk"
+    include: "workflow/rules/evaluation.smk"
+    include: "workflow/rules/measures.smk"
+
+
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/notebooks.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
     all,
     figures,
+    notebooks,
     # Machines that compute often have no network: what is fetched is fetched where Snakemake was called.
     configuration,
     mathematics,
@@ -79,20 +95,26 @@ rule all:
     default_target: True
     input:
         f"{FOLDER}/summary.md",
+        f"{FOLDER}/claims.md",
+        f"{FOLDER}/tables.md",
         rules.figures.input,
+        rules.notebooks.input,
+        f"{FOLDER}/report.html",
 
 
 onstart:
-    try:
-        check_pins(configuration)
-    except ConfigurationError as error:
-        raise WorkflowError(str(error)) from None
+    if not PUBLISHED:
+        try:
+            check_pins(configuration)
+        except ConfigurationError as error:
+            raise WorkflowError(str(error)) from None
     update_configuration(Path(CONFIG), configuration)
-    print(plan_text(configuration, CORES), file=sys.stderr, flush=True)
+    plan = published_text(configuration) if PUBLISHED else plan_text(configuration, CORES)
+    print(plan, file=sys.stderr, flush=True)
 
 
 onsuccess:
-    print(f"\nDone: the table is {FOLDER}/summary.md, the figures are in {FOLDER}/figures/", file=sys.stderr)
+    print(f"\n{results_text(Path(FOLDER))}", file=sys.stderr)
 
 
 onerror:

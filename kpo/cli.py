@@ -17,20 +17,28 @@ def main(argv: list[str] | None = None) -> int:
     """Run one step; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.step(arguments)
-    except (ValueError, OSError, RuntimeError) as error:
+        return arguments.step(arguments) or 0
+    except KeyboardInterrupt:
+        print(f"kpo {arguments.name}: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        return 130
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         log = getattr(arguments, "log", None)
         stream = getattr(arguments, "terminal", None) or sys.stderr
         where = f" (log: {log})" if log else ""
-        print(f"kpo {arguments.name}: {error}{where}", file=stream, flush=True)
+        said = " ".join(str(error).split()) or type(error).__name__
+        print(f"kpo {arguments.name}: {said}{where}", file=stream, flush=True)
         if log:
             traceback.print_exc()
         return 2
-    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kpo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = _Parser(prog="kpo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     steps = parser.add_subparsers(dest="name", required=True, metavar="step")
 
     def step(name, function, help_text, run=False, model=False):
@@ -76,11 +84,20 @@ def _parser() -> argparse.ArgumentParser:
         "--wait", type=float, default=None, help="seconds to wait for free devices (default: for ever)"
     )
     command.add_argument("command", nargs=argparse.REMAINDER, metavar="-- command")
-    step("summarise", _summarise, "gather all evaluations into one table")
+    command = step("summarise", _summarise, "gather all evaluations into one table")
+    command.add_argument("--allow-missing", action="store_true", help="gather the evaluations that exist")
     command = step("measure", _measure, "measure every run for the claims")
     command.add_argument("--allow-missing", action="store_true", help="list missing runs instead of refusing them")
     step("claims", _claims, "judge every claim of both papers from the measures")
-    step("publish", _publish, "copy a finished scale's compact results into results_published/ and the README")
+    step("tables", _tables, "fill the papers' main tables with what was measured")
+    step("report", _report, "gather verdicts, figures and tables into one page, report.html")
+    command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
+    command.add_argument("--allow-missing", action="store_true", help="publish without runs that were not made")
+    command = step("unpack", _unpack, "copy published results, named by their config.yaml, into a results folder")
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="all results (default: results/published)")
+    command = steps.add_parser("verify", help="check that a results folder is complete, untampered and consistent")
+    command.set_defaults(step=_verify)
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="results of one scale, such as results/laptop")
     return parser
 
 
@@ -91,9 +108,13 @@ def _start(arguments, offline: bool = True) -> Configuration:
         raise ValueError(f"--threads must be at least 1, found {arguments.threads}")
     configuration = read_resolved(arguments.config)
     if arguments.log is not None:
-        arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        # Open until the process ends; of several processes of one job the first begins the file.
-        log = open(arguments.log, "w" if os.environ.get("RANK", "0") == "0" else "a", buffering=1)
+        try:
+            arguments.log.parent.mkdir(parents=True, exist_ok=True)
+            # Open until the process ends; of several processes of one job the first begins the file.
+            log = open(arguments.log, "w" if os.environ.get("RANK", "0") == "0" else "a", buffering=1)
+        except OSError as error:
+            path, arguments.log = arguments.log, None
+            raise ValueError(f"--log {path} cannot be written ({error.strerror}); name another file") from None
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     # Nothing is fetched at run time but by the steps that are there for it, and no service is told of a run.
@@ -130,6 +151,8 @@ def _plan(arguments) -> None:
     overrides: dict = {}
     for path in arguments.configfile:
         overrides.update(read_yaml(path))
+    if arguments.cores is not None and arguments.cores < 1:
+        raise ValueError(f"--cores must be at least 1, found {arguments.cores}")
     if arguments.scale is not None:
         overrides["scale"] = arguments.scale
     print(plan_text(load(overrides, default_scale(overrides)), arguments.cores))
@@ -137,6 +160,7 @@ def _plan(arguments) -> None:
 
 def _problems(arguments) -> None:
     configuration = _start(arguments)
+    from kpo.checksums import write_checksums
     from kpo.data import make_splits, write_problems
     from kpo.steps import levels
 
@@ -150,10 +174,12 @@ def _problems(arguments) -> None:
     )
     for name, problems in (("train", train), ("held_out", held_out)):
         write_problems(configuration.folder / "problems" / f"{name}.jsonl", problems)
+    write_checksums(configuration.folder / "problems", "problems", ["train.jsonl", "held_out.jsonl"])
 
 
 def _pretrain(arguments) -> None:
     configuration = _start(arguments)
+    _known_seed(configuration.seeds, arguments.seed)
     from kpo.steps import pretrain_base
 
     pretrain_base(configuration, arguments.seed, arguments.terminal)
@@ -162,6 +188,7 @@ def _pretrain(arguments) -> None:
 def _train(arguments) -> None:
     configuration = _start(arguments)
     _known_run(configuration, arguments.experiment, arguments.method)
+    _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
     if configuration.experiments[arguments.experiment].pretrained is not None:
         _train_pretrained(configuration, arguments)
         return
@@ -184,9 +211,10 @@ def _evaluate(arguments) -> None:
     configuration = _start(arguments)
     if arguments.experiment != "base":
         _known_run(configuration, arguments.experiment, arguments.method)
-        if configuration.experiments[arguments.experiment].pretrained is not None:
-            _evaluate_pretrained(configuration, arguments)
-            return
+    _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
+    if arguments.experiment != "base" and configuration.experiments[arguments.experiment].pretrained is not None:
+        _evaluate_pretrained(configuration, arguments)
+        return
     from kpo.evaluation.run import evaluate_run
     from kpo.steps import evaluation_splits
 
@@ -295,6 +323,7 @@ def _launch(arguments) -> None:
 
     configuration = read_resolved(arguments.config)
     _known_run(configuration, arguments.experiment, arguments.method)
+    _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
     if configuration.experiments[arguments.experiment].pretrained is None:
         raise ConfigurationError(f"experiment {arguments.experiment!r} needs no device; use `kpo {arguments.inner}`")
     given = run_arguments(arguments.config, arguments.experiment, arguments.method, arguments.seed)
@@ -313,6 +342,11 @@ def _lease(arguments) -> None:
 
 def _summarise(arguments) -> None:
     configuration = _start(arguments)
+    if arguments.allow_missing:
+        from kpo.partial import write_partial_summary
+
+        write_partial_summary(configuration)
+        return
     from kpo.evaluation.summary import write_summary
 
     write_summary(configuration)
@@ -332,11 +366,45 @@ def _claims(arguments) -> None:
     write_claims(configuration)
 
 
+def _tables(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.claims.tables import write_tables
+
+    write_tables(configuration)
+
+
+def _report(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.report import write_report
+
+    write_report(configuration)
+
+
 def _publish(arguments) -> None:
     configuration = _start(arguments)
     from kpo.publish import publish
 
-    publish(configuration, Path.cwd())
+    publish(configuration, Path.cwd(), allow_missing=arguments.allow_missing)
+
+
+def _unpack(arguments) -> None:
+    configuration = _start(arguments)
+    from kpo.published import UNPACKED, unpack
+
+    unpack(configuration, arguments.config.parent, arguments.output or Path(UNPACKED))
+
+
+def _verify(arguments) -> int:
+    from kpo.verify import verify
+
+    found = verify(arguments.folder)
+    for note in found.notes:
+        print(f"note: {note}")
+    for problem in found.problems:
+        print(problem)
+    count = len(found.problems)
+    print(f"{arguments.folder}: {found.runs} runs, {f'{count} problems' if count else 'nothing wrong'}")
+    return 1 if count else 0
 
 
 def _existing_model(folder: Path) -> Path:
@@ -357,6 +425,11 @@ def _known_run(configuration: Configuration, experiment: str, method: str) -> No
         return
     if method not in methods:
         raise ConfigurationError(f"experiment {experiment!r} has no method {method!r}; it has {', '.join(methods)}")
+
+
+def _known_seed(seeds: list[int], seed: int) -> None:
+    if seed not in seeds:
+        raise ConfigurationError(f"--seed {seed} is none of this configuration's; it has {', '.join(map(str, seeds))}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ Count = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 One = Annotated[float, Field(ge=1, le=1)]
+FaultAction = Literal["stop", "continue"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 # The tokens over which the paper's own filter forgets: sqrt(V / Q) of its Q = 1e-6, V = 1 (KPO, section 4 settings).
@@ -227,18 +228,30 @@ class EvaluationSettings(Section):
     expected_seconds: Positive
 
 
+class SafetySettings(Section):
+    """How a run survives an interruption, and what it does about faults. None of it decides a run without a fault."""
+
+    checkpoint_every: Count | None
+    non_finite: FaultAction
+    ungraded: FaultAction
+    collapse: FaultAction
+    collapse_after: Count
+    checkpoint: FaultAction
+
+
 class Configuration(Section):
     """Everything that decides what a run of the workflow does."""
 
     scale: Literal["smoke", "laptop", "gpu", "paper"]
     study: Name | None
-    results: str
+    results: Annotated[str, Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     arithmetic_file: str | None
     problems: ProblemSettings
     base_model: BaseModelSettings | None
     experiments: Annotated[dict[Name, ExperimentSettings], Field(min_length=1)]
     evaluation: EvaluationSettings
+    safety: SafetySettings
     data: DataSettings = DataSettings()
 
     @field_validator("seeds")
@@ -250,6 +263,8 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _seeds_and_levels_exist(self):
+        if "base" in self.experiments:
+            raise ValueError("experiments: 'base' is the base models' own folder; name it otherwise")
         for name, experiment in self.experiments.items():
             if experiment.pretrained is None and self.base_model is None:
                 raise ValueError(f"experiments.{name} has no model: say `pretrained`, or give base_model")
@@ -339,18 +354,45 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        raise ConfigurationError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path}: this is a folder; name the configuration file in it") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigurationError(f"{path}{where}: not YAML ({getattr(error, 'problem', error)})") from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigurationError(f"{path}{where}: not YAML ({problem}); correct it") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested too deeply; write it with fewer levels") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: a value cannot be read ({error}); correct it") from None
+    if value is None:
+        raise ConfigurationError(f"{path}: the file is empty; write a mapping of keys to values")
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{path}: expected a mapping of keys to values, found {type(value).__name__}")
+        raise ConfigurationError(f"{path}: write a mapping of keys to values; found {type(value).__name__}")
     return value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which builds no objects, and refuses a key that stands twice in one mapping."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark
+                    )
+                seen.add(key.value)
+        return node
 
 
 def validate(raw: dict[str, Any], source: str) -> Configuration:

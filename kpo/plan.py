@@ -1,11 +1,13 @@
 """The plan printed before a workflow starts: scale, runs, devices and the time they should take."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from kpo.config import Configuration
 from kpo.devices import Device, visible_devices
 from kpo.launch import printed_command
 from kpo.progress import clock
+from kpo.published import FOLDER
 from kpo.sizing import (
     BANDWIDTH_SHARE,
     COMPUTE_SHARE,
@@ -16,6 +18,28 @@ from kpo.sizing import (
     speed_of,
     training_hours,
 )
+
+
+def published_text(configuration: Configuration) -> str:
+    """The line read before work on published results starts."""
+    return (
+        f"kpo, scale {configuration.scale}: works from {FOLDER}/{configuration.scale}/, copied to "
+        f"{configuration.folder}/; nothing is trained"
+    )
+
+
+def results_text(folder: Path) -> str:
+    """Where to look after a workflow: what exists of its results."""
+    places = {
+        "report.html": "everything on one page",
+        "claims.md": "the verdicts",
+        "summary.md": "the accuracies",
+        "tables.md": "the papers' tables",
+        "figures/": "PDF and PNG",
+        "notebooks/": "executed",
+    }
+    found = [f"  {folder}/{name:<12} {what}" for name, what in places.items() if (folder / name).exists()]
+    return "\n".join(["Done. Where to look:", *found])
 
 
 def plan_text(configuration: Configuration, cores: int | None, devices: Sequence[Device] | None = None) -> str:

@@ -15,6 +15,11 @@ class Progress:
         self.total = total
         self.stream = stream if stream is not None else sys.stderr
         self.started = self.last_line = time.monotonic()
+        self.begun_at = 0  # steps that an earlier process has done
+
+    def say(self, text: str) -> None:
+        """Print a line of its own, after the label."""
+        print(f"{self.label:<28} {text}", file=self.stream, flush=True)
 
     def update(self, done: int, **values: float) -> None:
         """Say that `done` of the total steps are done; `values` are shown with three digits."""
@@ -24,7 +29,7 @@ class Progress:
         self.last_line = now
         elapsed = now - self.started
         if done < self.total:
-            time_text = f"{clock(elapsed / max(done, 1) * (self.total - done))} left"
+            time_text = f"{clock(elapsed / max(done - self.begun_at, 1) * (self.total - done))} left"
         else:
             time_text = f"done in {clock(elapsed)}"
         shown = "  ".join(f"{name} {value:.3g}" for name, value in values.items())

@@ -1,50 +1,91 @@
-"""Publishing a finished scale: its compact results into `results_published/`, its table into the README."""
+"""Publishing a finished scale: its compact results into `results_published/`, its numbers into the README, its executed
+notebooks into `notebooks/`."""
 
-import shutil
+import os
+import tempfile
+from collections import Counter
 from pathlib import Path
 
-from kpo.config import Configuration, dump
+from kpo.claims.runs import read_measures
+from kpo.claims.verdict import VERDICTS
+from kpo.config import CONFIG_FOLDER, Configuration, read_resolved, read_yaml
 from kpo.evaluation.summary import summary_markdown
-from kpo.files import atomic_path, atomic_write, read_json, write_json
+from kpo.files import atomic_write, read_json, write_json
 from kpo.progress import clock
+from kpo.published import COPIED, FOLDER, copy, write_compact
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 SHOWN_FIGURES = ("training_curves", "final_accuracy")
+JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 
 
-def publish(configuration: Configuration, repository: Path) -> None:
-    """Copy configuration, summary, figures (PNG) and a provenance digest, and rewrite the README's block of results.
+def publish(configuration: Configuration, repository: Path, *, allow_missing: bool = False) -> None:
+    """Replace `results_published/<scale>` by the results of a finished workflow, and what is shown of them.
 
-    Raises ValueError where the scale is not finished, or its runs come from differing code or package versions.
+    The README's block between its two marks is rewritten, and the notebooks of the repository become those that were
+    executed on the results. allow_missing: publish although measures.json names runs as missing; provenance.json and
+    the README then list them.
+    Raises ValueError where the scale is not finished, or its runs come from differing code or package versions; nothing
+    has been changed then.
     """
-    source, target = configuration.folder, repository / "results_published" / configuration.scale
-    figures = sorted((source / "figures").glob("*.png"))
-    needed = [source / "summary.json", *(source / "figures" / f"{name}.png" for name in SHOWN_FIGURES)]
-    for path in needed:
-        if not path.exists():
-            raise ValueError(f"{path} is missing; finish the workflow before publishing")
-    digest = provenance_digest(configuration)
-    for path in [source / "summary.json", source / "summary.md", *figures]:
-        with atomic_path(target / path.relative_to(source)) as temporary:
-            shutil.copyfile(path, temporary)
-    atomic_write(target / "config.yaml", dump(_without_machine_paths(configuration)))
-    write_json(target / "provenance.json", digest)
+    from kpo.notebook import NOTEBOOKS
+
+    source, target = configuration.folder, repository / FOLDER / configuration.scale
+    notebooks = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
+    shown = [f"figures/{name}.png" for name in SHOWN_FIGURES]
+    for name in (*COPIED, *JUDGED, *shown, *notebooks):
+        if not (source / name).is_file():
+            raise ValueError(f"{source / name} is missing; finish the workflow before publishing")
+    missing = _missing(configuration, allow_missing)
+    digest = {**provenance_digest(configuration, missing), "missing": missing}
     readme = repository / "README.md"
-    text = readme.read_text()
-    if START not in text or END not in text:
-        raise ValueError(f"{readme} has no block between {START} and {END}; put the two lines where the results belong")
-    before, rest = text.split(START, 1)
-    _, after = rest.split(END, 1)
-    atomic_write(readme, before + START + "\n" + readme_block(configuration, digest) + END + after)
+    before, after = _around_block(readme)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{configuration.scale}.") as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        write_compact(configuration, missing, new)
+        write_json(new / "provenance.json", digest)
+        for path in [*(source / name for name in JUDGED), *sorted((source / "figures").glob("*.png"))]:
+            copy(path, new / path.relative_to(source))
+        block = readme_block(new)
+        # The whole folder changes at once, so that nothing of an earlier configuration stays among the files.
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    atomic_write(readme, before + START + "\n" + block + END + after)
+    for name in notebooks:
+        copy(source / name, repository / name)
 
 
-def provenance_digest(configuration: Configuration) -> dict:
+def _missing(configuration: Configuration, allow_missing: bool) -> list[str]:
+    """The runs that measures.json names as missing, which must be those that the verdicts were made without."""
+    missing = read_measures(configuration).missing
+    if missing and not allow_missing:
+        raise ValueError(
+            f"{configuration.folder}: runs are missing: {', '.join(missing)}; finish them, or publish without them "
+            "(--allow-missing)"
+        )
+    if read_json(configuration.folder / "claims.json")["missing"] != missing:
+        raise ValueError(
+            f"{configuration.folder / 'claims.json'} was made from other measures; judge the claims again (kpo claims)"
+        )
+    return missing
+
+
+def provenance_digest(configuration: Configuration, missing: list[str]) -> dict:
     """What all runs share (code, versions, hardware), their commits, wall times and peak memories."""
-    folders = [configuration.run_folder("base", "base", seed) for seed in configuration.seeds]
+    shared = configuration.seeds if configuration.base_model is not None else []
+    folders = [configuration.run_folder("base", "base", seed) for seed in shared]
     folders += [configuration.run_folder(*run) for run in configuration.runs()]
-    records = {
-        str(folder.relative_to(configuration.folder)): read_json(folder / "provenance.json") for folder in folders
-    }
+    named = {folder.relative_to(configuration.folder).as_posix(): folder for folder in folders}
+    records = {}
+    for name, folder in named.items():
+        path = folder / "provenance.json"
+        if name in missing:
+            continue
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; finish the workflow before publishing")
+        records[name] = read_json(path)
     first = next(iter(records.values()))
     for name, record in records.items():
         for key in ("source_hash", "versions"):
@@ -62,36 +103,57 @@ def provenance_digest(configuration: Configuration) -> dict:
     }
 
 
-def _without_machine_paths(configuration: Configuration) -> Configuration:
-    """Where the problem file lay on one machine says nothing to others; its name does."""
-    if configuration.arithmetic_file is None:
-        return configuration
-    return configuration.model_copy(update={"arithmetic_file": Path(configuration.arithmetic_file).name})
-
-
 def _commit(record: dict) -> str:
     return str(record["commit"])[:10] + (" with changes" if record["dirty"] else "")
 
 
-def readme_block(configuration: Configuration, digest: dict) -> str:
-    """The README's results: the summary's tables, where they were measured, and the pictures."""
-    published = f"results_published/{configuration.scale}"
-    table = summary_markdown(read_json(configuration.folder / "summary.json")["rows"], configuration)
-    body = table.split("\n", 1)[1].replace("\n## ", "\n#### ").strip()
+def _around_block(readme: Path) -> tuple[str, str]:
+    text = readme.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        raise ValueError(f"{readme} has no block between {START} and {END}; put the two lines where the results belong")
+    before, rest = text.split(START, 1)
+    return before, rest.split(END, 1)[1]
+
+
+def readme_block(published: Path) -> str:
+    """The README's results, from the files of a published folder alone.
+
+    The table of the scale's own experiments (a study's others are in the verdicts), the count of each verdict, where
+    all was measured, and the pictures.
+    """
+    configuration = read_resolved(published / "config.yaml")
+    folder = f"{FOLDER}/{configuration.scale}"
+    digest = read_json(published / "provenance.json")
+    table = summary_markdown(_shown_rows(configuration, published), configuration)
     hardware, times = digest["hardware"], digest["wall_seconds"].values()
-    machine = f"{hardware['cores']} cores of {hardware['processor']}"
     memory = max(digest["peak_memory_bytes"].values()) / 2**30
-    return "\n".join(
-        [
-            f"### Results at {configuration.scale} scale",
-            "",
-            body,
-            "",
-            f"Measured on {machine} (commit {', '.join(digest['commits'])}); a run took {clock(min(times))} to "
-            f"{clock(max(times))} (min:s) on one core and at most {memory:.1f} GiB. "
-            f"Files: [{published}]({published}).",
-            "",
-            *(f"![{name.replace('_', ' ')}]({published}/figures/{name}.png)" for name in SHOWN_FIGURES),
-            "",
-        ]
-    )
+    lines = [
+        f"### Results at {configuration.scale} scale",
+        "",
+        table.split("\n", 1)[1].replace("\n## ", "\n#### ").strip(),
+        "",
+        verdict_line(read_json(published / "claims.json")["claims"], f"{folder}/claims.md"),
+        "",
+        f"Measured on {hardware['cores']} cores of {hardware['processor']} (commit {', '.join(digest['commits'])}); "
+        f"a run took {clock(min(times))} to {clock(max(times))} (min:s) on one core and at most {memory:.1f} GiB. "
+        f"Files: [{folder}]({folder}).",
+    ]
+    if digest["missing"]:
+        lines += ["", f"Missing runs, so that some means are over fewer seeds: {', '.join(digest['missing'])}."]
+    lines += ["", *(f"![{name.replace('_', ' ')}]({folder}/figures/{name}.png)" for name in SHOWN_FIGURES), ""]
+    return "\n".join(lines)
+
+
+def verdict_line(claims: list[dict], page: str) -> str:
+    """How often each verdict was given, with a link to the page of all."""
+    counts = Counter(claim["verdict"] for claim in claims)
+    said = "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return f"Verdicts on the {len(claims)} claims of both papers: {said}. [Each with its numbers and its rule]({page})."
+
+
+def _shown_rows(configuration: Configuration, published: Path) -> list[dict]:
+    rows = read_json(published / "summary.json")["rows"]
+    if configuration.study is None:
+        return rows
+    own = read_yaml(CONFIG_FOLDER / f"{configuration.scale}.yaml")["experiments"]
+    return [row for row in rows if row["experiment"] == "base" or row["experiment"] in own]

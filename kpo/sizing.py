@@ -161,7 +161,7 @@ def problems_of(configuration: Configuration, experiment: ExperimentSettings) ->
         elif name in settings.train_sets:
             total += settings.held_out
         else:
-            total += configuration.data.pins.get(name, {}).get("rows") or get_set(name).rows or 0
+            total += int(configuration.data.pins.get(name, {}).get("rows") or get_set(name).rows or 0)
     return total
 
 

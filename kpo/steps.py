@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration, ConfigurationError
 from kpo.data import LEVELS, Level, Problem, normalise_question, read_problems, within_range
 from kpo.files import write_json, write_jsonl
@@ -50,12 +51,28 @@ def readable_problems(configuration: Configuration, path: Path) -> list[Problem]
     return found
 
 
+def problems_by_level(configuration: Configuration, path: Path) -> dict[str, list[Problem]]:
+    """The problems of a file by level, in the order of the configuration's levels.
+
+    Raises ConfigurationError where a problem is of another level, or a level has none.
+    """
+    found: dict[str, list[Problem]] = {name: [] for name in configuration.problems.levels}
+    for problem in read_problems(path):
+        if problem.level not in found:
+            raise ConfigurationError(
+                f"{path}: problem {problem.id!r} is of level {problem.level!r}, but problems.levels has "
+                f"{', '.join(found)}; generate the problems anew"
+            )
+        found[problem.level].append(problem)
+    for name, problems in found.items():
+        if not problems:
+            raise ConfigurationError(f"{path}: holds no problem of level {name!r}; generate them anew")
+    return found
+
+
 def evaluation_splits(configuration: Configuration) -> dict[str, list[Problem]]:
     """The held-out problems by level, and the readable rows of `arithmetic_file` where one is named."""
-    held_out = read_problems(configuration.folder / "problems" / "held_out.jsonl")
-    splits: dict[str, list[Problem]] = {name: [] for name in configuration.problems.levels}
-    for problem in held_out:
-        splits[problem.level].append(problem)
+    splits = problems_by_level(configuration, configuration.folder / "problems" / "held_out.jsonl")
     if configuration.arithmetic_file is not None:
         splits[FILE_SPLIT] = readable_problems(configuration, Path(configuration.arithmetic_file))
     return splits
@@ -69,9 +86,11 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
 
     stopwatch = Stopwatch(seed)
     folder = configuration.run_folder("base", "base", seed)
-    questions = {name: [] for name in configuration.problems.levels}
-    for problem in read_problems(configuration.folder / "problems" / "train.jsonl"):
-        questions[problem.level].append(normalise_question(problem.question))
+    path = configuration.folder / "problems" / "train.jsonl"
+    questions = {
+        name: [normalise_question(problem.question) for problem in problems]
+        for name, problems in problems_by_level(configuration, path).items()
+    }
     progress = Progress(f"base model seed {seed}", configuration.base_model.steps, progress_stream)
     rows: list[dict] = []
 
@@ -84,3 +103,4 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
     write_jsonl(folder / "metrics.jsonl", rows)
     save_model(model, tokenizer, folder / "model")
     write_json(folder / "provenance.json", stopwatch.record())
+    write_checksums(folder, "pretrain", ["metrics.jsonl", "provenance.json", "model"], [path])

@@ -2,8 +2,11 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,34 @@ import yaml
 from kpo.config import Configuration, ConfigurationError, dump, load
 from kpo.data.catalogue import get_set
 from kpo.devices import Device, visible_devices
-from kpo.files import atomic_write
+from kpo.files import atomic_write, read_json
 from kpo.pretrained import ARITHMETIC
+from kpo.published import CHOICE, FOLDER, REPOSITORY, UNPACKED, published_configuration, published_files
 from kpo.sizing import fits, planned_count
 from kpo.steps import readable_problems
 from kpo.tasks import set_file
+
+RUN_FILES = ("metrics.jsonl", "evaluation.json", "structure.safetensors")
+"""What figures read of a run."""
 
 
 def prepare(overrides: dict[str, Any]) -> Configuration:
     """The validated configuration, its files read and its results folder tried, so that no job starts in vain.
 
-    Raises ConfigurationError with one line.
+    With ``results=published`` it is that of the published results, see `is_published`. Raises ConfigurationError with
+    one line.
     """
-    configuration = load({key: _typed(value) for key, value in overrides.items()}, default_scale(overrides))
+    overrides = {key: _typed(value) for key, value in overrides.items()}
+    if overrides.get("results") == CHOICE:
+        configuration = published_configuration(overrides)
+        _check_writable(configuration.folder)
+        return configuration
+    configuration = load(overrides, default_scale(overrides))
+    if Path(configuration.results) in (Path(UNPACKED), Path(FOLDER)):
+        raise ConfigurationError(
+            f"results: {configuration.results} is the folder of published results; say results={CHOICE} to work from "
+            "them, or choose another folder"
+        )
     _check_writable(configuration.folder)
     if configuration.arithmetic_file is not None:
         try:
@@ -52,7 +70,7 @@ def machine_devices() -> list[Device]:
 def set_settings(configuration: Configuration, name: str) -> dict[str, Any]:
     """All that decides which problems a set has; where it changes, the set is loaded anew."""
     declared = dataclasses.asdict(get_set(name))
-    return {**declared, **configuration.data.pins.get(name, {})}
+    return declared | {str(key): value for key, value in configuration.data.pins.get(name, {}).items()}
 
 
 def model_file(configuration: Configuration, experiment: str) -> str:
@@ -110,6 +128,11 @@ def job_threads(cores: int | None, count: int) -> int:
     return max(1, (cores or 8 * devices) * min(count, devices) // devices)
 
 
+def is_published(configuration: Configuration) -> bool:
+    """Whether the workflow works from published results: it trains, evaluates and measures nothing then."""
+    return configuration.results == UNPACKED
+
+
 def update_configuration(path: Path, configuration: Configuration) -> None:
     """Write the resolved configuration to `path` where another stands there."""
     text = dump(configuration)
@@ -130,6 +153,43 @@ def run_settings(configuration: Configuration, experiment: str, label: str) -> d
     if settings.pretrained is not None:
         found["pretrained"] = settings.pretrained.deciding_training()
     return found
+
+
+def run_files(configuration: Configuration, entries: Iterable[Any]) -> list[str]:
+    """The files of runs that some figures read, each once; `entries` are theirs of `paper_figures.ENTRIES`.
+
+    Of published results those that were published, which can lack runs.
+    """
+    paths: dict[str, None] = {}
+    for entry in entries:
+        names = [name for name in entry.files if name in RUN_FILES]
+        shown = entry.runs or {}
+        runs = [run for run in configuration.untrained() if run[0] in ("base", *shown)]
+        runs = runs if "evaluation.json" in names else []
+        for experiment, method, seed in configuration.runs():
+            if experiment in shown and (not shown[experiment] or method in shown[experiment]):
+                runs.append((experiment, method, seed))
+        folders = [configuration.run_folder(*run).as_posix() for run in runs]
+        paths.update({f"{folder}/{name}": None for folder in folders for name in names})
+    if is_published(configuration):
+        below = configuration.folder.as_posix()
+        there = {f"{below}/{name}" for name in published_files(REPOSITORY / FOLDER / configuration.scale)}
+        return [path for path in paths if path in there]
+    return list(paths)
+
+
+def notebook_source(path: Path) -> str:
+    """A digest of a notebook's text and code without its outputs, which publishing brings up to date.
+
+    The cell in which papermill has written the parameters of an execution is an output too.
+    """
+    notebook = read_json(path)
+    cells = [
+        (cell["cell_type"], "".join(cell["source"]))
+        for cell in notebook["cells"]
+        if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])
+    ]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
 
 
 def _typed(value: Any, inside: bool = False) -> Any:

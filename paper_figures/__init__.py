@@ -2,15 +2,9 @@
 
 `python -m paper_figures --results results/laptop --output results/laptop/figures` draws all of them. Nothing here
 trains or samples a model: every number comes from the files that the runs left, or is computed from them by a function
-of `kpo`.
+of `kpo`. `paper_figures.catalogue` says which figures there are, what each reads, and which claims it shows.
 """
 
-FIGURES = (
-    "training_curves",
-    "entropy_gradient_norm",
-    "final_accuracy",
-    "pass_at_k",
-    "response_log_ratio",
-    "group_advantages",
-    "structure",
-)
+from paper_figures.catalogue import ENTRIES, FIGURES, claim_figures, figures_for
+
+__all__ = ["ENTRIES", "FIGURES", "claim_figures", "figures_for"]

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds, per_rollout_batch
+from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import Results
 
@@ -37,13 +38,14 @@ def curves(results: Results, key: str, off_policy_only: bool) -> dict[str, dict[
 
 def draw(results: Results) -> Figure:
     """Two by two panels; each shows every method."""
+    results.require(NAME)
     methods = results.methods(EXPERIMENT)
     missing = results.missing_notes(EXPERIMENT, methods, FILE)
-    looks = style.looks(results.all_methods)
+    looks = style.looks(results.own_methods)
     caption = (
         f"Experiment {EXPERIMENT}. Each value is the mean over the minibatches of a rollout batch; the lower two "
-        f"panels leave out its first minibatch, in which every ratio is 1. "
-        f"{band_phrase(len(results.seeds), missing)} A gap is a batch in which the value of a seed is undefined."
+        f"panels leave out its first minibatch, in which every ratio is 1. {band_phrase(len(results.seeds), missing)} "
+        f"A gap is a batch in which the value of a seed is undefined. {claims_text(NAME)}"
     )
     title = f"Entropy, gradient norm, clipping and log-ratios while training ({results.scale} scale)"
     figure = style.new_figure(4.4, title, caption, {method: looks[method] for method in methods}, missing)

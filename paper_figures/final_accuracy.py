@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.aggregate import seeds_phrase
+from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import Results, ResultsError
 
@@ -105,10 +106,11 @@ def _level_order(level: str) -> tuple[int, str]:
 
 def draw(results: Results) -> Figure:
     """One panel an experiment; groups are levels, within a group one mark a method."""
-    experiments = results.experiments
+    results.require(NAME)
+    experiments = results.own_experiments
     by_experiment = {name: ["base", *results.methods(name)] for name in experiments}
     missing = results.missing_everywhere(FILE, base=True)
-    looks = style.looks(results.all_methods)
+    looks = style.looks(results.own_methods)
     if len(results.seeds) == 1:
         marks = "the only seed, with its"
         caution = "The interval says nothing of other seeds."
@@ -118,9 +120,9 @@ def draw(results: Results) -> Figure:
         if len(results.seeds) < 10:
             caution += " With few seeds such an interval tends to be too narrow."
     caption = (
-        "avg@k: mean share of right answers over k samples a problem at temperature 1. Large marks: "
-        f"{marks} {results.confidence:.0%} interval from a bootstrap over seeds and problems. {caution} The dotted "
-        "line carries the base models' mean across its level."
+        f"avg@k: mean share of right answers over k samples a problem at temperature 1. Large marks: {marks} "
+        f"{results.confidence:.0%} interval from a bootstrap over seeds and problems. {caution} The dotted line "
+        f"carries the base models' mean across its level. {claims_text(NAME)}"
     )
     title = f"Accuracy on held-out problems after training ({results.scale} scale)"
     figure = style.new_figure(2.1 * len(experiments) + 0.3, title, caption, looks, missing)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from kpo.advantages import group_advantages
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds
+from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import NotConfigured, Results, ResultsError
 
@@ -73,12 +74,12 @@ def draw(results: Results) -> Figure:
     index = example_group(first)
     counts = sorted({len(rewards_PG) for rewards_PG in rewards.values()})
     caption = (
-        f"Rewards of the GRPO runs of experiment {experiment}, in the order of sampling; both estimators are given "
-        f"the same rewards. Left: the first of seed {seed}'s kept groups whose rewards spread most. Right: "
+        f"Rewards of the GRPO runs of experiment {experiment}, in the order of sampling; both estimators are given the "
+        f"same rewards. Left: the first of seed {seed}'s kept groups whose rewards spread most. Right: "
         f"{' to '.join(map(str, counts))} fully graded groups a seed, those with equal rewards included. "
-        f"{band_phrase(len(results.seeds), missing)} KRPO's baseline follows the samples seen so far and the "
-        "variance that it divides by shrinks with each, so that an advantage depends on the place at "
-        "which the response was drawn."
+        f"{band_phrase(len(results.seeds), missing)} KRPO's baseline follows the samples seen so far and the variance "
+        "that it divides by shrinks with each, so that an advantage depends on the place at which the response was "
+        f"drawn. {claims_text(NAME)}"
     )
     figure = style.new_figure(
         3.4, f"Group advantages under GRPO and KRPO ({results.scale} scale)", caption, looks, missing

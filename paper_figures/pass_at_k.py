@@ -54,12 +54,13 @@ def curves(results: Results, experiment: str) -> dict[str, dict[int, np.ndarray]
 
 def draw(results: Results) -> Figure:
     """One panel an experiment, k on a logarithmic axis."""
-    experiments = results.experiments
+    results.require(NAME)
+    experiments = results.own_experiments
     missing = results.missing_everywhere(FILE, base=True)
-    looks = style.looks(results.all_methods)
+    looks = style.looks(results.own_methods)
     caption = (
-        f"Level {LEVEL}, temperature 1. pass@k: chance that at least one of k samples is right, estimated without "
-        "bias from all samples of a problem; at the largest k it is the share of problems with any right sample. "
+        f"Level {LEVEL}, temperature 1. pass@k: chance that at least one of k samples is right, estimated without bias "
+        "from all samples of a problem; at the largest k it is the share of problems with any right sample. "
         f"{band_phrase(len(results.seeds), missing)}"
     )
     figure = style.new_figure(2.7, f"pass@k on held-out problems ({results.scale} scale)", caption, looks, missing)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from kpo.kalman import kalman_filter
 from paper_figures import style
+from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import KeptUpdate, Results, ResultsError
 
@@ -91,7 +92,7 @@ def draw(results: Results) -> Figure:
         f"response of one run. The filter is KPO's, a random walk with V = 1 and Q = 1/{time_constant:g}\u00b2, so "
         f"that it forgets over {time_constant:g} tokens; it starts at 0. Right: the same values in random order "
         "through the same filter. What looks alike on both sides is made by the filter, not by the order of the "
-        "tokens. The lower panels have a scale of their own."
+        f"tokens. The lower panels have a scale of their own. {claims_text(NAME)}"
     )
     title = f"Log-ratios of one response before and after filtering ({results.scale} scale)"
     figure = style.new_figure(3.4, title, caption, missing=results.missing_notes(EXPERIMENT, [METHOD], FILE))

@@ -2,52 +2,21 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from kpo.files import read_json, read_jsonl
+from paper_figures.catalogue import OWN, missing_for
+from paper_figures.errors import NotConfigured, ResultsError
+from paper_figures.kept import KeptUpdate, Structure, read_structure
 
 METRICS = ("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std")
 """The metrics that the figures draw."""
 
-
-class ResultsError(ValueError):
-    """Results that a figure cannot be drawn from; the message names the file and says what to do."""
-
-
-class NotConfigured(ResultsError):
-    """The configuration of these results leaves out what the figure shows."""
-
-
-@dataclass(frozen=True)
-class KeptUpdate:
-    """Token log-ratios of one kept minibatch: log pi - log pi_old in nats; the mask is 1 on response tokens."""
-
-    update: int
-    minibatch: int
-    log_ratio_BT: torch.Tensor
-    mask_BT: torch.Tensor
-    advantage_B: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Structure:
-    """What one run kept: minibatches, and rewards (P, G) in sampled order by rollout batch."""
-
-    updates: list[KeptUpdate]
-    rewards_PG: dict[int, torch.Tensor]
-
-    @property
-    def off_policy(self) -> list[KeptUpdate]:
-        """The updates after the first of their rollout batch; in the first, every ratio is 1."""
-        return [update for update in self.updates if update.minibatch > 1]
+__all__ = ["METRICS", "KeptUpdate", "NotConfigured", "Results", "ResultsError", "Structure", "read_structure"]
 
 
 class Results:
@@ -117,9 +86,21 @@ class Results:
         return list(methods)
 
     @property
-    def all_methods(self) -> list[str]:
-        """The base models and the methods of every experiment, each once: the order in which they get their looks."""
-        return list(dict.fromkeys(["base", *(method for name in self.experiments for method in self.methods(name))]))
+    def own_experiments(self) -> list[str]:
+        """The scale's own experiments, without those that a study adds."""
+        return [name for name in self.experiments if name in OWN]
+
+    @property
+    def own_methods(self) -> list[str]:
+        """The base models and the methods of the scale's own experiments, each once: the order of their looks."""
+        names = [method for experiment in self.own_experiments for method in self.methods(experiment)]
+        return list(dict.fromkeys(["base", *names]))
+
+    def require(self, figure: str) -> None:
+        """Raise NotConfigured where the configuration lacks what the figure of that name shows."""
+        lacks = missing_for(figure, {name: self.experiment(name).get("methods") or {} for name in self.experiments})
+        if lacks:
+            raise NotConfigured(f"{self.root / 'config.yaml'}: no {lacks}, which this figure shows")
 
     def require_method(self, experiment: str, method: str) -> None:
         if method not in self.methods(experiment):
@@ -164,14 +145,14 @@ class Results:
         for method in methods:
             gone = self.missing(experiment, method, name)
             if gone:
-                run = method if method == "base" else f"{experiment}/{method}"
+                run = method if method == "base" and self.has_shared_base else f"{experiment}/{method}"
                 lines.append(f"{run} seed{'s' * (len(gone) > 1)} {', '.join(map(str, gone))}")
         return lines
 
     def missing_everywhere(self, name: str, *, base: bool) -> list[str]:
-        """`missing_notes` of every experiment, and with `base` of the base models."""
+        """`missing_notes` of the scale's own experiments, and with `base` of the base models."""
         notes = self.missing_notes("base", ["base"], name) if base and self.has_shared_base else []
-        for experiment in self.experiments:
+        for experiment in self.own_experiments:
             own = ["base"] if base and not self.has_shared_base else []
             notes += self.missing_notes(experiment, [*own, *self.methods(experiment)], name)
         return notes
@@ -305,34 +286,6 @@ class Results:
                 f"{path}: missing; run the workflow to the end, or pass --allow-missing for runs that are not there"
             )
         return path
-
-
-def read_structure(path: Path) -> Structure:
-    """Read one structure.safetensors; wrong shapes and unknown keys raise `ResultsError`."""
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ResultsError(f"{path}: not a safetensors file ({error}); the run is partial") from None
-    rewards, parts = {}, {}
-    for key, tensor in sorted(tensors.items()):
-        head, _, field = key.partition(".")
-        if field == "rewards" and head.removeprefix("rollout").isdigit():
-            rewards[int(head.removeprefix("rollout"))] = tensor
-        elif head.isdigit():
-            parts.setdefault(int(head), {})[field] = tensor
-        else:
-            raise ResultsError(f"{path}: unknown key {key!r}")
-    updates = []
-    for number, fields in sorted(parts.items()):
-        for field in ("log_ratio", "mask", "advantage", "minibatch"):
-            if field not in fields:
-                raise ResultsError(f"{path}: update {number} has no {field}")
-        if fields["log_ratio"].shape != fields["mask"].shape or fields["log_ratio"].ndim != 2:
-            raise ResultsError(f"{path}: update {number} has a log_ratio and a mask of different shapes, or not (B, T)")
-        updates.append(
-            KeptUpdate(number, int(fields["minibatch"]), fields["log_ratio"], fields["mask"], fields["advantage"])
-        )
-    return Structure(updates, dict(sorted(rewards.items())))
 
 
 def _checked(read: Any, path: Path) -> Any:

@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.nn.functional import pad
 
+from kpo.claims.paper_tables import KPO_SWITCH_FREQUENCY
 from kpo.structure import structure_summary
 from paper_figures import style
 from paper_figures.aggregate import over_seeds, seeds_phrase
+from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import Results, ResultsError, Structure
 
@@ -87,7 +89,9 @@ def draw(results: Results) -> Figure:
         f"1/{time_constant:g}\u00b2. Shuffled: the same values in random order; white noise: independent Student-t "
         f"values, 3 degrees of freedom; means of {DRAWS} draws. Large marks: mean over "
         f"{seeds_phrase(len(results.seeds), missing)}; bars: lowest to highest seed; small circles: each seed. What "
-        "the filter does to shuffled values and to noise as well is no property of the log-ratios."
+        "the filter does to shuffled values and to noise as well is no property of the log-ratios. Dashed: the paper's "
+        "switch frequencies (second-hand, their definition not found, over responses of thousands of tokens). "
+        f"{claims_text(NAME)}"
     )
     title = f"Order of token log-ratios before and after filtering ({results.scale} scale)"
     figure = style.new_figure(2.3, title, caption, LOOKS, missing)
@@ -102,7 +106,20 @@ def draw(results: Results) -> Figure:
         panel.set_xlim(-0.5, len(SERIES) - 0.5)
         panel.set_title(panel_title, loc="left")
         panel.set_ylim(0, 1 if measure == "low_frequency_energy" else None)
+        if measure == "switch_frequency":
+            _draw_paper(panel)
     return figure
+
+
+def _draw_paper(panel: Axes) -> None:
+    """The paper's values across the measured log-ratios, each in the colour of what it stands beside."""
+    for (name, value), look in zip(KPO_SWITCH_FREQUENCY.items(), LOOKS.values(), strict=True):
+        panel.hlines(value, -0.42, 0.42, colors=look.colour, linestyles=(0, (3, 2)), linewidth=0.9, zorder=1)
+        # In the middle, where neither raw nor filtered values lie.
+        panel.annotate(
+            f"paper, {name}: {value:g}", (0.5, 0.55 if name == "before the filter" else 0.46), ha="center",
+            xycoords="axes fraction", fontsize=style.CAPTION_SIZE, color=look.colour,
+        )  # fmt: skip
 
 
 def _draw_marks(panel: Axes, x: float, by_seed: dict[int, list[float]], look: style.Look) -> None:

@@ -1,6 +1,7 @@
 """One look for every figure: sizes for print, colours that colour-blind readers can tell apart, reproducible bytes."""
 
 import contextlib
+import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from PIL import Image
 
 from kpo.files import atomic_path
 
@@ -23,7 +25,7 @@ FONT_SIZE = 8.0
 CAPTION_SIZE = 7.0
 TITLE_SIZE = 9.5
 _MARGIN = 0.01
-_LEGEND_COLUMNS = 7
+_HANDLE = 0.53  # inches of a legend's line and of the room around an entry
 
 RC = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same glyphs
@@ -71,11 +73,20 @@ LOOKS = {
     "kpo-unclipped": Look("#CC79A7", (0, (2, 1)), "v"),
     "krpo": Look("#000000", (0, (4, 1, 1, 1, 1, 1)), "P"),
 }
-# Methods that the table does not name (controls, a user's own) take these in the order in which they are asked for.
+# The controls that a study adds, in colours that stay apart from those above.
+CONTROLS = {
+    "kpo-ema": Look("#56B4E9", (0, (3, 1)), "<"),
+    "kpo-unit": Look("#882255", (0, (1, 1)), ">"),
+    "grpo-rescaled": Look("#332288", (0, (9, 2, 2, 2)), "h"),
+    "krpo-mean": Look("#44AA99", (0, (5, 1, 1, 1)), "d"),
+    "krpo-scale": Look("#8A5A00", (0, (2, 2)), "p"),
+    "krpo-adaptive": Look("#999933", (0, (7, 2)), "*"),
+}
+# Methods that neither table names (a user's own) take these in the order in which they are asked for.
 _SPARE = [
     Look(colour, line, marker)
     for (line, marker), colour in zip(
-        itertools.product([(0, (3, 1)), (0, (1, 1)), (0, (9, 2, 2, 2))], ["<", ">", "p", "h", "*", "d"]),
+        itertools.product([(0, (3, 2)), (0, (1, 2)), (0, (9, 1, 2, 1))], ["1", "2", "3", "4", "8", "H"]),
         itertools.cycle(["#56B4E9", "#882255", "#117733", "#999933", "#332288"]),
         strict=False,
     )
@@ -88,6 +99,12 @@ LABELS = {
     "kpo-clipped": "KPO clipped",
     "kpo-unclipped": "KPO unclipped",
     "krpo": "KRPO",
+    "kpo-ema": "KPO-EMA",
+    "kpo-unit": "KPO-unit",
+    "grpo-rescaled": "GRPO rescaled",
+    "krpo-mean": "KRPO mean",
+    "krpo-scale": "KRPO scale",
+    "krpo-adaptive": "KRPO adaptive",
 }
 LEVEL_LABELS = {"file": "published set"}
 
@@ -105,11 +122,11 @@ def applied() -> Iterator[None]:
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """The look of each of `methods`: fixed for the papers' methods, spare ones for the others, never one twice."""
+    """The look of each of `methods`: fixed for the papers' and their controls, else a spare one, never one twice."""
     spare = iter(_SPARE)
     table = {}
     for method in methods:
-        look = LOOKS.get(method) or next(spare, None)
+        look = LOOKS.get(method) or CONTROLS.get(method) or next(spare, None)
         if look is None:
             raise ValueError(
                 f"{len(methods)} methods in one figure: only {len(_SPARE)} have no look of their own; draw fewer"
@@ -136,7 +153,8 @@ def new_figure(
     methods = methods or {}
     lines = _wrapped(figure, caption)
     warnings = _wrapped(figure, f"Not in this figure: {'; '.join(missing)}.") if missing else []
-    legend_rows = -(-len(methods) // _LEGEND_COLUMNS)
+    columns = _legend_columns(figure, methods)
+    legend_rows = -(-len(methods) // columns)
     bottom = ((len(lines) + len(warnings)) * CAPTION_SIZE * 1.35 + 6 + 4 * bool(warnings)) / 72
     title_height = (TITLE_SIZE * 1.35 + 4) / 72
     top = title_height + (legend_rows * FONT_SIZE * 1.6 + 4 * bool(legend_rows)) / 72
@@ -151,20 +169,29 @@ def new_figure(
     )
     if warnings:
         figure.text(
-            _MARGIN,
-            bottom / total,
-            "\n".join(warnings),
-            fontsize=CAPTION_SIZE,
-            va="top",
-            color="#a00000",
+            _MARGIN, bottom / total, "\n".join(warnings), fontsize=CAPTION_SIZE, va="top", color="#a00000",
             linespacing=1.25,
-        )
+        )  # fmt: skip
     if methods:
-        _method_legend(figure, methods, 1 - title_height / total)
+        _method_legend(figure, methods, columns, 1 - title_height / total)
     return figure
 
 
-def _method_legend(figure: Figure, methods: Mapping[str, Look], top: float) -> None:
+def _legend_columns(figure: Figure, methods: Mapping[str, Look]) -> int:
+    """As many columns as fit the figure's width: each takes its longest label."""
+    font = FontProperties(family=RC["font.family"], size=FONT_SIZE)
+    measure = figure.canvas.get_renderer().get_text_width_height_descent
+    widths = [measure(label(method), font, ismath=False)[0] / figure.dpi + _HANDLE for method in methods]
+    # Matplotlib fills columns from top to bottom, the first ones with one entry more where they are unequal.
+    for columns in range(len(widths), 1, -1):
+        rows, longer = divmod(len(widths), columns)
+        ends = [rows * (place + 1) + min(place + 1, longer) for place in range(columns)]
+        if sum(max(widths[start:end]) for start, end in zip([0, *ends], ends, strict=False)) <= WIDTH * (1 - _MARGIN):
+            return columns
+    return 1
+
+
+def _method_legend(figure: Figure, methods: Mapping[str, Look], columns: int, top: float) -> None:
     handles = [
         Line2D(
             [], [], color=look.colour, linestyle=look.line, marker=look.marker, markeredgecolor="white",
@@ -173,7 +200,7 @@ def _method_legend(figure: Figure, methods: Mapping[str, Look], top: float) -> N
         for method, look in methods.items()
     ]  # fmt: skip
     legend = figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, top), ncols=_LEGEND_COLUMNS, columnspacing=1.2,
+        handles=handles, loc="upper left", bbox_to_anchor=(0, top), ncols=columns, columnspacing=1.2,
         handletextpad=0.5, borderaxespad=0.3, borderpad=0.2,
     )  # fmt: skip
     legend.set_in_layout(False)
@@ -256,12 +283,15 @@ def plain_log_axis(axes: Axes) -> None:
 def save(figure: Figure, output: str | Path, name: str) -> list[Path]:
     """Write `<name>.pdf` and `<name>.png` into `output`, each whole or not at all; returns the paths.
 
-    No date and no file name goes into the files: the same data give the same bytes.
+    No date and no file name goes into the files: the same data give the same bytes. The PNG has a palette of 256
+    colours, which is a third of the size and looks the same for drawings.
     """
-    paths = []
-    for suffix, metadata in (("pdf", {"CreationDate": None, "ModDate": None}), ("png", {})):
-        path = Path(output) / f"{name}.{suffix}"
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=suffix, metadata=metadata)
-        paths.append(path)
-    return paths
+    pdf, png = (Path(output) / f"{name}.{suffix}" for suffix in ("pdf", "png"))
+    with atomic_path(pdf) as temporary:
+        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None, "ModDate": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with atomic_path(png) as temporary, Image.open(drawn) as picture:
+        few_colours = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few_colours.save(temporary, format="png", optimize=True, dpi=picture.info["dpi"])
+    return [pdf, png]

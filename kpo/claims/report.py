@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from kpo.checksums import write_checksums
 from kpo.claims.compare import Compared, compare
 from kpo.claims.declarations import CLAIMS
 from kpo.claims.declare import Claim
@@ -53,6 +54,9 @@ def write_claims(configuration: Configuration) -> None:
         },
     )
     atomic_write(configuration.folder / "claims.md", claims_markdown(results, study, configuration.seeds))
+    write_checksums(
+        configuration.folder, "claims", ["claims.json", "claims.md"], [configuration.folder / "measures.json"]
+    )
 
 
 def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[ClaimResult]:

@@ -7,6 +7,7 @@ another are refused. A missing run is refused as well, or listed as missing wher
 
 from dataclasses import dataclass, field
 
+from kpo.checksums import write_checksums
 from kpo.claims.declarations import needed_cells
 from kpo.claims.one_run import FILES, STRUCTURE, ClaimsError, Run, measure_run, needs_structure
 from kpo.config import Configuration
@@ -32,6 +33,7 @@ def write_measures(configuration: Configuration, *, allow_missing: bool = False)
     study = measure_runs(configuration, allow_missing=allow_missing)
     rows = [_as_row(run) for runs in study.runs.values() for run in runs.values()]
     write_json(configuration.folder / "measures.json", {"scale": study.scale, "runs": rows, "missing": study.missing})
+    write_checksums(configuration.folder, "measure", ["measures.json"])
 
 
 def read_measures(configuration: Configuration) -> Study:
@@ -46,7 +48,10 @@ def read_measures(configuration: Configuration) -> Study:
     except (KeyError, TypeError, ValueError) as error:
         raise ClaimsError(f"{path}: not what kpo measure writes ({error!r}); measure the runs again") from None
     if scale != configuration.scale:
-        raise ClaimsError(f"{path}: measured at scale {scale!r}, the configuration says {configuration.scale!r}")
+        raise ClaimsError(
+            f"{path}: measured at scale {scale!r}, the configuration says {configuration.scale!r}; "
+            "measure the runs again"
+        )
     return _study(configuration, runs, missing, str(path))
 
 

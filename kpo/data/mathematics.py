@@ -44,7 +44,7 @@ class LoadedSet:
     record: dict[str, Any]
 
 
-def pinned_set(name: str, pins: Mapping[str, Mapping[str, Any]] | None = None) -> MathematicsSet:
+def pinned_set(name: str, pins: Mapping[str, Mapping[Any, Any]] | None = None) -> MathematicsSet:
     """The declaration of a set with what a configuration pins (revision, rows, distinct) put in its place.
 
     Raises DataError where revision or rows are still unknown, since a set that is not pinned may change between runs.
@@ -65,7 +65,7 @@ def pinned_set(name: str, pins: Mapping[str, Mapping[str, Any]] | None = None) -
 
 
 def load_set(
-    name: str, pins: Mapping[str, Mapping[str, Any]] | None = None, mirror: str | os.PathLike | None = None
+    name: str, pins: Mapping[str, Mapping[Any, Any]] | None = None, mirror: str | os.PathLike | None = None
 ) -> LoadedSet:
     """The checked problems of a set of the catalogue, from `mirror` where one is named, else from the hub or its cache.
 
@@ -111,7 +111,7 @@ def load_set(
     return LoadedSet(kept, record)
 
 
-def write_mirror(name: str, folder: str | os.PathLike, pins: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
+def write_mirror(name: str, folder: str | os.PathLike, pins: Mapping[str, Mapping[Any, Any]] | None = None) -> Path:
     """Fetch a set from the hub and keep it in `folder` as a mirror does; returns the file.
 
     Sets that another one names (`subject_of`) are kept too. Raises DataError as `load_set` does.

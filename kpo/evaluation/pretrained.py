@@ -6,9 +6,11 @@ was stopped goes on with the splits that are missing.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration
 from kpo.data.mathematics import MathProblem
 from kpo.data.prompts import prompt_tokens
@@ -97,6 +99,7 @@ def _records(configuration, experiment, split, problems, responses, greedy, coun
     if len(responses) != len(problems) or counts != {count}:
         raise RuntimeError(f"{split}: {sorted(counts)} gradings per problem instead of {count}")
     flat = [(problem, response) for problem, several in zip(problems, responses, strict=True) for response in several]
+    graded: list[dict[str, Any]]
     if is_arithmetic(configuration, split):
         graded = [
             {"correct": int(exact_reward(response.text, problem.answer) == 1.0), "reason": None, "second": None}
@@ -155,6 +158,7 @@ def _write_summary(configuration, experiment, label, splits, output, decided) ->
             "grading": grading,
         },
     )
+    write_checksums(output, "evaluate", ["evaluation.json", "samples.jsonl"])
 
 
 def _grading(records: list[dict]) -> dict:

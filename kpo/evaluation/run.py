@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration
 from kpo.data.arithmetic import Problem
 from kpo.data.expressions import normalise_question
@@ -17,6 +16,7 @@ from kpo.progress import Progress
 from kpo.provenance import versions
 from kpo.rewards import exact_reward
 from kpo.steps import FILE_SPLIT
+from kpo.training.saving import load_model
 
 
 def evaluate_run(
@@ -29,8 +29,8 @@ def evaluate_run(
 ) -> None:
     """Write samples.jsonl (one record a response) and evaluation.json (a summary for each split) into `output`."""
     settings = configuration.evaluation
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model, tokenizer = load_model(model_folder)
+    model.eval()
     samples_of = {
         split: settings.file_samples_per_problem if split == FILE_SPLIT else settings.samples_per_problem
         for split in splits
@@ -81,6 +81,8 @@ def evaluate_run(
             "splits": summaries,
         },
     )
+    weights = model_folder / "model.safetensors"
+    write_checksums(output, "evaluate", ["evaluation.json", "samples.jsonl"], [weights])
 
 
 def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Configuration) -> dict:

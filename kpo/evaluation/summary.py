@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration
 from kpo.evaluation.bootstrap import hierarchical_bootstrap
 from kpo.files import atomic_write, read_json, write_json
@@ -17,9 +18,15 @@ def write_summary(configuration: Configuration) -> None:
     Raises ValueError where an evaluation is missing or the seeds of a method answered other problems or other numbers
     of samples, so that nothing is averaged over in silence.
     """
-    rows = [row for group in _groups(configuration) for row in _rows_of(configuration, *group)]
+    rows = summary_rows(configuration)
     write_json(configuration.folder / "summary.json", {"scale": configuration.scale, "rows": rows})
     atomic_write(configuration.folder / "summary.md", summary_markdown(rows, configuration))
+    write_checksums(configuration.folder, "summarise", ["summary.json", "summary.md"])
+
+
+def summary_rows(configuration: Configuration) -> list[dict]:
+    """The table's rows, of every base model and method, as `write_summary` writes them."""
+    return [row for group in _groups(configuration) for row in _rows_of(configuration, *group)]
 
 
 def summary_markdown(rows: list[dict], configuration: Configuration) -> str:
@@ -66,7 +73,7 @@ def _rows_of(configuration: Configuration, experiment: str, method: str) -> list
         path = Path(configuration.run_folder(experiment, method, seed)) / "evaluation.json"
         if not path.exists():
             raise ValueError(f"{path} is missing; evaluate that run before summarising")
-        by_seed[seed] = read_json(path)["splits"]
+        by_seed[seed] = _splits_of(path)
     rows = []
     answered = by_seed[seeds[0]]
     for split in [
@@ -104,6 +111,17 @@ def _rows_of(configuration: Configuration, experiment: str, method: str) -> list
             }
         )
     return rows
+
+
+def _splits_of(path: Path) -> dict[str, dict]:
+    evaluation = read_json(path)
+    splits = evaluation.get("splits") if isinstance(evaluation, dict) else None
+    needed = {"num_problems", "samples_per_problem", "correct", "avg_at_k", "pass_at", "greedy"}
+    if not splits or not all(isinstance(summary, dict) and needed <= set(summary) for summary in splits.values()):
+        raise ValueError(
+            f"{path}: needs the section 'splits' with {', '.join(sorted(needed))}; evaluate the model again"
+        )
+    return splits
 
 
 def outcomes(summary: dict) -> np.ndarray:

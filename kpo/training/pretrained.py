@@ -1,12 +1,16 @@
 """One run with a model of the hub: the same trainer and methods as the small scales, on one device or under accelerate.
 
 Nothing here changes with the number of processes: the minibatch is the configuration's, and accumulation follows.
+Such a run keeps no checkpoints, since those of `kpo.training.checkpoint` are written by one process that holds the
+whole model: one that is interrupted starts anew, and says so where `safety.checkpoint_every` asks for them. Faults are
+answered as `safety` says, like those of every run.
 """
 
 import os
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -14,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
+from kpo.checksums import write_checksums
 from kpo.config import Configuration, ExperimentSettings
 from kpo.data import Problem
 from kpo.data.mathematics import MathProblem
@@ -22,7 +27,9 @@ from kpo.files import atomic_path, atomic_write, write_json, write_jsonl
 from kpo.progress import Progress
 from kpo.provenance import Stopwatch
 from kpo.rewards.rules import batch_rewards
-from kpo.training.run import _Recorder, choose_prompts, resolved_run
+from kpo.training.faults import KINDS, FaultMonitor
+from kpo.training.recorder import Recorder
+from kpo.training.run import choose_prompts, resolved_run
 from kpo.training.saving import save_model
 from kpo.training.trainer import MethodTrainer
 
@@ -45,6 +52,7 @@ def train_pretrained(
     stopwatch = Stopwatch(seed)
     settings = configuration.experiments[experiment]
     method, training, pretrained = settings.method(label), settings.training, settings.pretrained
+    safety = configuration.safety
     processes, is_first = int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("RANK", "0") == "0"
     if processes > 1 and not settings.noise.is_clean:
         raise ValueError("reward_noise is drawn for whole rollout batches; train such an experiment with one process")
@@ -58,7 +66,12 @@ def train_pretrained(
         progress = Progress(
             f"{experiment}/{label} seed {seed}", training.updates, progress_stream if is_first else nowhere
         )
-        recorder = _Recorder(training, progress)
+        recorder = Recorder(training, progress)
+        if safety.checkpoint_every is not None:
+            progress.say("safety.checkpoint_every: runs with models of the hub keep no checkpoints; a kill loses all")
+        faults = FaultMonitor(
+            {kind: getattr(safety, kind.replace("-", "_")) for kind in KINDS}, collapse_after=safety.collapse_after
+        )
 
         def reward(completions, answer, **_):
             texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
@@ -85,8 +98,9 @@ def train_pretrained(
                 on_update=recorder.update,
                 on_minibatch=recorder.minibatch,
                 on_rollout=recorder.rollout,
+                faults=faults,
             )
-            trainer.train()
+            trainer.run()
         if len(recorder.rows) != training.updates and trainer.stopped is None:
             raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
         trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -99,9 +113,16 @@ def train_pretrained(
             save_file(recorder.tensors, temporary)
         atomic_write(output / "config.yaml", resolved_run(configuration, experiment, label, seed))
         save_model(trained, tokenizer, output / "model", weights)
-        write_json(
-            output / "provenance.json", {**stopwatch.record(), "stopped": trainer.stopped, "processes": processes}
-        )
+        record = {
+            **stopwatch.record(),
+            "stopped": trainer.stopped,
+            "faults": list(faults.records.values()),
+            "interruptions": [],
+            "processes": processes,
+        }
+        write_json(output / "provenance.json", record)
+        names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
+        write_checksums(output, "train", names)
 
 
 def chosen_prompts(
@@ -115,7 +136,7 @@ def chosen_prompts(
     pretrained, training = settings.pretrained, settings.training
     style = pretrained.train_prompt.style
     fits = within_length(tokenizer, [p.question for p in problems], style, pretrained.max_prompt_length)
-    short = [problem for problem, fit in zip(problems, fits, strict=True) if fit]
+    short: list[Any] = [problem for problem, fit in zip(problems, fits, strict=True) if fit]
     if not short:
         raise ValueError(
             f"no prompt has at most {pretrained.max_prompt_length} tokens; raise pretrained.max_prompt_length"

@@ -1,23 +1,30 @@
 """One run: a method trained from a base model on one seed's prompts, with everything it leaves behind."""
 
+import dataclasses
+import hashlib
+import json
 import random
 import tempfile
 from pathlib import Path
 
 import torch
+import yaml
 from datasets import Dataset
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
+from kpo.checksums import sha256, write_checksums
 from kpo.config import Configuration, TrainingSettings
 from kpo.data.arithmetic import Problem, normalise_question
 from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
-from kpo.files import atomic_path, atomic_write, write_json, write_jsonl
+from kpo.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
 from kpo.progress import Progress
-from kpo.provenance import Stopwatch
+from kpo.provenance import Stopwatch, source_hash, versions
 from kpo.rewards import exact_reward, krpo_reward
-from kpo.training.saving import save_model
+from kpo.training.checkpoint import CheckpointFolder
+from kpo.training.faults import KINDS, FaultMonitor, describe
+from kpo.training.recorder import Recorder
+from kpo.training.saving import load_model, save_model
 from kpo.training.trainer import MethodTrainer
 
 REWARDS = {"exact": exact_reward, "krpo": krpo_reward}
@@ -57,16 +64,28 @@ def train_run(
     output: Path,
     progress_stream=None,
 ) -> None:
-    """Train and write metrics.jsonl, structure.safetensors, config.yaml, provenance.json and model/ into `output`."""
+    """Train and write metrics.jsonl, structure.safetensors, config.yaml, provenance.json and model/ into `output`.
+
+    Killed at any moment and called again, it continues from `output`/checkpoint and leaves the same bytes as if it had
+    not been killed (times apart; on a CPU). A checkpoint of other settings, data, code or versions is removed with a
+    line in the log. Raises RuntimeError with one line where the process cannot go on (memory, disk).
+    """
     stopwatch = Stopwatch(seed)
     settings = configuration.experiments[experiment]
-    method, training = settings.method(label), settings.training
+    method, training, safety = settings.method(label), settings.training, configuration.safety
     prompts = choose_prompts(problems, training, seed)
     dataset = Dataset.from_list([{"prompt": normalise_question(p.question), "answer": p.answer} for p in prompts])
-    recorder = _Recorder(training, Progress(f"{experiment}/{label} seed {seed}", training.updates, progress_stream))
+    progress = Progress(f"{experiment}/{label} seed {seed}", training.updates, progress_stream)
+    recorder = Recorder(training, progress)
+    faults = FaultMonitor(
+        {kind: getattr(safety, kind.replace("-", "_")) for kind in KINDS}, collapse_after=safety.collapse_after
+    )
+    settings_text = resolved_run(configuration, experiment, label, seed)
+    checkpoints = CheckpointFolder(
+        output / "checkpoint", run_identity(yaml.safe_load(settings_text), base_model, prompts), progress.say
+    )
 
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    model = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    model, tokenizer = load_model(base_model)
     rule = REWARDS[settings.reward]
 
     def reward(completions, answer, **_):
@@ -79,31 +98,76 @@ def train_run(
             ruled, group_size=training.group_size, rollout_batch=recorder.rollouts_scored, seed=seed
         )
 
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = MethodTrainer(
-            method=method,
-            model=model,
-            args=trainer_arguments(training, method.kl_weight, seed, scratch),
-            processing_class=tokenizer,
-            reward_funcs=reward,
-            train_dataset=dataset,
-            on_update=recorder.update,
-            on_minibatch=recorder.minibatch,
-            on_rollout=recorder.rollout,
-        )
-        trainer.train()
-        if len(recorder.rows) != training.updates and trainer.stopped is None:
-            raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
-        write_jsonl(output / "metrics.jsonl", recorder.rows)
-        with atomic_path(output / "structure.safetensors") as temporary:
-            save_file(recorder.tensors, temporary)
-        atomic_write(output / "config.yaml", resolved_run(configuration, experiment, label, seed))
-        save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output / "model")
-    # A run that could not go on is a result too; what it reached is evaluated like any other.
-    write_json(output / "provenance.json", {**stopwatch.record(), "stopped": trainer.stopped})
+    # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
+    with only_process(output, lambda: progress.say("another process trains this run; waiting for its end")):
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                trainer = MethodTrainer(
+                    method=method,
+                    model=model,
+                    args=trainer_arguments(training, method.kl_weight, seed, scratch, safety.checkpoint_every),
+                    processing_class=tokenizer,
+                    reward_funcs=reward,
+                    train_dataset=dataset,
+                    on_update=recorder.update,
+                    on_minibatch=recorder.minibatch,
+                    on_rollout=recorder.rollout,
+                    faults=faults,
+                    checkpoints=checkpoints,
+                    companions={"recorder": recorder},
+                )
+                trainer.run()
+            if len(recorder.rows) != training.updates and trainer.stopped is None:
+                raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
+            atomic_write(output / "config.yaml", settings_text)
+            _write_results(output, recorder, trainer)
+            # A run that could not go on is a result too; what it reached is evaluated like any other.
+            record = {
+                **stopwatch.record(),
+                "wall_seconds": round(recorder.seconds, 3),
+                "stopped": trainer.stopped,
+                "faults": list(faults.records.values()),
+                "interruptions": checkpoints.history(),
+            }
+            write_json(output / "provenance.json", record)
+            names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
+            write_checksums(output, "train", names, [base_model / "model.safetensors"])
+        except Exception as error:
+            reached, what = len(recorder.rows), describe(error)
+            checkpoints.note({"failed_after_update": reached, "error": type(error).__name__, "message": what})
+            kept = any(checkpoints.folder.glob("update-*"))
+            then = f"continues from {checkpoints.folder}" if kept else "starts it anew"
+            raise RuntimeError(
+                f"{experiment}/{label} seed {seed} ended after update {reached}: {what}; the same command {then}"
+            ) from error
+        checkpoints.remove()
 
 
-def trainer_arguments(training: TrainingSettings, kl_weight: float, seed: int, scratch: str) -> GRPOConfig:
+def _write_results(output: Path, recorder: Recorder, trainer: MethodTrainer) -> None:
+    write_jsonl(output / "metrics.jsonl", recorder.rows)
+    with atomic_path(output / "structure.safetensors") as temporary:
+        save_file(recorder.tensors, temporary)
+    save_model(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, output / "model")
+
+
+def run_identity(settings: dict, base_model: Path, prompts: list[Problem]) -> dict:
+    """What decides every bit of a run apart from the hardware; JSON-ready. A checkpoint holds it."""
+    # The base model and the problems count by their content, not by the settings that made them.
+    kept = {f"settings ({key})": settings[key] for key in settings if key not in ("base_model", "problems")}
+    text = json.dumps([[problem.question, problem.answer] for problem in prompts])
+    return {
+        **kept,
+        "base model": sha256(base_model / "model.safetensors"),
+        "prompts": hashlib.sha256(text.encode()).hexdigest(),
+        "code": source_hash(),
+        "versions": {name: version for name, version in versions().items() if name != "snakemake"},
+        "CUDA devices": torch.cuda.device_count(),
+    }
+
+
+def trainer_arguments(
+    training: TrainingSettings, kl_weight: float, seed: int, scratch: str, checkpoint_every: int | None = None
+) -> GRPOConfig:
     """The settings as TRL names them: one optimiser step a minibatch, a constant learning rate."""
     return GRPOConfig(
         output_dir=scratch,
@@ -128,7 +192,8 @@ def trainer_arguments(training: TrainingSettings, kl_weight: float, seed: int, s
         shuffle_dataset=False,
         gradient_checkpointing=False,
         logging_steps=1,
-        save_strategy="no",
+        save_strategy="no" if checkpoint_every is None else "steps",
+        save_steps=checkpoint_every or training.updates,
         report_to="none",
         disable_tqdm=True,
     )
@@ -136,10 +201,6 @@ def trainer_arguments(training: TrainingSettings, kl_weight: float, seed: int, s
 
 def resolved_run(configuration: Configuration, experiment: str, label: str, seed: int) -> str:
     """What decided this run, as YAML: scale, experiment, method with every value, training protocol, data, base."""
-    import dataclasses
-
-    import yaml
-
     settings = configuration.experiments[experiment]
     return yaml.safe_dump(
         {
@@ -157,37 +218,3 @@ def resolved_run(configuration: Configuration, experiment: str, label: str, seed
         },
         sort_keys=False,
     )
-
-
-class _Recorder:
-    """Collects what a run measures and says how far it is."""
-
-    def __init__(self, training: TrainingSettings, progress: Progress):
-        self.training, self.progress = training, progress
-        self.rows: list[dict] = []
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.accuracy = 0.0
-        self.rollouts_scored = 0
-        self._rollout_batch = 0
-
-    @property
-    def _keeping(self) -> bool:
-        return (self._rollout_batch - 1) % self.training.keep_log_ratios_every == 0
-
-    def rollout(self, number: int, rewards_PG: torch.Tensor) -> None:
-        self._rollout_batch = number
-        if self._keeping:
-            self.tensors[f"rollout{number}.rewards"] = rewards_PG.to(torch.float32).contiguous().clone()
-
-    def minibatch(self, log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, advantage_B: torch.Tensor) -> None:
-        if self._keeping:
-            name = f"{len(self.rows) + 1:05d}"
-            per_rollout = self.training.minibatches * self.training.epochs
-            self.tensors[f"{name}.log_ratio"] = log_ratio_BT.to(torch.float32).contiguous().clone()
-            self.tensors[f"{name}.mask"] = mask_BT.to(torch.uint8).contiguous().clone()
-            self.tensors[f"{name}.advantage"] = advantage_B.to(torch.float32).contiguous().clone()
-            self.tensors[f"{name}.minibatch"] = torch.tensor(len(self.rows) % per_rollout + 1)
-
-    def update(self, row: dict) -> None:
-        self.rows.append({**row, "accuracy": self.accuracy})
-        self.progress.update(len(self.rows), reward=row["reward"], entropy=row["entropy"])

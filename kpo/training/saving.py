@@ -1,11 +1,13 @@
-"""Saving a model so that its folder is whole or absent."""
+"""Models on disk: a folder is whole or absent, and one that is neither is refused."""
 
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 
 def save_model(
@@ -16,6 +18,7 @@ def save_model(
     weights: the model's state where it is sharded over processes and was gathered; None takes the model's own.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         model.save_pretrained(temporary, state_dict=weights)
@@ -26,3 +29,30 @@ def save_model(
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in float32 and its tokenizer, from local safetensors and JSON alone.
+
+    Raises ValueError naming the folder where a file is missing or damaged, or weights are missing from it.
+    """
+    local = {"local_files_only": True, "trust_remote_code": False}
+    logging.disable_progress_bar()  # a step's own lines are enough
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"{folder}: tokenizer.json is missing; make it again")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # each library below has errors of its own for a damaged file
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise ValueError(f"{folder}: not a model that can be loaded ({reason}); make it again") from error
+    absent = [name for kind in ("missing_keys", "mismatched_keys") for name in loading[kind]]
+    if absent:
+        raise ValueError(f"{folder}: the weights {absent[0]} are missing or of another shape; make it again")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ValueError(f"{folder}: its tokenizer has more tokens than its model; make it again")
+    return model, tokenizer

@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer with the advantages and the loss of a method of `kpo.methods`.
 
-Three methods of TRL's trainer are overridden and nothing of it is copied: `_generate_and_score_completions` has its
+Of TRL's trainer little is overridden and nothing of it is copied: `_generate_and_score_completions` has its
 advantages replaced by the method's, `_compute_loss` calls `kpo.losses.policy_loss`, and `log` hands one row for each
 update to `on_update`. TRL samples, scores, keeps the old log-probabilities, shuffles and splits into minibatches.
 """
@@ -8,17 +8,20 @@ update to `on_update`. TRL samples, scores, keeps the old log-probabilities, shu
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from trl import GRPOTrainer
 
 from kpo.advantages import informative_groups
 from kpo.losses import PolicyLoss, merge_metrics, policy_loss
 from kpo.methods import Method
+from kpo.training.checkpoint import CheckpointFolder
+from kpo.training.faults import FaultMonitor
+from kpo.training.resume import ResumableTrainer
 
 
-class MethodTrainer(GRPOTrainer):
+class MethodTrainer(ResumableTrainer):
     """Trains with `method`; otherwise used as `trl.GRPOTrainer` is.
 
     Args:
@@ -26,8 +29,11 @@ class MethodTrainer(GRPOTrainer):
         on_update: called with the metrics of each update (a dict of numbers, None where one is not defined).
         on_minibatch: called with the log-ratio (B, T), mask (B, T) and advantages (B,) of each minibatch.
         on_rollout: called with the number of the rollout batch and its rewards (P, G).
+        faults: what to do about faults; without it a run ends at the first loss, gradient or reward that is not finite.
+        checkpoints: where to keep checkpoints; `args` says how often (save_strategy, save_steps). Train with `run`.
+        companions: what else is kept in them, by name: objects with `state_dict` and `load_state_dict`.
 
-    `stopped` is None, or says why training ended early: a gradient that is not finite is never applied.
+    `stopped` is None, or says why training ended early. A gradient that is not finite is never applied.
     """
 
     def __init__(
@@ -37,6 +43,9 @@ class MethodTrainer(GRPOTrainer):
         on_update: Callable[[dict], None] | None = None,
         on_minibatch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None,
         on_rollout: Callable[[int, torch.Tensor], None] | None = None,
+        faults: FaultMonitor | None = None,
+        checkpoints: CheckpointFolder | None = None,
+        companions: dict[str, Any] | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -50,8 +59,9 @@ class MethodTrainer(GRPOTrainer):
                 f"temperature is {self.temperature}: ratios are defined for responses sampled at temperature 1"
             )
         self.method = method
-        self.stopped: str | None = None
-        self.add_callback(_StopAtNonFiniteGradient(self))
+        self.faults = FaultMonitor() if faults is None else faults
+        self.add_callback(_ApplyOnlySoundGradients(self))
+        self.checkpoints, self.companions = checkpoints, companions or {}
         self.on_update, self.on_minibatch, self.on_rollout = on_update, on_minibatch, on_rollout
         self.advantage_estimator = method.make_estimator()
         self.advantage_generator = torch.Generator().manual_seed(self.args.seed)
@@ -62,8 +72,45 @@ class MethodTrainer(GRPOTrainer):
         self._entropy_sums: list[torch.Tensor] = []
         self._update_started = time.perf_counter()
 
+    @property
+    def stopped(self) -> str | None:
+        return self.faults.stopped
+
+    def own_state(self):
+        return {
+            "advantage_generator": self.advantage_generator.get_state(),
+            "advantage_estimator": None if self.advantage_estimator is None else self.advantage_estimator.state_dict(),
+            "rollout_batch": self._rollout_batch,
+            "rollout_metrics": self._rollout_metrics,
+            "faults": self.faults.state_dict(),
+            "companions": {name: companion.state_dict() for name, companion in self.companions.items()},
+        }
+
+    def load_own_state(self, state):
+        self.advantage_generator.set_state(state["advantage_generator"])
+        if self.advantage_estimator is not None:
+            self.advantage_estimator.load_state_dict(state["advantage_estimator"])
+        self._rollout_batch, self._rollout_metrics = state["rollout_batch"], state["rollout_metrics"]
+        self.faults.load_state_dict(state["faults"])
+        for name, companion in self.companions.items():
+            companion.load_state_dict(state["companions"][name])
+
+    def on_failed_checkpoint(self, error):
+        return self.faults.failed_checkpoint(self.state.global_step, error)
+
+    def _save_checkpoint(self, model, trial):
+        # A run that is to end leaves its results at once; continued from here it would have to end again.
+        if self.stopped is None:
+            super()._save_checkpoint(model, trial)
+
+    @property
+    def _next_update(self) -> int:
+        return self.state.global_step + 1
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards_per_function = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.model.training:
+            rewards_per_function = self.faults.rewards(self._next_update, rewards_per_function)
         weighted = rewards_per_function * self.reward_weights.to(rewards_per_function.device)
         ungraded = torch.isnan(rewards_per_function).all(dim=1)
         self._rewards = torch.where(ungraded, torch.nan, weighted.nansum(dim=1))
@@ -91,6 +138,7 @@ class MethodTrainer(GRPOTrainer):
             **self._describe_rollout(output, rewards_PG, lengths),
             "rollout_seconds": time.perf_counter() - started,
         }
+        self.faults.rollout(self._next_update, rewards_PG, self._rollout_metrics["truncation"])
         if self.on_rollout is not None:
             self.on_rollout(self._rollout_batch, rewards_PG)
         self._update_started = time.perf_counter()
@@ -136,6 +184,7 @@ class MethodTrainer(GRPOTrainer):
         # The shares of all processes add up to the minibatch's loss, and the launcher averages gradients over them.
         loss = result.loss * self.accelerator.num_processes
         if model.training:
+            self.faults.loss(self._next_update, self.accelerator.gather(loss.detach()))
             self._losses.append(PolicyLoss(result.loss.detach(), result.sums))
             self._entropy_sums.append(torch.where(mask.bool(), entropies.detach(), 0.0).sum())
             if self.on_minibatch is not None:
@@ -169,6 +218,7 @@ class MethodTrainer(GRPOTrainer):
                 **self._update_metrics(),
                 **self._rollout_metrics,
                 "update_seconds": time.perf_counter() - self._update_started,
+                "fault": self.faults.take_current(),
             }
             self._losses.clear()
             self._entropy_sums.clear()
@@ -195,20 +245,15 @@ class MethodTrainer(GRPOTrainer):
         return {"loss": losses.sum().item(), "entropy": entropies.sum().item() / max(tokens, 1.0), **metrics}
 
 
-class _StopAtNonFiniteGradient(TrainerCallback):
-    """Ends a run before an update with a NaN or infinite gradient, so that the last good weights are kept."""
+class _ApplyOnlySoundGradients(TrainerCallback):
+    """Drops a NaN or infinite gradient before the optimiser sees it, and ends a run that is to end."""
 
     def __init__(self, trainer: MethodTrainer):
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        parameters = [parameter for parameter in kwargs["model"].parameters() if parameter.grad is not None]
-        if all(bool(torch.isfinite(parameter.grad).all()) for parameter in parameters):
-            return
-        for parameter in parameters:
-            parameter.grad = None
-        self.trainer.stopped = f"update {state.global_step + 1}: the gradient is not finite"
-        control.should_training_stop = True
+        self.trainer.faults.may_update(state.global_step + 1, kwargs["model"].parameters())
+        control.should_training_stop = control.should_training_stop or self.trainer.stopped is not None
 
 
 def _number(value):

@@ -50,12 +50,21 @@ def test_steps_out_of_order_name_the_missing_file(capfd, config):
     assert "missing" in said(capfd, "publish", "--config", config)
 
 
+def test_steps_after_the_runs_name_what_they_lack(capfd, config):
+    """Copied from a folder of published results alone; made from files that earlier steps leave."""
+    assert "holds no published results; name the config.yaml" in said(capfd, "unpack", "--config", config)
+    assert "measures.json is missing; measure the runs first" in said(capfd, "claims", "--config", config)
+    for step in ("tables", "report"):
+        assert ".json is missing" in said(capfd, step, "--config", config)
+    assert "evaluation.json" in said(capfd, "summarise", "--allow-missing", "--config", config)
+
+
 def test_problems_are_the_same_twice(config, tmp_path):
     folder = tmp_path / "results/smoke/problems"
     assert main(["problems", "--config", str(config)]) == 0
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    first = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
     assert main(["problems", "--config", str(config)]) == 0
-    assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert first == {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
     assert set(first) == {"train.jsonl", "held_out.jsonl"}
 
 

@@ -70,6 +70,16 @@ def test_an_experiment_may_have_seeds_of_its_own():
     assert {seed for experiment, _, seed in configuration.runs() if experiment == "krpo"} == {1, 2, 3}
 
 
+def test_the_core_study_is_a_part_of_the_full_one():
+    core, full = load({"study": "core"}), load({"study": "full"})
+    assert set(core.runs()) < set(full.runs()) and set(load().runs()) < set(core.runs())
+    for name, experiment in core.experiments.items():
+        whole = full.experiments[name]
+        assert experiment.training == whole.training and experiment.reward == whole.reward
+        for label in experiment.methods:
+            assert experiment.method(label) == whole.method(label), (name, label)
+
+
 def test_the_full_study_holds_the_default_runs_and_is_valid():
     plain, study = load(), load({"study": "full"})
     assert set(plain.runs()) < set(study.runs())

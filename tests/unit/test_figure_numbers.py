@@ -97,6 +97,19 @@ def test_training_curves_show_reward_and_accuracy_apart_where_they_differ(pristi
     assert drawn.tolist() == pytest.approx([entry["accuracy"] for entry in rows if entry["minibatch"] == 1])
 
 
+def test_many_methods_get_a_panel_each(pristine):
+    """The kpo experiment has six: each panel has its own mean in front, and the five others in grey."""
+    figure = training_curves.draw(Results(pristine))
+    table = training_curves.curves(Results(pristine), "kpo", "reward")
+    panels = {panel.get_title(loc="left").removeprefix("experiment kpo: "): panel for panel in figure.axes}
+    for method, name in (("grpo", "GRPO"), ("kpo-clipped", "KPO clipped"), ("krpo", "KRPO")):
+        mean = np.mean(list(table[method].values()), axis=0)
+        assert panels[name].lines[-1].get_ydata() == pytest.approx(mean)
+        grey = [line.get_ydata() for line in panels[name].lines if line.get_color() == "#c4c4c4"]
+        others = [np.mean(list(table[other].values()), axis=0) for other in table if other != method]
+        assert np.array(grey) == pytest.approx(np.array(others))
+
+
 def test_entropy_panel_equals_the_file(pristine):
     rows = read_jsonl(pristine / "kpo" / "gspo" / "seed3" / "metrics.jsonl")
     drawn = entropy_gradient_norm.curves(Results(pristine), "log_ratio_std", True)["gspo"][3]

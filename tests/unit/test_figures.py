@@ -1,6 +1,8 @@
-"""The figures: files appear, with the same bytes twice; incomplete results are refused; nothing overlaps."""
+"""The figures of runs: incomplete results are refused or named; the look of a method; a study's runs stay out.
 
-import itertools
+What holds for all figures, those of claims among them, is in test_claim_figures.py.
+"""
+
 import math
 import os
 import shutil
@@ -31,7 +33,6 @@ from tests.synthetic_results import write_results
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"rollout_batches": 4, "minibatches": 2, "problems": 5, "samples": 4, "response_length": 12}
-FIGURES = {name: __import__(f"paper_figures.{name}", fromlist=["draw"]) for name in all_figures.FIGURES}
 # The file of kpo/grpo that each figure cannot do without.
 NEEDS = {
     "training_curves": "metrics.jsonl",
@@ -41,6 +42,7 @@ NEEDS = {
     "response_log_ratio": "structure.safetensors",
     "structure": "structure.safetensors",
 }
+FIGURES = {name: __import__(f"paper_figures.{name}", fromlist=["draw"]) for name in NEEDS}
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +59,6 @@ def tree(pristine, tmp_path):
 def row(update, rollout_batch, minibatch, **values):
     metrics = dict.fromkeys(("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std"), 0.0)
     return {"update": update, "rollout_batch": rollout_batch, "minibatch": minibatch, **metrics, **values}
-
-
-def test_all_figures_twice_give_the_same_bytes(pristine, tmp_path, capsys, monkeypatch):
-    for folder, date in (("first", "0"), ("second", "1700000000")):
-        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
-        assert all_figures.main(["--results", str(pristine), "--output", str(tmp_path / folder)]) == 0
-    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
-    second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert set(first) == {f"{name}.{suffix}" for name in all_figures.FIGURES for suffix in ("pdf", "png")}
-    assert [name for name in first if first[name] != second[name]] == []
-    assert all(data.startswith(b"%PDF-" if name.endswith("pdf") else b"\x89PNG") for name, data in first.items())
-    assert len(capsys.readouterr().out.splitlines()) == 2 * len(first)
 
 
 def test_a_script_refuses_with_status_2_and_one_line(tmp_path):
@@ -216,7 +206,8 @@ def test_an_output_that_cannot_be_written_is_one_line(pristine, tmp_path, capsys
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_an_experiment_left_out_is_skipped_with_a_line(tmp_path, capsys):
+def test_an_experiment_left_out_is_skipped_with_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(all_figures, "FIGURES", tuple(NEEDS))
     root = write_results(tmp_path / "laptop", experiments={"krpo": ("grpo", "krpo")}, **SMALL)
     assert all_figures.main(["--results", str(root), "--output", str(tmp_path / "out")]) == 0
     skipped = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
@@ -253,11 +244,38 @@ def test_equal_seeds_have_an_interval_of_no_length(tree):
 
 
 def test_methods_differ_in_more_than_colour():
-    table = style.looks([*style.LOOKS, *(f"control-{index}" for index in range(10))])
+    named = {**style.LOOKS, **style.CONTROLS}
+    table = style.looks([*named, *(f"mine-{index}" for index in range(10))])
     shapes = [(str(look.line), look.marker) for look in table.values()]
     assert len(set(shapes)) == len(table)
-    assert len({look.marker for look in style.LOOKS.values()}) == len(style.LOOKS)
-    assert len({look.colour for look in style.LOOKS.values()}) == len(style.LOOKS)
+    assert len({look.marker for look in named.values()}) == len(named)
+    assert len({look.colour for look in named.values()}) == len(named)
+
+
+def test_a_legend_takes_as_many_columns_as_fit():
+    with style.applied():
+        for methods in (["grpo"], ["grpo", "krpo"], [*style.LOOKS, *style.CONTROLS], ["a" * 60, "b" * 60, "c" * 60]):
+            figure = style.new_figure(1.0, "title", "caption", style.looks(methods))
+            figure.canvas.draw()
+            (legend,) = figure.legends
+            assert len(legend.texts) == len(methods)
+            assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_experiments_of_a_study_stay_out_of_the_figures_of_the_scale(tmp_path):
+    """A study adds dozens of methods; these figures show the scale's own comparisons."""
+    experiments = {
+        "kpo": ("grpo", "kpo-ema"),
+        "kpo-clips": tuple(f"variant-{index}" for index in range(30)),
+        "krpo": ("grpo", "krpo"),
+    }
+    results = Results(write_results(tmp_path, experiments=experiments, seeds=(1,), **SMALL))
+    for module in (training_curves, final_accuracy, pass_at_k):
+        figure = module.draw(results)
+        titles = [panel.get_title(loc="left") for panel in figure.axes]
+        assert not any("clips" in title for title in titles)
+        (legend,) = figure.legends
+        assert {text.get_text() for text in legend.texts} <= {"base", "GRPO", "KPO-EMA", "KRPO"}
 
 
 def test_a_method_looks_the_same_in_every_figure(tmp_path):
@@ -270,21 +288,3 @@ def test_a_method_looks_the_same_in_every_figure(tmp_path):
             {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.get_lines(), strict=True)}
         )
     assert colours[0]["mine"] == colours[1]["mine"] == colours[2]["mine"] != colours[0]["other"]
-
-
-@pytest.mark.parametrize("name", all_figures.FIGURES)
-def test_nothing_overlaps(name, pristine):
-    with style.applied():
-        figure = FIGURES[name].draw(Results(pristine))
-        figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
-        outside = [*figure.texts, *figure.legends]
-        boxes = [artist.get_window_extent(renderer) for artist in outside]
-        panels = [panel.get_tightbbox(renderer) for panel in figure.axes]
-    page = figure.bbox
-    for box in [*boxes, *panels]:
-        assert box.x0 >= page.x0 - 1 and box.x1 <= page.x1 + 1 and box.y0 >= page.y0 - 1 and box.y1 <= page.y1 + 1
-    for first, second in itertools.combinations([*boxes, *panels], 2):
-        assert not first.overlaps(second), f"{first} overlaps {second}"
-    sizes = [text.get_fontsize() for panel in figure.axes for text in panel.get_xticklabels() + panel.get_yticklabels()]
-    assert min(sizes + [text.get_fontsize() for text in figure.texts]) >= 7

@@ -1,6 +1,10 @@
 """Models of the hub from mirror to summary, step by step on the command line, with a tiny model on the CPU."""
 
+import hashlib
+import io
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +17,12 @@ from kpo.data.mathematics import DataError, MathProblem
 from kpo.data.prompts import prompt_tokens
 from kpo.evaluation import pretrained as evaluation
 from kpo.hub import check_model, model_folder
+from kpo.partial import write_partial_summary
 from kpo.tasks import split_held_out, training_problems
 from kpo.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained
 from kpo.training.trainer import MethodTrainer
+from kpo.workflow import run_files
+from paper_figures import ENTRIES
 from tests.byte_tokenizer import byte_tokenizer
 from tests.tiny_hub import tiny_configuration
 
@@ -66,6 +73,51 @@ def test_every_file_appears_and_agrees(finished):
         untrained = model_folder(finished.experiments[experiment].pretrained.model, finished.data.mirror)
         before, after = (load_file(path / "model.safetensors") for path in (untrained, folder / "model"))
         assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_checksums_are_those_of_the_files_and_verify_says_that_it_does_not_know_such_runs(finished, capsys):
+    folder = finished.run_folder("kpo", "kpo-clipped", 42)
+    for step_name, expected in (("train", "model/model.safetensors"), ("evaluate", "samples.jsonl")):
+        found = json.loads((folder / "checksums" / f"{step_name}.json").read_text())["files"]
+        assert found[expected] == hashlib.sha256((folder / expected).read_bytes()).hexdigest()
+    assert main(["verify", str(finished.folder)]) == 2
+    assert "'kpo' has a model of the hub" in capsys.readouterr().err
+
+
+def test_a_summary_with_missing_runs_has_the_models_of_the_hub(finished, tmp_path):
+    """Each experiment's own untrained model is there; a run without an evaluation is named."""
+    shutil.copytree(finished.folder, tmp_path / finished.scale)
+    moved = finished.model_copy(update={"results": str(tmp_path)})
+    (moved.run_folder("kpo", "kpo-clipped", 42) / "evaluation.json").unlink()
+    write_partial_summary(moved)
+    rows = json.loads((moved.folder / "summary.json").read_text())["rows"]
+    found = {(row["experiment"], row["method"]) for row in rows}
+    assert found == {("kpo", "base"), ("krpo-normal", "base"), ("krpo-normal", "krpo")}
+    assert "kpo/kpo-clipped: no seed" in (moved.folder / "summary.md").read_text()
+
+
+def test_figures_read_each_experiments_own_untrained_model(finished):
+    files = run_files(finished, [ENTRIES["final_accuracy"]])
+    folders = [finished.run_folder("kpo", method, 42) for method in ("base", "kpo-clipped")]
+    assert sorted(files) == sorted(f"{folder.as_posix()}/evaluation.json" for folder in folders)
+    assert all(Path(path).is_file() for path in files)
+
+
+def test_a_run_that_keeps_no_checkpoints_says_so_and_a_fault_is_answered(finished, tmp_path):
+    """A rollout batch without reward is a collapse here; `stop` ends the run there and leaves its results."""
+    settings = finished.experiments["kpo"]
+    settings = settings.model_copy(update={"reward_noise": {}})
+    safety = finished.safety.model_copy(update={"checkpoint_every": 1, "collapse": "stop", "collapse_after": 1})
+    changed = finished.model_copy(update={"experiments": {"kpo": settings}, "safety": safety})
+    said = io.StringIO()
+    model = model_folder(settings.pretrained.model, finished.data.mirror)
+    problems = [MathProblem(str(number), "What is 1?", "123456") for number in range(4)]
+    train_pretrained(changed, "kpo", "kpo-clipped", 42, model, problems, tmp_path / "run", said)
+    assert "keep no checkpoints" in said.getvalue()
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert "no response earned a reward" in provenance["stopped"]
+    assert [fault["kind"] for fault in provenance["faults"]] == ["collapse"]
+    assert not (tmp_path / "run" / "checkpoint").exists() and (tmp_path / "run" / "model").is_dir()
 
 
 def test_evaluations_hold_every_sample_and_both_graders(finished):

@@ -1,11 +1,17 @@
 """The README keeps its word: its code runs, its files exist, its commands are targets."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from kpo.publish import END, START, readme_block
+from kpo.workflow import is_published, prepare
+from paper_figures import figures_for
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+PUBLISHED = REPOSITORY / "results_published/laptop"
 TEXT = (REPOSITORY / "README.md").read_text()
 
 
@@ -27,10 +33,19 @@ def test_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_table_is_that_of_the_published_results():
-    """Every line of the published table stands in the README as it is, so that no number was typed."""
-    published = REPOSITORY / "results_published/laptop/summary.md"
-    lines = [line for line in published.read_text().splitlines() if line.startswith("|")]
-    assert len(lines) > 10
-    for line in lines:
-        assert line in TEXT
+def test_results_are_those_published():
+    """The block of results is what the published files give, so that no number of it was typed."""
+    block = TEXT.split(START)[1].split(END)[0]
+    assert block == "\n" + readme_block(PUBLISHED)
+    # Each line of the tables of the scale's own experiments stands in summary.md too.
+    rows = [line for line in block.splitlines() if line.startswith("|")]
+    assert len(rows) > 10 and set(rows) <= set((PUBLISHED / "summary.md").read_text().splitlines())
+    claims = json.loads((PUBLISHED / "claims.json").read_text())["claims"]
+    assert f"Verdicts on the {len(claims)} claims" in block
+
+
+def test_published_results_can_be_worked_from():
+    configuration = prepare({"results": "published", "scale": "laptop"})
+    assert is_published(configuration) and configuration.scale == "laptop"
+    for name in figures_for({name: settings.methods for name, settings in configuration.experiments.items()}):
+        assert (PUBLISHED / "figures" / f"{name}.png").is_file(), f"{name} was not published"

@@ -8,8 +8,6 @@ from kpo.evaluation.run import summarise_split
 from kpo.evaluation.summary import outcomes, write_summary
 from kpo.files import read_json, write_json
 from kpo.plan import plan_text
-from kpo.provenance import Stopwatch
-from kpo.publish import END, START, publish
 
 
 @pytest.fixture
@@ -81,27 +79,3 @@ def test_plan_counts_the_work(configuration):
     jobs += sum(4 * experiment.expected_seconds for experiment in configuration.experiments.values())
     minutes, seconds = divmod(round(jobs / 2), 60)
     assert f"about {minutes}:{seconds:02d}" in text
-
-
-def test_publishing_rewrites_the_readme_from_the_results(configuration, tmp_path):
-    write_evaluations(configuration, by_hand)
-    write_summary(configuration)
-    (configuration.folder / "config.yaml").write_text("scale: smoke\n")
-    (configuration.folder / "figures").mkdir()
-    for name in ("training_curves", "final_accuracy", "structure"):
-        (configuration.folder / f"figures/{name}.png").write_bytes(b"picture")
-    record = Stopwatch(1).record()
-    for run in [("base", "base", seed) for seed in configuration.seeds] + configuration.runs():
-        write_json(configuration.run_folder(*run) / "provenance.json", record)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
-    publish(configuration, tmp_path)
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| grpo | 62.5 [" in text
-    assert (tmp_path / "results_published/smoke/figures/structure.png").read_bytes() == b"picture"
-
-    other = {**record, "versions": {**record["versions"], "torch": "1.0"}}
-    write_json(configuration.run_folder("kpo", "grpo", 1) / "provenance.json", other)
-    with pytest.raises(ValueError, match="kpo/grpo/seed1: versions"):
-        publish(configuration, tmp_path)

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from kpo.claims import CLAIMS
 from kpo.config import load
-from paper_figures import FIGURES
+from kpo.notebook import NOTEBOOKS
+from kpo.verify import verify
+from paper_figures import figures_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "workflow")
+PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "workflow")
 CONFIGURATION = load({"scale": "smoke"})
+FIGURES = figures_for({name: settings.methods for name, settings in CONFIGURATION.experiments.items()})
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +74,20 @@ def test_everything_is_made(checkout, finished):
     for figure in FIGURES:
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+    claims = json.loads((results / "claims.json").read_text())["claims"]
+    assert [claim["id"] for claim in claims] == [claim.id for claim in CLAIMS]
+    # Two seeds of a model that learns nothing show nothing.
+    assert "reproduced" not in {claim["verdict"] for claim in claims if claim["measures"].keys() & {"accuracy.normal"}}
+    page = (results / "report.html").read_text()
+    for claim in claims:
+        assert claim["id"] in page
+    assert json.loads((results / "tables.json").read_text())["tables"]
+    for name in ("claims.md", "tables.md", "summary.md"):
+        assert (results / name).stat().st_size > 0
+    for name in NOTEBOOKS:
+        cells = json.loads((results / f"notebooks/{name}.ipynb").read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert code and all(cell["execution_count"] for cell in code), name
     left = [path for path in results.rglob(".*") if path.is_file() and path.name != ".snakemake_timestamp"]
     assert not left, "temporary files stay behind"
 
@@ -90,10 +108,15 @@ def test_evaluation_agrees_with_the_kept_records(checkout, finished):
             assert sum(found["correct"]) == sum(drawn)
 
 
+def test_verification_finds_nothing_wrong(checkout, finished):
+    found = verify(checkout / "results/smoke")
+    assert found.problems == [] and found.runs == len(CONFIGURATION.runs())
+
+
 def test_plan_progress_and_result_are_said(finished):
     said = finished.stderr
     assert said.index("kpo, scale smoke") < said.index("base model seed")
-    for words in ("no CUDA device", "16 runs", "expected", "summary.md"):
+    for words in ("no CUDA device", "16 runs", "expected", "report.html", "claims.md", "summary.md"):
         if words == "16 runs":
             words = f"{len(CONFIGURATION.experiments['kpo'].methods) * len(CONFIGURATION.seeds)} runs"
         assert words in said, words

@@ -1,35 +1,37 @@
-# The figures, from files alone: `snakemake figures --cores all` redraws them and trains nothing.
+# The figures that the configured experiments can give, from files alone: `snakemake figures --cores all` redraws them
+# and trains nothing.
 
-RUN_FILES = [
-    f"{configuration.run_folder(*run)}/{name}"
-    for run in configuration.runs()
-    for name in ("metrics.jsonl", "structure.safetensors", "evaluation.json")
-]
-
-
+CONFIGURED = figures_for({name: settings.methods for name, settings in configuration.experiments.items()})
 # pass@k is drawn of the level `normal`, which experiments on mathematics do not have.
-DRAWN = [figure for figure in FIGURES if figure != "pass_at_k" or not PRETRAINED]
+DRAWN = [figure for figure in CONFIGURED if figure != "pass_at_k" or not PRETRAINED]
+SCALE_FILES = ("summary.json", "measures.json", "claims.json")
+DRAWING_CODE = sorted(
+    f"paper_figures/{path.name}"
+    for path in Path("paper_figures").glob("*.py")
+    if path.stem not in (*FIGURES, "__init__", "__main__", "catalogue")
+)
+# Only published results can lack runs; there a figure shows those that exist and names the others.
+ALLOWED = "--allow-missing" if PUBLISHED and missing_runs(Path(PUBLISHED_FOLDER)) else ""
 
 
 rule figure:
     input:
         config=ancient(CONFIG),
-        summary=f"{FOLDER}/summary.json",
-        runs=ancient(RUN_FILES),
+        scale=lambda wildcards: [f"{FOLDER}/{name}" for name in SCALE_FILES if name in ENTRIES[wildcards.figure].files],
+        runs=ancient(lambda wildcards: run_files(configuration, [ENTRIES[wildcards.figure]])),
         script="paper_figures/{figure}.py",
-        shared=[f"paper_figures/{name}.py" for name in ("aggregate", "command", "results", "style")],
+        shared=DRAWING_CODE,
     output:
         pdf=f"{FOLDER}/figures/{{figure}}.pdf",
         png=f"{FOLDER}/figures/{{figure}}.png",
     log:
         f"{FOLDER}/logs/figures/{{figure}}.log",
-    wildcard_constraints:
-        figure="|".join(FIGURES),
     params:
         folder=FOLDER,
+        allowed=ALLOWED,
     shell:
         "{PYTHON} -m paper_figures.{wildcards.figure} --results {params.folder:q} --output {params.folder:q}/figures"
-        " > {log:q} 2>&1 || (cat {log:q} >&2; exit 1)"
+        " {params.allowed} > {log:q} 2>&1 || (cat {log:q} >&2; exit 1)"
 
 
 rule figures:

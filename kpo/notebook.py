@@ -1,0 +1,316 @@
+"""What the notebooks share (results, tables of claims and runs, pictures), and the command that executes them:
+
+    python -m kpo.notebook run 02_structure_in_the_ratios --results results/laptop --output executed.ipynb
+
+All that is shown is an HTML table, with whatever was read escaped, or a PNG. An executed notebook saw one thread, this
+Python and no start-up file of the user's, and holds no date, path, duration or version: same inputs, same bytes.
+"""
+
+import argparse
+import contextlib
+import html
+import importlib
+import io
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kpo.files import atomic_write, read_json, write_json
+
+NOTEBOOKS = (
+    "01_kalman_filter_over_ratios",
+    "02_structure_in_the_ratios",
+    "03_stability_under_off_policy_updates",
+    "04_accuracy_and_what_explains_it",
+    "05_krpo_baseline_order_and_scale",
+    "06_adaptive_and_noisy_rewards",
+    "07_kpo_in_your_own_trl_training",
+)
+REPOSITORY = Path(__file__).resolve().parent.parent
+CELL_SECONDS, KERNEL = 900, "kpo-this-python"
+# Captions are broken into lines for 200 dots an inch; on a screen fewer are enough.
+DPI, SHARE = 200, 0.55
+UNMEASURED = "**Nothing is measured in these results**: `kpo measure` and `kpo claims` come after the runs."
+
+# Jupyter starts a notebook in its own folder, from which the repository's figures could not be imported.
+if (REPOSITORY / "paper_figures").is_dir() and str(REPOSITORY) not in sys.path:
+    sys.path.append(str(REPOSITORY))
+
+
+class Shown(NamedTuple):
+    """HTML for a notebook, with a plain form for terminals."""
+
+    markup: str
+    plain: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/html": self.markup, "text/plain": self.plain}
+
+
+def results_folder(results: str | Path | None = None) -> Path:
+    """The folder of a scale: the given one, else one of `results/`; else the published; ValueError without any."""
+    asked = [Path(results)] if results else [REPOSITORY / "results" / scale for scale in ("paper", "gpu", "laptop")]
+    published = [REPOSITORY / "results_published" / folder.name for folder in asked]
+    for folder in (*asked, *published):
+        if (folder / ("config.yaml" if results else "measures.json")).is_file():
+            return folder
+    names = " or ".join(f"{folder.parent.name}/{folder.name}" for folder in (asked[-1], published[-1]))
+    raise ValueError(f"no measured results in {names}; run `make reproduce` first, or give the folder of a scale")
+
+
+def about(folder: Path) -> Shown:
+    """Which results a notebook shows: experiments, how many methods and seeds of each, and what is missing."""
+    cells: dict[str, set] = {}
+    for run in read_runs(folder):
+        cells.setdefault(run["experiment"], set()).add((run["label"], run["seed"]))
+    if not cells:
+        return table([], [], UNMEASURED)
+    parts = [f"`{name}` ({len({a for a, _ in c})} x {len({b for _, b in c})})" for name, c in cells.items()]
+    which = "published results" if "published" in folder.parent.name else "results at hand"
+    text = f"The {which}, scale {folder.name}. Experiments (methods x seeds): {', '.join(parts)}. Missing runs: "
+    return table([], [], text + (", ".join(read_json(folder / "measures.json")["missing"]) or "none") + ".")
+
+
+def read_runs(folder: Path) -> list[dict]:
+    """The measured runs of measures.json (see `kpo.claims.one_run.Run`); none where the file does not exist."""
+    path = folder / "measures.json"
+    return read_json(path)["runs"] if path.is_file() else []
+
+
+def values(folder: Path, measure: str, experiment: str, label: str) -> dict[int, float]:
+    """A measure of `kpo.claims.measures.MEASURES` by seed; empty where it was not run, or is not defined."""
+    runs = [run for run in read_runs(folder) if (run["experiment"], run["label"]) == (experiment, label)]
+    return {run["seed"]: run["values"][measure] for run in runs if run["values"].get(measure) is not None}
+
+
+def read_claims(folder: Path) -> list[dict]:
+    """Records of claims.json; computed where only measures.json was published; none where neither is there."""
+    if (folder / "claims.json").is_file():
+        return read_json(folder / "claims.json")["claims"]
+    if not read_runs(folder):
+        return []
+    from kpo.claims.report import as_record, evaluate_claims
+    from kpo.claims.runs import read_measures
+    from kpo.config import read_yaml, validate
+
+    raw = read_yaml(folder / "config.yaml") | {"results": str(folder.parent)}
+    return [as_record(result) for result in evaluate_claims(read_measures(validate(raw, f"{folder.name}/config.yaml")))]
+
+
+def opening(*claim_ids: str) -> Shown:
+    """What the papers claim, as declared in `kpo.claims`: statement, the paper's own figure and how sure that is."""
+    from kpo.claims import get_claim
+    from kpo.claims.page import MARKS
+
+    claims = [get_claim(claim_id) for claim_id in claim_ids]
+    rows = [[f"{c.statement} (`{c.id}`)", f"{c.paper_says} ({MARKS[c.certainty]})", c.rule.describe()] for c in claims]
+    papers = " and ".join(dict.fromkeys(f"{claim.paper}" for claim in claims))
+    return table(["the claim", "what the paper gives", "what would show it here"], rows, f"Claims of {papers}.")
+
+
+def claims_table(folder: Path, *which: str) -> Shown:
+    """The measured verdicts on the claims whose ids are, or begin with, one of `which`."""
+    from kpo.claims import CLAIMS
+    from kpo.claims.verdict import INCONCLUSIVE
+
+    wanted = [claim for claim in CLAIMS if claim.id.startswith(which)]
+    records = {record["id"]: record for record in read_claims(folder)}
+    rows = []
+    for claim in wanted:
+        record, named = records.get(claim.id), f"{claim.statement} (`{claim.id}`)"
+        if record is None:
+            rows.append([named, "", "", "**not judged in these results**"])
+            continue
+        measured = f"**{_interval(record['effect']['estimate'])}** {record['effect_is']}"
+        controls = "; ".join(f"{c['name']}: {_interval(c['effect']['estimate'])}" for c in record["controls"])
+        verdict, least = f"**{record['verdict']}**: {record['reason']}", record["minimum_detectable_effect"]
+        if record["verdict"] == INCONCLUSIVE and least is not None:
+            verdict += f"; an effect of {least:.2g} would be found with probability 0.8"
+        rows.append([named, measured, controls or "none", verdict])
+    caption = "Estimate (interval over seeds), and the verdict by the rule at the top."
+    return table(["claim", "measured here", "controls", "verdict"], rows, caption if records else UNMEASURED)
+
+
+def runs_table(folder: Path, measures: Sequence[str], experiments: Mapping[str, Sequence[str] | None]) -> Shown:
+    """Mean over seeds and each seed's value of some measures; experiments maps a name to labels (None: all it has)."""
+    from kpo.claims.measures import MEASURES
+
+    rows = []
+    for experiment, labels in experiments.items():
+        found = dict.fromkeys(run["label"] for run in read_runs(folder) if run["experiment"] == experiment)
+        for label in labels or found or ["all methods"]:
+            cells = []
+            for measure in measures:
+                each = list(values(folder, measure, experiment, label).values())
+                few = f"**{statistics.fmean(each):.3g}** ({', '.join(f'{one:.3g}' for one in each)})" if each else ""
+                cells.append(few or "not run here")
+            rows.append([experiment, label, *cells])
+    text = ". ".join(f"`{name}`: {MEASURES[name].definition}" for name in measures)
+    return table(["experiment", "method", *measures], rows, f"Mean over seeds (each seed). {text}.")
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Shown:
+    """A table of escaped text, in which **bold** and `code` may stand; numbers are given four digits."""
+    texts = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    lines = [("th", heads), *(("td", row) for row in texts)] if rows else []
+    left = 'style="text-align:left;vertical-align:top"'
+    html_rows = ["".join(f"<{kind} {left}>{_markup(cell)}</{kind}>" for cell in row) for kind, row in lines]
+    markup = "<table>\n" + "\n".join(f"<tr>{row}</tr>" for row in html_rows) + "\n</table>\n" if rows else ""
+    plain = "\n".join([*(" | ".join(row) for _, row in lines), caption])
+    return Shown(markup + (f"<p>{_markup(caption)}</p>" if caption else ""), plain.strip())
+
+
+def show(figure, text: str) -> None:
+    """Display a matplotlib figure as PNG; `text` says what it shows to those who cannot see it."""
+    from IPython.display import Image, display
+    from PIL import Image as Picture
+
+    from paper_figures.style import applied
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    with applied():
+        figure.savefig(drawn, format="png", dpi=DPI)
+    picture = Picture.open(drawn).convert("RGB")
+    picture = picture.resize([round(SHARE * side) for side in picture.size], Picture.Resampling.LANCZOS)
+    # A palette makes the file half as large; 256 colours keep those of the methods apart.
+    picture.quantize(256, dither=Picture.Dither.NONE).save(small, "png", optimize=True)
+    display(Image(data=small.getvalue(), alt=text, width=round(110 * figure.get_figwidth())))
+
+
+def paper_figure(name: str, folder: Path) -> Shown | None:
+    """Draw one of `paper_figures.FIGURES`; a note that says why where these results do not hold what it shows."""
+    from paper_figures.results import Results, ResultsError
+    from paper_figures.style import applied
+
+    module = importlib.import_module(f"paper_figures.{name}")
+    try:
+        with applied():
+            figure = module.draw(Results(folder, allow_missing=True))
+    except ResultsError as error:
+        return table([], [], f"**Not drawn from these results.** {str(error).replace(str(folder), folder.name)}")
+    show(figure, (module.__doc__ or name).split("\n")[0])
+    return None
+
+
+def _markup(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text)))
+
+
+def _interval(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None:
+        return "not run here"
+    low, high, seeds = estimate["low"], estimate["high"], estimate["num_seeds"]
+    between = "no interval" if low is None else f"{low:.3g} to {high:.3g}"
+    return f"{estimate['value']:.3g} ({between}; {seeds} seed{'s' * (seeds != 1)})"
+
+
+def execute(name: str, results: Path | None, output: Path) -> None:
+    """Execute notebooks/NAME.ipynb on a folder of results and write it to `output`, whole or not at all.
+
+    Raises ValueError naming the cell and its exception; how far it came is then beside the output as NAME.failed.ipynb.
+    """
+    if name not in NOTEBOOKS:
+        raise ValueError(f"unknown notebook {name!r}; known are {', '.join(NOTEBOOKS)}")
+    import nbformat
+    import papermill
+    import traitlets.config
+
+    source, folder = REPOSITORY / "notebooks" / f"{name}.ipynb", results_folder(results).resolve()
+    failed = output.parent / f"{output.stem}.failed.ipynb"
+    with _kernel() as scratch:
+        done = str(scratch / "done.ipynb")
+        # Sockets in the file system cannot meet another kernel's ports; their names have to be short.
+        transport = "ipc" if sys.platform == "linux" and len(str(scratch)) < 50 else "tcp"
+        manager = {"transport": transport} | ({"ip": str(scratch / "socket")} if transport == "ipc" else {})
+        config = traitlets.config.Config({"KernelManager": manager})
+        settings = {"cwd": str(REPOSITORY), "progress_bar": False, "execution_timeout": CELL_SECONDS, "config": config}
+        settings["start_timeout"] = CELL_SECONDS
+        try:
+            papermill.execute_notebook(str(source), done, {"results": str(folder)}, kernel_name=KERNEL, **settings)
+        except papermill.PapermillExecutionError as error:
+            atomic_write(failed, Path(done).read_bytes())
+            line = error.source.strip().split("\n")[0]
+            raise ValueError(f"{name}: the cell {line!r} failed: {error.ename}: {error.evalue}") from None
+        notebook = nbformat.read(done, as_version=4)
+    write_json(output, _portable(notebook, folder))
+    failed.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _kernel() -> Iterator[Path]:
+    """A temporary folder with a kernel of this Python, and an environment in which Jupyter finds it alone."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as name:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "--HistoryManager.enabled=False", "--log-level=50"]
+        spec = {"argv": [*argv, "-f", "{connection_file}"], "display_name": KERNEL, "language": "python"}
+        atomic_write(Path(name) / "kernels" / KERNEL / "kernel.json", json.dumps(spec))
+        folders = {"JUPYTER_PATH": name, "JUPYTER_RUNTIME_DIR": name, "IPYTHONDIR": f"{name}/ipython"}
+        fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
+        fixed["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses a widget that nothing here needs
+        try:
+            os.environ.update(folders | fixed)
+            yield Path(name)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _portable(notebook, folder: Path) -> dict:
+    """The executed notebook without what differs from run to run or is about the machine."""
+    cells: list[dict] = []
+    places = {str(folder): folder.name, str(REPOSITORY): ".", sys.prefix: "python", str(Path.home()): "~"}
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        # The injected cell holds nothing but the folder's place on this machine.
+        if "injected-parameters" in tags:
+            continue
+        kept = {key: cell[key] for key in ("cell_type", "id", "source")} | {"metadata": {"tags": tags} if tags else {}}
+        if cell.cell_type == "code":
+            kept["execution_count"] = 1 + sum("outputs" in other for other in cells)
+            text = json.dumps(cell.outputs)
+            for path, name in places.items():
+                text = text.replace(json.dumps(path)[1:-1], name)
+            kept["outputs"] = _outputs(json.loads(text), kept["execution_count"])
+        cells.append(kept)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _outputs(outputs: list[dict], number: int) -> list[dict]:
+    kept: list[dict] = []
+    for output in outputs:
+        if "execution_count" in output:
+            output["execution_count"] = number
+        # How a stream is cut into messages depends on timing.
+        if kept and output["output_type"] == "stream" and kept[-1].get("name") == output["name"]:
+            kept[-1]["text"] += output["text"]
+        else:
+            kept.append(output)
+    return kept
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit status 2 after one line that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m kpo.notebook", description="Execute a notebook on results.")
+    run = parser.add_subparsers(required=True).add_parser("run", help="execute one notebook")
+    run.add_argument("name", help=", ".join(NOTEBOOKS))
+    run.add_argument("--results", type=Path, help="folder of a scale, such as results/laptop (default: what is there)")
+    run.add_argument("--output", type=Path, required=True, help="the executed notebook")
+    options = parser.parse_args(arguments)
+    try:
+        execute(options.name, options.results, options.output)
+    except (ValueError, OSError) as error:
+        print(" ".join(f"kpo.notebook: {error}".split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""report.html of a scale: read, arrange, render, write."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from kpo.claims.verdict import VERDICTS
+from kpo.config import Configuration
+from kpo.files import atomic_write
+from kpo.report.accuracy import accuracies, sizes
+from kpo.report.inputs import Inputs, ReportError, read_inputs
+from kpo.report.origin import Origin, configuration_text, origin
+from kpo.report.verdicts import View, anchor, badges, file_of, view
+
+TEMPLATES = Path(__file__).parent / "templates"
+DATA_FILES = ("claims.md", "claims.json", "measures.json", "summary.md", "summary.json", "tables.md", "tables.json",
+              "config.yaml")  # fmt: skip
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
+
+
+def write_report(configuration: Configuration) -> None:
+    """Write report.html of a scale from its claims, tables, summary, measures, figures and provenance.
+
+    The page is one file that asks for nothing else; equal inputs give equal bytes. Raises ReportError naming the file
+    where one is missing, damaged or of another scale.
+    """
+    inputs = read_inputs(configuration)
+    atomic_write(configuration.folder / "report.html", render(configuration, inputs))
+
+
+def render(configuration: Configuration, inputs: Inputs) -> str:
+    """The page as text. Everything that comes from files is escaped by the template."""
+    try:
+        from kpo.report.figures import pictures
+        from paper_figures import claim_figures
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "paper_figures":
+            raise
+        raise ReportError(
+            "the figures' scripts (paper_figures) are not found; run `python -m kpo report` from the repository's root"
+        ) from None
+    made = origin(inputs)
+    claims = [view(record, inputs.folder) for record in inputs.claims]
+    drawn = {picture.name: picture for picture in pictures(configuration)}
+    counts = Counter(claim.badge.text for claim in claims)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        configuration=configuration,
+        configuration_text=configuration_text(configuration),
+        claims=claims,
+        papers=_papers(claims),
+        other_code={claim.anchor: _other_code(claim, made) for claim in claims},
+        verdicts=[(badge, counts[badge.text]) for badge in badges()],
+        pictures=list(drawn.values()),
+        pictures_of={claim: [drawn[name] for name in names] for claim, names in claim_figures().items()},
+        anchors={claim.record["id"]: claim.anchor for claim in claims},
+        accuracies=accuracies(inputs.summary),
+        sizes=sizes(inputs.summary),
+        tables=inputs.tables,
+        verdict_words=VERDICTS,
+        anchor=anchor,
+        origin=made,
+        data_files=[file_of(inputs.folder, name) for name in DATA_FILES],
+    )
+
+
+def _papers(claims: Sequence[View]) -> list[tuple[str, str, list[View]]]:
+    """(label, arXiv number or "", its claims) of each paper, in the order of the claims."""
+    labels = dict.fromkeys(claim.record["paper"] for claim in claims)
+    found = {label: ARXIV.match(label) for label in labels}
+    return [
+        (label, match.group(1) if match else "", [claim for claim in claims if claim.record["paper"] == label])
+        for label, match in found.items()
+    ]
+
+
+def _other_code(claim: View, made: Origin) -> list[str]:
+    """The code of a claim's runs that were made by other code than most runs of the page."""
+    return list(dict.fromkeys(made.other_code[run] for run in claim.runs if run in made.other_code))

@@ -1,0 +1,124 @@
+"""A GRPOTrainer that continues to the bit where it was killed, through the places that transformers provides for it.
+
+transformers decides when a checkpoint is due (`save_strategy`, `save_steps`), counts the updates, skips the prompts
+already used and asks for the random states at the right moment. Overridden is how each part is written and read, since
+transformers uses pickle, and added what it does not know of: TRL's rollout batch under way, and the method's own state.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from trl import GRPOTrainer
+
+from kpo.training.checkpoint import (
+    MODEL,
+    TRAINER_STATE,
+    CheckpointFolder,
+    random_states,
+    save_state,
+    set_random_states,
+)
+
+
+class ResumableTrainer(GRPOTrainer):
+    """TRL's trainer with checkpoints in `checkpoints`, or as TRL has them where that is None.
+
+    `run` trains, from the newest checkpoint where there is one. A subclass adds what it owns in `own_state` and
+    `load_own_state`. `on_failed_checkpoint` is called with the OSError of a checkpoint that could not be written; what
+    it returns decides whether training goes on.
+    """
+
+    checkpoints: CheckpointFolder | None = None
+    on_failed_checkpoint: Callable[[OSError], bool] | None = None
+
+    def run(self) -> None:
+        """Train to the end."""
+        if self.checkpoints is None:
+            self.train()
+            return
+        if self.accelerator.num_processes > 1:
+            raise ValueError("checkpoints are kept of runs in one process; set safety.checkpoint_every to null")
+        found = self.checkpoints.latest()
+        if found is None:
+            self.train()
+            return
+        folder, self._loaded = found
+        self.checkpoints.note({"continued_after_update": self._loaded["update"]})
+        self._step = self._loaded["step"]
+        buffer = self._loaded["buffer"]
+        if buffer is not None:
+            buffer = [
+                {
+                    name: value.to(self.accelerator.device) if isinstance(value, torch.Tensor) else value
+                    for name, value in part.items()
+                }
+                for part in buffer
+            ]
+        self._buffered_inputs = buffer
+        self.load_own_state(self._loaded["own"])
+        self.train(resume_from_checkpoint=str(folder))
+
+    def own_state(self) -> dict[str, Any]:
+        """What a subclass needs to continue: nested dicts and lists of numbers, text and tensors."""
+        return {}
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `own_state` gave."""
+
+    def _save_checkpoint(self, model, trial):
+        if self.checkpoints is None:
+            super()._save_checkpoint(model, trial)
+            return
+        try:
+            self.checkpoints.write(self.state.global_step, self._fill)
+        except OSError as error:
+            if self.on_failed_checkpoint is None or not self.on_failed_checkpoint(error):
+                raise
+
+    def _fill(self, folder: Path) -> None:
+        # Tied weights are one tensor under two names, which safetensors' save_model knows how to write.
+        save_model(self.accelerator.unwrap_model(self.model), str(folder / MODEL))
+        optimizer = self.optimizer.state_dict()
+        save_state(
+            folder,
+            {
+                "update": self.state.global_step,
+                "step": self._step,
+                "buffer": self._buffered_inputs,
+                "optimizer": {**optimizer, "state": {str(index): part for index, part in optimizer["state"].items()}},
+                "schedule": self.lr_scheduler.state_dict(),
+                "random": random_states(),
+                "own": self.own_state(),
+            },
+        )
+        # The log holds every update's metrics once more; nothing of it is needed to continue.
+        state = copy.copy(self.state)
+        state.log_history = []
+        state.save_to_json(str(folder / TRAINER_STATE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self.checkpoints is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_model(self.model if model is None else model, Path(resume_from_checkpoint) / MODEL)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if self.checkpoints is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        elif checkpoint is not None:
+            optimizer = self._loaded["optimizer"]
+            states = {int(index): part for index, part in optimizer["state"].items()}
+            self.optimizer.load_state_dict({**optimizer, "state": states})
+            self.lr_scheduler.load_state_dict(self._loaded["schedule"])
+            # The interval is the present configuration's, not that of the checkpoint.
+            self.state.save_steps = self.args.save_steps
+
+    def _load_rng_state(self, checkpoint):
+        if self.checkpoints is None:
+            super()._load_rng_state(checkpoint)
+        elif checkpoint is not None:
+            set_random_states(self._loaded["random"])

@@ -1,0 +1,214 @@
+"""The page of verdicts of one paper: each claim's effect and interval beside its rule and its controls."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from paper_figures import style
+from paper_figures.catalogue import ENTRIES
+from paper_figures.measured import Claims, number
+from paper_figures.results import Results
+
+TEXT = 7.0
+LINE = TEXT * 1.28 / 72
+"""Inches between lines of text; the unit of the vertical axis."""
+
+PADDING = 0.45
+WIDTHS = (2.45, 0.95, 1.7, 1.95)
+LIMIT = 20.0
+LINEAR = 2.0
+# Dark enough for text on white; each verdict has a mark of its own as well.
+VERDICTS = {
+    "reproduced": ("#0060A0", "o", True),
+    "reproduced, but the control does as well": ("#8A5A00", "D", True),
+    "not reproduced": ("#B23C00", "X", True),
+    "inconclusive": ("#555555", "o", False),
+    "not tested at this scale": ("#777777", "", False),
+}
+CONTROL_COLOUR = "#8c8c8c"
+SHORT_NAMES = {"same tokens in shuffled order": "shuffled tokens", "grpo-rescaled at R = 1e-3's size": "grpo-rescaled"}
+"""Names of controls that are too long for their column."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An effect in units of its rule's margin; low and high None without an interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def in_margins(estimate: Mapping[str, Any], rule: Mapping[str, Any]) -> Mark:
+    """An estimate in units of the rule's margin, counted from the target where the rule has one."""
+    unit = rule["margin"] or 1.0
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else (value - rule["target"]) / unit
+
+    return Mark(scaled(estimate["value"]), scaled(estimate["low"]), scaled(estimate["high"]))
+
+
+def shown_where(rule: Mapping[str, Any]) -> tuple[float, float]:
+    """From where to where, in units of the margin, an effect is as claimed."""
+    return {"above": (1.0, LIMIT), "equal": (-1.0, 1.0), "at most": (-LIMIT, 1.0)}[rule["kind"]]
+
+
+def rule_text(rule: Mapping[str, Any]) -> str:
+    """The rule in a few characters, in the effect's own unit."""
+    if rule["kind"] == "equal":
+        return f"{rule['target']:g} \u00b1 {rule['margin']:g}"
+    sign = "\u2265" if rule["kind"] == "above" else "\u2264"
+    return f"{sign} {rule['margin']:g}"
+
+
+def draw_verdicts(results: Results, name: str, title: str) -> Figure:
+    """The figure `name` of the catalogue: one row a claim."""
+    results.require(name)
+    claims = Claims(results)
+    records = [claims[claim_id] for claim_id in ENTRIES[name].claims]
+    # Missing runs of an experiment that no claim of this page uses are none of its business.
+    used = {cell.split("/")[0] for record in records for side in _sides(record) for cell in side["cells"]}
+    missing = [run for run in claims.missing if run.split("/")[0] in used]
+    rows = [_Row(record) for record in records]
+    height = sum(row.lines for row in rows) * LINE + 0.45
+    tests = {record["rule"]["confidence"] for record in records}
+    caption = (
+        "Each row is a claim: large mark and bar are its effect and interval "
+        f"({' and '.join(f'{share:.0%}' for share in sorted(tests))}, over seeds and, for accuracies, problems) in "
+        "units of the smallest effect that counts, which the rule fixed before any run; the axis is logarithmic beyond "
+        f"\u00b1{LINEAR:g}, arrows lie outside it. Shaded: as claimed. Small grey marks: what its controls, cheaper "
+        "explanations, give. Numbers at the right: effect and interval in its own unit, and the rule. A verdict needs "
+        "the whole interval on one side and p-values corrected within the claim's family."
+    )
+    figure = style.new_figure(height, title, caption, missing=missing)
+    figure.get_layout_engine().set(wspace=0.0, w_pad=0.0)
+    panels = figure.subplots(1, 4, sharey=True, width_ratios=WIDTHS)
+    for place, panel in enumerate(panels):
+        panel.set_ylim(sum(row.lines for row in rows), 0)
+        panel.grid(False)
+        panel.tick_params(left=False, labelleft=False)
+        panel.spines["left"].set_visible(False)
+        if place != 2:
+            panel.set_xlim(0, WIDTHS[place])
+            panel.set_xticks([])
+            panel.spines["bottom"].set_visible(False)
+    _axis(panels[2])
+    top = 0.0
+    for index, row in enumerate(rows):
+        if index % 2 == 0:
+            for panel in panels:
+                panel.axhspan(top, top + row.lines, color="#f4f4f4", linewidth=0, zorder=0)
+        row.draw(panels, top)
+        top += row.lines
+    return figure
+
+
+class _Row:
+    """One claim's texts, wrapped, and how many lines they and its marks take."""
+
+    def __init__(self, record: Mapping[str, Any]):
+        self.record = record
+        self.colour, self.marker, self.filled = VERDICTS[record["verdict"]]
+        self.indent = _width(record["id"], "bold") + 0.05
+        self.statement = _wrapped(record["statement"], WIDTHS[0] - 0.12, self.indent)
+        self.verdict = textwrap.wrap(record["verdict"], 26)
+        self.marks = [("", record["effect"]["estimate"])] + [
+            (SHORT_NAMES.get(control["name"], control["name"]), control["effect"]["estimate"])
+            for control in record["controls"]
+        ]
+        self.lines = max(len(self.statement), len(self.verdict) + 1, len(self.marks)) + PADDING
+
+    def draw(self, panels: Sequence[Axes], top: float) -> None:
+        statement, names, forest, verdict = panels
+        first = top + PADDING / 2 + 0.5
+        _write(statement, 0.06, first, self.record["id"], weight="bold")
+        for number_of_line, text in enumerate(self.statement):
+            _write(statement, 0.06 if number_of_line else 0.06 + self.indent, first + number_of_line, text)
+        low, high = shown_where(self.record["rule"])
+        forest.fill_betweenx([top, top + self.lines], low, high, color="#0072B2", alpha=0.13, linewidth=0, zorder=0.5)
+        for place, (name, estimate) in enumerate(self.marks):
+            _write(names, WIDTHS[1] - 0.04, first + place, _cut(name or "measured", WIDTHS[1] - 0.04), ha="right",
+                   color=CONTROL_COLOUR if name else self.colour)  # fmt: skip
+            if estimate is None:
+                _write(forest, -0.9 * LIMIT, first + place, "not run", color=CONTROL_COLOUR)
+            else:
+                self._mark(forest, first + place, in_margins(estimate, self.record["rule"]), bool(name))
+        for number_of_line, text in enumerate(self.verdict):
+            _write(verdict, 0.1, first + number_of_line, text, weight="bold", color=self.colour)
+        estimate = self.record["effect"]["estimate"]
+        measured = "not run" if estimate is None else number(estimate, "")
+        text = f"{measured}; {rule_text(self.record['rule'])}"
+        _write(verdict, 0.1, first + len(self.verdict), text)
+
+    def _mark(self, panel: Axes, y: float, mark: Mark, control: bool) -> None:
+        colour = CONTROL_COLOUR if control else self.colour
+        if mark.low is not None and mark.high is not None:
+            ends = [min(LIMIT, max(-LIMIT, end)) for end in (mark.low, mark.high)]
+            panel.plot(ends, [y, y], color=colour, linewidth=0.9 if control else 1.5, solid_capstyle="butt", zorder=2)
+        outside = abs(mark.value) > LIMIT
+        marker = (">" if mark.value > 0 else "<") if outside else ("s" if control else self.marker or "o")
+        panel.plot(
+            [min(LIMIT, max(-LIMIT, mark.value))], [y], marker=marker, markersize=2.8 if control else 4.6,
+            color=colour, markerfacecolor=colour if control or self.filled else "white", markeredgecolor=colour,
+            linestyle="none", clip_on=False, zorder=3,
+        )  # fmt: skip
+
+
+def _axis(panel: Axes) -> None:
+    panel.set_xscale("symlog", linthresh=LINEAR, linscale=1.0)
+    panel.set_xlim(-LIMIT, LIMIT)
+    panel.xaxis.set_major_locator(FixedLocator([-10, -2, -1, 0, 1, 2, 10]))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\u2212")))
+    panel.axvline(0, color="#444444", linewidth=0.7, zorder=1)
+    panel.axvline(1, color="#0072B2", linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
+    panel.set_xlabel("effect / smallest that counts")
+
+
+def _sides(record: Mapping[str, Any]):
+    for part in (record["effect"], *(control["effect"] for control in record["controls"])):
+        yield from part["sides"]
+
+
+def _write(panel: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    # Texts come from files: a dollar sign in one is a dollar sign, no formula.
+    written = panel.text(x, y, text, va="center", **{"fontsize": TEXT, "parse_math": False, **options})
+    written.set_in_layout(False)  # wrapped to its column already
+
+
+def _width(text: str, weight: str = "normal") -> float:
+    """Inches that a text takes in a row."""
+    font = FontProperties(family=style.RC["font.family"], size=TEXT, weight=weight)
+    return _RULER.get_text_width_height_descent(text, font, ismath=False)[0] / _RULER.dpi
+
+
+_RULER = RendererAgg(1, 1, 720)  # fine, so that glyphs are not rounded to whole points
+
+
+def _wrapped(text: str, room: float, indent: float) -> list[str]:
+    """Lines of at most `room` inches; the first begins after `indent`."""
+    lines = [""]
+    for word in text.split():
+        candidate = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _width(candidate) > room - (indent if len(lines) == 1 else 0.0):
+            lines.append(word)
+        else:
+            lines[-1] = candidate
+    return lines
+
+
+def _cut(text: str, room: float) -> str:
+    """The text, or as much of its beginning as fits with an ellipsis."""
+    if _width(text) <= room:
+        return text
+    while text and _width(text + "\u2026") > room:
+        text = text[:-1]
+    return text.rstrip() + "\u2026"

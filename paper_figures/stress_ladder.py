@@ -1,0 +1,81 @@
+"""What growing off-policy stress does to each method: reward, collapse, entropy and gradient spikes."""
+
+import sys
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from paper_figures import style
+from paper_figures.catalogue import LADDER
+from paper_figures.cells import draw_groups, seeds_text
+from paper_figures.command import figure_main
+from paper_figures.measured import Claims, Measures
+from paper_figures.results import Results
+
+NAME = "stress_ladder"
+METHODS = ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "kpo-ema", "kpo-unit")
+PANELS = (
+    ("reward_late", "late reward"),
+    ("collapse", "share of collapsed runs"),
+    ("entropy_drop", "relative fall of the entropy"),
+    ("gradient_spikes", "share of updates with a gradient spike"),
+)
+
+
+def rungs(results: Results) -> list[str]:
+    """The experiments of the ladder that the configuration has, from the mildest."""
+    return [name for name in LADDER if name in results.experiments]
+
+
+def rung_label(results: Results, name: str) -> str:
+    """Updates from each rollout batch, and the learning rate, of a rung."""
+    training = results.experiment(name)["training"]
+    updates = training.get("minibatches", 1) * training.get("epochs", 1)
+    rate = training.get("learning_rate")
+    return f"{updates} updates a batch" + ("" if rate is None else f"\nrate {rate:g}")
+
+
+def table(results: Results, measures: Measures, measure: str) -> dict[tuple[int, str], dict[int, float]]:
+    """{(rung, method): {seed: value}} of what is configured."""
+    return {
+        (index, method): measures.of(measure, (name, method))
+        for index, name in enumerate(rungs(results))
+        for method in METHODS
+        if measures.has((name, method))
+    }
+
+
+def draw(results: Results) -> Figure:
+    """Two by two panels; along x the rungs, within each one mark a method."""
+    results.require(NAME)
+    measures, claims = Measures(results), Claims(results)
+    tables = {measure: table(results, measures, measure) for measure, _ in PANELS}
+    methods = [method for method in METHODS if any(method == found for _, found in tables["reward_late"])]
+    looks = {method: look for method, look in style.looks(METHODS).items() if method in methods}
+    seeds = seeds_text((by_seed for part in tables.values() for by_seed in part.values()), measures.missing)
+    caption = (
+        "On a rung every method has the same seeds and prompts; the first is the scale's own comparison, with as many "
+        "updates from each batch of responses as in KPO's paper. Late: over the last fifth of the rollout batches, a "
+        "stopped run counting 0 where it has none. Collapsed: right answers below half of the run's best, most "
+        "responses cut off, or stopped. Fall of the entropy: last fifth of the updates against the first. Spike: "
+        f"gradient norm above three times the run's median. {seeds} {claims.notes_for(NAME)}"
+    )
+    title = f"Stability under growing off-policy stress ({results.scale} scale)"
+    figure = style.new_figure(4.3, title, caption, looks, measures.missing)
+    axes = figure.subplots(2, 2, sharex=True)
+    labels = [rung_label(results, name) for name in rungs(results)]
+    for panel, (measure, name) in zip(axes.flat, PANELS, strict=True):
+        # A run has collapsed or not: the share has no range over seeds.
+        draw_groups(panel, labels, tables[measure], methods, looks, seeds=measure != "collapse")
+        panel.set_title(name, loc="left")
+        if measure in ("reward_late", "collapse"):
+            panel.set_ylim(-0.03, 1.03)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return figure_main(NAME, draw, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

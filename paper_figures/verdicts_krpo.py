@@ -1,0 +1,27 @@
+"""Every claim of KRPO's paper with its effect, interval, rule, controls and verdict."""
+
+import sys
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from paper_figures.command import figure_main
+from paper_figures.forest import draw_verdicts
+from paper_figures.results import Results
+
+NAME = "verdicts_krpo"
+
+
+def draw(results: Results) -> Figure:
+    """One row a claim."""
+    return draw_verdicts(
+        results, NAME, f"Claims of KRPO (arXiv 2505.07527) and what was measured ({results.scale} scale)"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return figure_main(NAME, draw, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,463 @@
+"""Figures of claims under the full study: every claim has one, they show what the files say, and nothing overlaps."""
+
+import importlib
+import itertools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kpo.claims import CLAIMS
+from kpo.claims.paper_tables import KRPO_ARITHMETIC
+from kpo.config import load
+from kpo.files import read_json, write_json
+from paper_figures import (
+    ENTRIES,
+    FIGURES,
+    accuracy_gains,
+    claim_figures,
+    clip_sweep,
+    figures_for,
+    forest,
+    gain_schedule,
+    krpo_group_size,
+    krpo_order,
+    krpo_parts,
+    krpo_sensitivity,
+    noisy_rewards,
+    overhead,
+    smoothing,
+    stress_curves,
+    stress_ladder,
+    style,
+)
+from paper_figures.cells import which_seeds
+from paper_figures.measured import Claims, Measures
+from paper_figures.results import NotConfigured, Results, ResultsError
+from tests.synthetic_study import write_study
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"problems": 6, "response_length": 12}
+FULL = load({"study": "full"}).experiments
+PLAIN = load().experiments
+
+
+def methods_of(experiments) -> dict:
+    return {name: settings.methods for name, settings in experiments.items()}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A full study's results folder, which no test changes."""
+    return write_study(tmp_path_factory.mktemp("study"), **SMALL).folder
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("plain"), study=None, **SMALL)
+
+
+@pytest.fixture
+def plain(template, tmp_path):
+    """The default's own experiments, which a test may change."""
+    shutil.copytree(template.folder, tmp_path / "laptop")
+    return template.model_copy(update={"results": str(tmp_path)})
+
+
+@pytest.fixture(scope="module")
+def drawn(study):
+    """The figures of the full study by name, each drawn once, to the last label."""
+
+    class Drawn(dict):
+        def __missing__(self, name):
+            self[name] = draw(name, study)
+            return self[name]
+
+    return Drawn()
+
+
+def draw(name, folder):
+    with style.applied():
+        figure = importlib.import_module(f"paper_figures.{name}").draw(Results(folder))
+        figure.draw_without_rendering()  # lays out as drawing does, without the pixels
+    return figure
+
+
+def words(figure) -> str:
+    """All text of a figure in one line."""
+    texts = [text.get_text() for text in figure.texts]
+    for panel in figure.axes:
+        texts += [text.get_text() for text in panel.texts]
+    return " ".join(" ".join(texts).split())
+
+
+class TestCatalogue:
+    def test_every_claim_has_a_figure_of_its_own_under_the_full_study(self):
+        shown, drawable = claim_figures(), figures_for(methods_of(FULL))
+        assert list(drawable) == list(FIGURES)
+        assert set(shown) == {claim.id for claim in CLAIMS}
+        for claim in CLAIMS:
+            own = [name for name in shown[claim.id] if not name.startswith("verdicts_")]
+            assert own and set(own) <= set(drawable), claim.id
+            assert shown[claim.id][-1] == f"verdicts_{claim.id.split('-')[0]}"
+
+    def test_figures_for_says_what_is_drawn(self):
+        drawn = figures_for(methods_of(PLAIN))
+        assert "training_curves" in drawn and "stress_ladder" in drawn and "krpo_parts" in drawn
+        assert not {"stress_curves", "clip_sweep", "smoothing", "krpo_group_size", "noisy_rewards"} & set(drawn)
+        assert figures_for({"kpo": {"gmpo": {}}}) == [
+            "verdicts_kpo", "verdicts_krpo", "training_curves", "entropy_gradient_norm", "final_accuracy", "pass_at_k",
+        ]  # fmt: skip
+        assert figures_for({"another": {"grpo": {}}}) == []
+
+    def test_asking_costs_neither_matplotlib_nor_torch(self):
+        code = (
+            "import sys; from paper_figures import figures_for, claim_figures, FIGURES; figures_for({}); "
+            "claim_figures(); print(sorted({'torch', 'matplotlib', 'numpy', 'scipy'} & set(sys.modules)))"
+        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.stdout.strip() == "[]", done.stderr
+
+    def test_figures_say_which_claims_they_show(self):
+        for entry in ENTRIES.values():
+            assert len(set(entry.claims)) == len(entry.claims)
+            assert ("measures.json" in entry.files or "claims.json" in entry.files) or entry.runs, entry.name
+
+    def test_a_figure_reads_what_its_claims_compare(self):
+        """A figure of measures or runs shows a claim only where it needs an experiment that the claim compares."""
+        claims = {claim.id: set(claim.experiments) for claim in CLAIMS}
+        for entry in ENTRIES.values():
+            if entry.files == ("claims.json",):
+                continue
+            needed = {experiment for needs in entry.needs for experiment in needs}
+            for claim in entry.claims:
+                assert needed & claims[claim], f"{entry.name} shows {claim}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_overlaps_and_every_claim_is_named(name, drawn):
+    figure = drawn[name]
+    found = words(figure)
+    for claim in ENTRIES[name].claims:
+        # A gain's name stands below its marks; there the claim is told by place, tested below.
+        assert claim in found or name == "accuracy_gains", claim
+    with style.applied():
+        renderer = figure.canvas.get_renderer()
+        boxes = [artist.get_window_extent(renderer) for artist in [*figure.texts, *figure.legends]]
+        panels = [panel.get_tightbbox(renderer) for panel in figure.axes]
+        inside = [
+            [text.get_window_extent(renderer) for text in panel.texts if text.get_text()] for panel in figure.axes
+        ]
+        ticks = [
+            [label.get_window_extent(renderer) for label in panel.get_xticklabels() if label.get_text()]
+            for panel in figure.axes
+            if panel.get_xaxis().get_tick_params().get("labelbottom", True)
+        ]
+    page = figure.bbox
+    for box in [*boxes, *panels, *(box for group in inside for box in group)]:
+        assert box.x0 >= page.x0 - 1 and box.x1 <= page.x1 + 1 and box.y0 >= page.y0 - 1 and box.y1 <= page.y1 + 1
+    for first, second in itertools.combinations([*boxes, *panels], 2):
+        assert not _overlap(first, second), f"{first} overlaps {second}"
+    for group in [*inside, *ticks]:
+        for first, second in itertools.combinations(group, 2):
+            assert not _overlap(first, second), f"{name}: {first} overlaps {second}"
+    sizes = [text.get_fontsize() for panel in figure.axes for text in [*panel.get_xticklabels(), *panel.texts]]
+    assert min([*sizes, *(text.get_fontsize() for text in figure.texts)]) >= 7
+
+
+def _overlap(first, second) -> bool:
+    """Whether two boxes share more than the pixel in which both may end."""
+    wide = min(first.x1, second.x1) - max(first.x0, second.x0)
+    high = min(first.y1, second.y1) - max(first.y0, second.y0)
+    return wide > 1.5 and high > 1.5
+
+
+def test_equal_results_give_equal_bytes(study, tmp_path, capsys, monkeypatch):
+    """Written twice, apart in time, and with other drawing in between."""
+    names = ("krpo_order", "training_curves")
+    for folder, date in (("first", "0"), ("second", "1700000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+        for name in names:
+            arguments = ["--results", str(study), "--output", str(tmp_path / folder)]
+            assert importlib.import_module(f"paper_figures.{name}").main(arguments) == 0
+    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert set(first) == {f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")}
+    assert [name for name in first if first[name] != second[name]] == []
+    assert all(data.startswith(b"%PDF-" if name.endswith("pdf") else b"\x89PNG") for name, data in first.items())
+    assert len(capsys.readouterr().out.splitlines()) == 2 * len(first)
+
+
+def test_all_drawable_figures_are_drawn_and_the_others_named(plain, tmp_path, capsys, monkeypatch):
+    from paper_figures import __main__ as all_figures
+
+    names = ("gain_schedule", "noisy_rewards", "clip_sweep")
+    monkeypatch.setattr(all_figures, "FIGURES", names)
+    assert all_figures.main(["--results", str(plain.folder), "--output", str(tmp_path / "out")]) == 0
+    drawn = {path.stem for path in (tmp_path / "out").iterdir()}
+    assert drawn == set(names) & set(figures_for(methods_of(plain.experiments)))
+    skipped = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert skipped == ["noisy_rewards", "clip_sweep"]
+
+
+class TestForest:
+    def test_units_of_the_margin_by_hand(self):
+        above = {"kind": "above", "margin": 0.02, "target": 0.0}
+        mark = forest.in_margins({"value": 0.03, "low": -0.01, "high": 0.05}, above)
+        assert (mark.value, mark.low, mark.high) == pytest.approx((1.5, -0.5, 2.5))
+        equal = {"kind": "equal", "margin": 0.05, "target": 0.43}
+        assert forest.in_margins({"value": 0.405, "low": None, "high": None}, equal).value == pytest.approx(-0.5)
+        assert forest.shown_where(equal) == (-1.0, 1.0) and forest.rule_text(equal) == "0.43 \u00b1 0.05"
+        assert forest.shown_where(above)[0] == 1.0 and forest.shown_where({**above, "kind": "at most"})[1] == 1.0
+
+    def test_rows_hold_effect_verdict_and_controls_of_the_file(self, study, drawn):
+        figure = drawn["verdicts_kpo"]
+        records = {record["id"]: record for record in read_json(study / "claims.json")["claims"]}
+        panel = figure.axes[2]
+        drawn = [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "None"]
+        expected = []
+        for claim_id in ENTRIES["verdicts_kpo"].claims:
+            record = records[claim_id]
+            for part in (record["effect"], *(control["effect"] for control in record["controls"])):
+                value = forest.in_margins(part["estimate"], record["rule"]).value
+                expected.append(min(forest.LIMIT, max(-forest.LIMIT, value)))
+            assert record["verdict"] in words(figure)
+        assert drawn == pytest.approx(expected)
+
+    def test_every_verdict_has_a_look(self):
+        from kpo.claims import VERDICTS
+
+        assert set(forest.VERDICTS) == set(VERDICTS) == set(accuracy_gains.VERDICT_MARKS)
+
+    def test_without_the_study_claims_are_shown_as_not_run(self, plain):
+        figure = draw("verdicts_kpo", plain.folder)
+        assert words(figure).count("not tested at this scale") >= 4
+        assert all(claim.id in words(figure) for claim in CLAIMS if claim.id.startswith("kpo-"))
+
+    def test_text_of_a_file_is_text(self, plain):
+        path = plain.folder / "claims.json"
+        record = read_json(path)
+        claim = next(claim for claim in record["claims"] if claim["id"] == "kpo-7-overhead")
+        claim["statement"] = "A $\\frac{1}{2 formula, <b>bold</b> and " + "x" * 200
+        write_json(path, record)
+        assert "$\\frac{1}{2" in words(draw("verdicts_kpo", plain.folder))
+
+    def test_a_missing_run_is_named(self, tmp_path):
+        configuration = write_study(tmp_path, study=None, missing=("kpo/grpo/seed2",), **SMALL)
+        assert "Not in this figure: kpo/grpo/seed2." in words(draw("verdicts_kpo", configuration.folder))
+        assert "Not in this figure" not in words(draw("verdicts_krpo", configuration.folder))
+
+
+class TestMeasures:
+    def test_missing_and_undefined_are_named_not_averaged_over(self, tmp_path):
+        def values(experiment, label, seed, measures):
+            if (experiment, label, seed) == ("kpo", "gspo", 3):
+                measures["entropy_drop"] = None
+            if (experiment, label) == ("kpo", "grpo"):
+                measures["reward_late"] = 0.1 * seed
+
+        configuration = write_study(tmp_path, study=None, missing=("kpo/grpo/seed2",), values=values, **SMALL)
+        measures = Measures(Results(configuration.folder))
+        assert measures.of("reward_late", ("kpo", "grpo")) == pytest.approx({1: 0.1, 3: 0.3})
+        assert measures.missing == ["kpo/grpo seed 2"]
+        figure = draw("stress_ladder", configuration.folder)
+        assert "kpo/grpo seed 2" in words(figure)
+        assert "kpo/gspo seed 3 (entropy_drop is undefined)" in words(figure)
+        assert "2 to 3 seeds (some are missing)" in words(figure)
+
+    def test_a_run_that_is_neither_there_nor_named_is_refused(self, plain):
+        path = plain.folder / "measures.json"
+        found = read_json(path)
+        write_json(path, found | {"runs": found["runs"][1:]})
+        with pytest.raises(ResultsError, match="kpo/grpo/seed1 of the configuration is not there"):
+            stress_ladder.draw(Results(plain.folder))
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("measures.json", None, "measures.json: missing"),
+            ("claims.json", None, "claims.json: missing"),
+            ("measures.json", {"scale": "smoke"}, "not of scale 'laptop'"),
+            ("claims.json", [], "not of scale 'laptop'"),
+            ("measures.json", {"scale": "laptop", "runs": [{}], "missing": []}, "not what kpo measure writes"),
+            ("claims.json", {"scale": "laptop", "seeds": [9], "claims": [], "missing": []}, "of the seeds"),
+            ("claims.json", {"scale": "laptop", "seeds": [1, 2, 3], "claims": [], "missing": []}, "no claim"),
+        ],
+    )
+    def test_files_that_do_not_fit_are_refused_in_one_line(self, plain, tmp_path, capsys, name, content, message):
+        path = plain.folder / name
+        path.unlink() if content is None else path.write_text(json.dumps(content))
+        assert stress_ladder.main(["--results", str(plain.folder), "--output", str(tmp_path / "out")]) == 2
+        output = capsys.readouterr()
+        assert message in output.err and len(output.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+    def test_points_of_a_sweep_are_means_over_the_same_seeds(self, study):
+        measures = Measures(Results(study))
+        found = measures.shared("reward_late", [("kpo-stress-2", "grpo"), ("kpo-clips", "grpo-wide")])
+        assert [list(by_seed) for by_seed in found.values()] == [[1, 2, 3], [1, 2, 3]]
+        assert which_seeds(found.values()) == "seeds 1, 2, 3"
+        assert which_seeds([{1: 0.0, 2: 0.0}, {1: 0.0}]) == "1 to 2 seeds" and which_seeds([]) == "no seed"
+
+    def test_a_sweep_that_is_not_configured_is_said(self, plain):
+        for module in (smoothing, noisy_rewards, stress_curves):
+            with pytest.raises(NotConfigured, match="which this figure shows"):
+                module.draw(Results(plain.folder))
+
+
+def raw(folder, measure, experiment, label) -> dict[int, float]:
+    """A measure by seed, read without the code under test."""
+    rows = json.loads((folder / "measures.json").read_text())["runs"]
+    return {
+        row["seed"]: row["values"][measure] for row in rows if (row["experiment"], row["label"]) == (experiment, label)
+    }
+
+
+def marks(panel) -> list[float]:
+    """The heights of the large marks of a panel."""
+    return [float(container.lines[0].get_ydata()[0]) for container in panel.containers]
+
+
+class TestNumbers:
+    def test_stress_ladder(self, study, drawn):
+        figure = drawn["stress_ladder"]
+        expected = [
+            np.mean(list(raw(study, "reward_late", rung, method).values()))
+            for rung in ("kpo", "kpo-stress-2", "kpo-stress-3")
+            for method in stress_ladder.METHODS
+        ]
+        assert marks(figure.axes[0]) == pytest.approx(expected)
+        # 8 minibatches twice over.
+        labels = [label.get_text() for label in figure.axes[2].get_xticklabels()]
+        rates = [FULL[name].training.learning_rate for name in ("kpo", "kpo-stress-2", "kpo-stress-3")]
+        assert labels == [
+            f"{updates} updates a batch\nrate {rate:g}" for updates, rate in zip((4, 8, 16), rates, strict=True)
+        ]
+
+    def test_stress_curves_end_where_a_run_stopped(self, study, drawn):
+        results = Results(study)
+        stopped = stress_curves.curves(results, "kpo-stress-3", "kpo-unclipped")[1]
+        assert np.isfinite(stopped[:2]).all() and np.isnan(stopped[2:]).all() and len(stopped) == 4
+        figure = drawn["stress_curves"]
+        crosses = [
+            (index, line) for index, panel in enumerate(figure.axes) for line in panel.lines if line.get_marker() == "x"
+        ]
+        ((index, cross),) = crosses
+        assert index == 2 * len(stress_ladder.METHODS) + stress_ladder.METHODS.index("kpo-unclipped")
+        assert list(cross.get_xdata()) == [2]
+
+    def test_accuracy_gains(self, study, drawn):
+        figure = drawn["accuracy_gains"]
+        records = {record["id"]: record for record in read_json(study / "claims.json")["claims"]}
+        expected = []
+        for level in KRPO_ARITHMETIC:
+            record = records[f"krpo-1-{level}"]
+            for part in (record["effect"], record["controls"][0]["effect"]):
+                expected.append(100 * part["estimate"]["value"])
+        right = figure.axes[1]
+        assert marks(right) == pytest.approx(expected)
+        paper = [line.get_ydata()[0] for line in right.lines if line.get_marker() == accuracy_gains.PAPER_MARK]
+        assert paper == [gain.points for gain in KRPO_ARITHMETIC.values()]
+        verdicts = [text.get_text().replace("\n", " ") for text in right.texts]
+        assert len(verdicts) == 3 and all(verdicts)
+        # KPO over GRPO in the paper: 37.91 - 27.29 on AIME'24.
+        left = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "^"]
+        assert left[0] == pytest.approx(10.62)
+
+    def test_clip_sweep_rings_the_clip_that_the_claims_take(self, study):
+        measures = Measures(Results(study))
+        claims = {record["id"]: record for record in read_json(study / "claims.json")["claims"]}
+        for baseline in ("grpo", "gspo", "gmpo"):
+            sides = claims[f"kpo-4-tuned-over-{baseline}"]["effect"]["sides"]
+            taken = {tuple(side["cells"][0].split("/")) for side in sides}
+            ringed = {
+                clip_sweep.cells(method)[clip_sweep.chosen(measures, method)] for method in ("kpo-clipped", baseline)
+            }
+            assert ringed == taken
+
+    def test_smoothing_ratios(self, study, drawn):
+        results = Results(study)
+        assert smoothing.variance_ratio(results, smoothing.STATED) == pytest.approx(17**-2)
+        assert smoothing.variance_ratio(results, ("kpo-q", "kpo-weakest")) == 34.6
+        panel = drawn["smoothing"].axes[0]
+        assert [text.get_text() for text in panel.texts] == ["1e-6", "1e-4", "1e-2"]
+
+    def test_gains_by_the_recursion(self):
+        ratio, variance = 1 / 17**2, 0.0
+        for found in gain_schedule.gains(ratio, 200):
+            gain = (variance + ratio) / (variance + ratio + 1)
+            variance = gain
+            assert found == pytest.approx(gain, rel=1e-9)
+        assert gain_schedule.steady_gain(ratio) == pytest.approx(gain, rel=1e-6)
+
+    def test_overhead_is_percent_over_the_same_seed(self, tmp_path):
+        def values(experiment, label, seed, measures):
+            if experiment == "kpo":
+                measures["log_update_seconds"] = math.log(seed * (1.05 if label == "kpo-clipped" else 1.0))
+
+        configuration = write_study(tmp_path, study=None, values=values, **SMALL)
+        table = overhead.extra_time(Measures(Results(configuration.folder)), "kpo", "log_update_seconds")
+        assert table["kpo-clipped"] == pytest.approx({1: 5.0, 2: 5.0, 3: 5.0})
+        assert table["gspo"] == pytest.approx(dict.fromkeys((1, 2, 3), 0.0), abs=1e-9)
+
+    def test_group_size_gaps_by_hand(self, study):
+        table = Measures(Results(study)).shared("accuracy.normal", [("krpo-group4", "krpo"), ("krpo-group4", "grpo")])
+        found = krpo_group_size.gap(table, "krpo-group4", "krpo")
+        own, other = (raw(study, "accuracy.normal", "krpo-group4", label) for label in ("krpo", "grpo"))
+        assert found == pytest.approx({seed: 100 * (own[seed] - other[seed]) for seed in (1, 2, 3)})
+
+    def test_sensitivity_finds_runs_by_their_settings(self, study):
+        results = Results(study)
+        assert krpo_sensitivity.variants(results, "observation_variance") == {
+            0.001: ("krpo-qr", "krpo-r1e-3"), 0.01: ("krpo", "krpo"), 0.1: ("krpo-qr", "krpo-r1e-1"),
+        }  # fmt: skip
+        assert list(krpo_sensitivity.variants(results, "process_variance")) == [1e-5, 1e-3]
+        assert list(krpo_sensitivity.variants(results, "kl_weight")) == [0.0, 0.01, 0.05, 0.1]
+
+    def test_collapsed_runs_are_counted_in_the_figure(self, study, tmp_path):
+        for name in ("config.yaml", "measures.json", "claims.json"):
+            shutil.copy(study / name, tmp_path / name)
+        found = read_json(tmp_path / "measures.json")
+        for row in found["runs"]:
+            row["values"]["collapse"] = float(row["label"] == "krpo-r1e-3" and row["seed"] != 2)
+        write_json(tmp_path / "measures.json", found)
+        assert "2 of 3" in words(draw("krpo_sensitivity", tmp_path))
+
+    def test_order_and_parts_are_differences_of_the_same_seed(self, study):
+        measures = Measures(Results(study))
+        own, other = (raw(study, "accuracy.hard", *cell) for cell in (("krpo-order", "krpo-sorted"), ("krpo", "krpo")))
+        found = krpo_order.changes(measures, "hard")["ascending"]
+        assert found == pytest.approx({seed: 100 * (own[seed] - other[seed]) for seed in (1, 2, 3)})
+        own, other = (raw(study, "reward_area", "krpo", label) for label in ("krpo-mean", "grpo"))
+        found = krpo_parts.over_grpo(measures, "reward_area")["krpo-mean"]
+        assert found == pytest.approx({seed: 100 * (own[seed] - other[seed]) for seed in (1, 2, 3, 4, 5)})
+
+    def test_noise_is_named_with_its_size(self):
+        assert noisy_rewards.noise_label({"gaussian": 0.5}).endswith("standard deviation 0.5")
+        assert noisy_rewards.noise_label({"flips": 0.2}).endswith("chance 0.2")
+        drift = noisy_rewards.noise_label({"drift": 0.4, "drift_period": 8.0, "drift_in_group": 0.3})
+        assert "by 0.4 in 8 batches" in drift and "by 0.3 within a group" in drift
+        assert noisy_rewards.noise_label({}) == "no noise"
+
+    def test_captions_carry_effect_and_verdict_of_the_file(self, plain):
+        path = plain.folder / "claims.json"
+        record = read_json(path)
+        claim = next(claim for claim in record["claims"] if claim["id"] == "kpo-6-schedule")
+        claim["effect"]["estimate"] |= {"value": 0.123, "low": 0.1, "high": 0.15}
+        claim["verdict"] = "not reproduced"
+        write_json(path, record)
+        assert "kpo-6-schedule: 0.12 [0.1, 0.15], not reproduced" in words(draw("gain_schedule", plain.folder))
+        assert Claims(Results(plain.folder)).line("kpo-5-smoothing") == "kpo-5-smoothing: not tested at this scale"
+
+
+def test_the_title_says_the_paper(drawn):
+    figure = drawn["verdicts_kpo"]
+    assert "arXiv 2602.10609" in figure.texts[0].get_text() and "laptop scale" in figure.texts[0].get_text()

@@ -1,0 +1,215 @@
+"""Faults while training: noticed, named, counted, with the last good weights kept, and answered as configured."""
+
+import dataclasses
+import errno
+import json
+
+import pytest
+import torch
+
+import kpo.training.resume as resume
+import kpo.training.run as run_module
+import kpo.training.trainer as trainer_module
+from kpo.config import load
+from kpo.data import make_splits
+from kpo.data.tokenizer import build_tokenizer
+from kpo.steps import levels
+from kpo.training.base_model import build_model
+from kpo.training.faults import COLLAPSE, NON_FINITE, UNGRADED, FaultMonitor, describe
+from kpo.training.run import train_run
+from kpo.training.saving import save_model
+
+NAN, INF = float("nan"), float("inf")
+
+
+def configured(**safety):
+    training = {"learning_rate": 0.003, "rollout_batches": 3, "minibatches": 2, "max_completion_length": 8}
+    noise = {"gaussian": 0.3}
+    return load(
+        {
+            "scale": "smoke",
+            "safety": {"checkpoint_every": 1, **safety},
+            "experiments": {"kpo": {"methods": {"grpo": {}}, "training": training, "reward_noise": noise}},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    configuration = configured()
+    settings = configuration.problems
+    problems, _ = make_splits(levels(configuration), settings.train_per_level, 5, 0, settings.one_digit_share)
+    folder = tmp_path_factory.mktemp("base") / "model"
+    torch.manual_seed(0)
+    save_model(build_model(configuration.base_model, build_tokenizer()), build_tokenizer(), folder)
+    return folder, problems
+
+
+def train(start, folder, **safety):
+    train_run(configured(**safety), "kpo", "grpo", 5, *start, folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return rows, json.loads((folder / "provenance.json").read_text())
+
+
+def spoil_loss(monkeypatch, at, factor):
+    """Multiplies the loss of the update `at` (from 1) by `factor`."""
+    calls = []
+
+    def faulty(*args, **keywords):
+        calls.append(1)
+        result = policy_loss(*args, **keywords)
+        return dataclasses.replace(result, loss=result.loss * factor) if len(calls) == at else result
+
+    policy_loss = trainer_module.policy_loss
+    monkeypatch.setattr(trainer_module, "policy_loss", faulty)
+
+
+def spoil_rewards(monkeypatch, values):
+    """Replaces the rewards of the rollout batches (from 1) named in `values`."""
+    calls = []
+
+    def faulty(self, rewards, **keywords):
+        calls.append(1)
+        return [values.get(len(calls), reward) for reward in rewards]
+
+    monkeypatch.setattr("kpo.rewards.noise.RewardNoise.apply", faulty)
+
+
+@pytest.mark.parametrize("factor", [NAN, INF])
+def test_non_finite_loss_stops_with_the_last_good_weights(monkeypatch, start, tmp_path, factor):
+    spoil_loss(monkeypatch, 3, factor)
+    rows, provenance = train(start, tmp_path)
+    assert len(rows) == 3 and [row["fault"] for row in rows] == [None, None, NON_FINITE]
+    assert provenance["stopped"] == "update 3: the loss is not finite"
+    fault = provenance["faults"][0]
+    assert (fault["kind"], fault["first_update"], fault["count"], fault["action"]) == (NON_FINITE, 3, 1, "stop")
+    assert not (tmp_path / "checkpoint").exists()
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+def test_non_finite_loss_leaves_out_its_update_where_training_goes_on(monkeypatch, start, tmp_path):
+    seen = {}
+
+    def remember(self, args, state, control, **keywords):
+        seen[state.global_step] = [parameter.detach().clone() for parameter in keywords["model"].parameters()]
+
+    monkeypatch.setattr("transformers.TrainerCallback.on_step_end", remember)
+    spoil_loss(monkeypatch, 3, NAN)
+    rows, provenance = train(start, tmp_path, non_finite="continue")
+    assert len(rows) == 6 and provenance["stopped"] is None
+    assert [row["fault"] for row in rows] == [None, None, NON_FINITE, None, None, None]
+    assert all(torch.equal(left, right) for left, right in zip(seen[2], seen[3], strict=True))
+    assert not all(torch.equal(left, right) for left, right in zip(seen[3], seen[4], strict=True))
+    assert provenance["faults"][0]["action"] == "continue"
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model/model.safetensors")
+
+
+def test_infinite_rewards_count_as_ungraded(monkeypatch, start, tmp_path):
+    spoil_rewards(monkeypatch, {2: INF})
+    rows, provenance = train(start, tmp_path, non_finite="continue", ungraded="continue")
+    assert [row["ungraded"] for row in rows] == [0, 0, 1, 1, 0, 0]
+    assert rows[2]["reward"] is None and rows[2]["gradient_norm"] == 0
+    found = {fault["kind"]: fault for fault in provenance["faults"]}
+    assert set(found) == {NON_FINITE, UNGRADED} and "16 rewards of 16 are infinite" in found[NON_FINITE]["message"]
+
+
+def test_a_dead_grader_stops_the_run(monkeypatch, start, tmp_path):
+    """A grader that fails grades nothing: NaN for every response."""
+    spoil_rewards(monkeypatch, {2: NAN, 3: NAN})
+    rows, provenance = train(start, tmp_path)
+    assert len(rows) == 3 and rows[2]["fault"] == UNGRADED
+    assert provenance["stopped"] == "update 3: no response of the rollout batch could be graded"
+
+
+@pytest.mark.parametrize(("action", "updates"), [("continue", 6), ("stop", 3)])
+def test_collapse_is_a_result(monkeypatch, start, tmp_path, action, updates):
+    spoil_rewards(monkeypatch, {1: 0.0, 2: 0.0, 3: 0.0})
+    rows, provenance = train(start, tmp_path, collapse=action, collapse_after=2)
+    assert len(rows) == updates
+    assert bool(provenance["stopped"]) == (action == "stop")
+    fault = provenance["faults"][0]
+    assert fault["kind"] == COLLAPSE and fault["first_update"] == 3
+    assert "in 2 rollout batches in a row no response earned a reward" in fault["message"]
+    assert (tmp_path / "model/model.safetensors").exists()
+
+
+def test_collapse_at_the_length_limit():
+    monitor = FaultMonitor({}, collapse_after=3)
+    some = torch.tensor([0.0, 1.0])
+    for update, truncation in enumerate((1.0, 1.0, 0.9, 1.0, 1.0), start=1):
+        monitor.rollout(update, some, truncation)
+    assert monitor.records == {}
+    monitor.rollout(6, some, 1.0)
+    assert monitor.records[COLLAPSE]["first_update"] == 6 and monitor.stopped is None
+
+
+def test_full_disk_while_a_checkpoint_is_written(monkeypatch, start, tmp_path):
+    """Goes on without it, or ends with one line; then the same command continues from the last whole checkpoint."""
+    calls = []
+
+    def full(folder, state):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_state(folder, state)
+
+    save_state = resume.save_state
+    monkeypatch.setattr(resume, "save_state", full)
+    rows, provenance = train(start, tmp_path / "on")
+    assert len(rows) == 6 and provenance["faults"][0]["kind"] == "checkpoint"
+    assert "the disk is full" in provenance["faults"][0]["message"]
+    calls.clear()
+    with pytest.raises(RuntimeError, match="ended after update 3: the disk is full.*the same command continues"):
+        train(start, tmp_path / "off", checkpoint="stop")
+    assert [path.name for path in (tmp_path / "off/checkpoint").glob("update-*")] == ["update-00002"]
+    again, provenance = train(start, tmp_path / "off", checkpoint="stop")
+    assert [row["reward"] for row in again] == [row["reward"] for row in rows]
+    failed, continued = provenance["interruptions"]
+    assert failed["failed_after_update"] == 3 and "disk is full" in failed["message"]
+    assert continued == {"continued_after_update": 2}
+    assert weights(tmp_path / "on").keys() == weights(tmp_path / "off").keys()
+    for name, value in weights(tmp_path / "on").items():
+        assert torch.equal(value, weights(tmp_path / "off")[name])
+
+
+def test_full_disk_while_results_are_written(monkeypatch, start, tmp_path):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_file", full)
+        with pytest.raises(RuntimeError, match="ended after update 6: the disk is full"):
+            train(start, tmp_path)
+    assert not (tmp_path / "provenance.json").exists() and not (tmp_path / "structure.safetensors").exists()
+    rows, provenance = train(start, tmp_path)
+    assert len(rows) == 6 and provenance["interruptions"][0]["error"] == "OSError"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_memory_that_runs_out_keeps_the_last_checkpoint(monkeypatch, start, tmp_path, error):
+    calls = []
+
+    def faulty(*args, **keywords):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error
+        return policy_loss(*args, **keywords)
+
+    policy_loss = trainer_module.policy_loss
+    monkeypatch.setattr(trainer_module, "policy_loss", faulty)
+    with pytest.raises(RuntimeError, match="ended after update 3: memory ran out") as raised:
+        train(start, tmp_path)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in (tmp_path / "checkpoint").glob("update-*")] == ["update-00003"]
+
+
+def test_descriptions_are_one_line():
+    assert describe(RuntimeError("[enforce fail] DefaultCPUAllocator:\n can't allocate memory")).startswith("memory")
+    assert describe(ValueError("a\nb  c")) == "a b c"
+    assert describe(ValueError()) == "ValueError"
+    assert len(describe(ValueError("x" * 10_000))) < 400

@@ -1,0 +1,301 @@
+"""Publishing: from the compact copy come the same verdicts and figures, byte for byte; what is unfinished or mixed is
+refused and changes nothing; the README says what the files say."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kpo.claims.report import write_claims
+from kpo.claims.runs import write_measures
+from kpo.config import ConfigurationError, dump, read_resolved
+from kpo.files import atomic_write, read_json, read_jsonl, write_json
+from kpo.notebook import NOTEBOOKS
+from kpo.partial import write_partial_summary
+from kpo.publish import END, START, publish, readme_block, verdict_line
+from kpo.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
+from kpo.workflow import is_published, notebook_source, prepare, run_files
+from paper_figures.catalogue import ENTRIES
+from paper_figures.results import METRICS
+from tests.finished_results import FIGURES, draw, finished_results, make_the_rest
+
+README = f"# A title\n\n{START}\nwhat stood there\n{END}\n\nThe rest.\n"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    make_the_rest(finished_results(folder / "results"))
+    return folder
+
+
+@pytest.fixture
+def finished(template, tmp_path):
+    """A configuration whose results are whole, and a repository without results."""
+    shutil.copytree(template / "results", tmp_path / "results")
+    configuration = read_resolved(tmp_path / "results/laptop/config.yaml")
+    configuration = configuration.model_copy(update={"results": str(tmp_path / "results")})
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/README.md").write_text(README)
+    return configuration, tmp_path / "repository"
+
+
+def summary_rows(configuration):
+    return read_json(configuration.folder / "summary.json")["rows"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_verdicts_and_figures_come_out_the_same_from_the_published_files(finished, tmp_path):
+    configuration, repository = finished
+    publish(configuration, repository)
+    original = contents(configuration.folder)
+    # Nothing but the published folder is left to work from.
+    shutil.rmtree(configuration.folder)
+    source = repository / "results_published/laptop"
+    unpack(read_resolved(source / "config.yaml"), source, tmp_path / "back")
+    back = read_resolved(tmp_path / "back/laptop/config.yaml")
+    assert back.folder == tmp_path / "back/laptop"
+    write_claims(back)
+    draw(back.folder)
+    made = contents(back.folder)
+    for name in ("claims.json", "claims.md", "summary.md", *(f"figures/{figure}.png" for figure in FIGURES)):
+        assert made[name] == original[name], name
+        if name != "summary.md":
+            assert (source / name).read_bytes() == original[name]
+
+
+def test_what_is_published_and_what_is_not(finished):
+    configuration, repository = finished
+    publish(configuration, repository)
+    published = contents(repository / "results_published/laptop")
+    runs = {"/".join((*run[:2], f"seed{run[2]}")) for run in configuration.runs()}
+    expected = {f"base/seed{seed}/evaluation.json" for seed in configuration.seeds}
+    expected |= {f"{run}/{name}" for run in runs for name in ("metrics.jsonl", "evaluation.json", "provenance.json")}
+    expected |= {f"{run}/structure.safetensors" for run in runs if "/grpo/" in run}
+    expected |= {"config.yaml", "provenance.json", "summary.json", "summary.md", "measures.json"}
+    expected |= {f"{name}.{kind}" for name in ("claims", "tables") for kind in ("json", "md")}
+    expected |= {f"figures/{name}.png" for name in FIGURES}
+    assert set(published) == expected
+    assert str(configuration.results).encode() not in b"".join(published.values())
+
+    row = json.loads(published["kpo/grpo/seed1/metrics.jsonl"].splitlines()[0])
+    assert list(row) == ["update", "rollout_batch", "minibatch", *METRICS]
+    original = read_jsonl(configuration.folder / "kpo/grpo/seed1/metrics.jsonl")[0]
+    assert row == {key: original[key] for key in row}
+    assert json.loads(published["kpo/grpo/seed2/provenance.json"]) == {
+        "stopped": None, "seed": 2, "source_hash": "a digest of the code", "wall_seconds": 1.0
+    }  # fmt: skip
+    assert set(load_file(repository / "results_published/laptop/krpo/grpo/seed1/structure.safetensors")) == {
+        "rollout2.rewards",
+        "rollout4.rewards",
+    }
+    executed = contents(repository / "notebooks")
+    assert set(executed) == {f"{name}.ipynb" for name in NOTEBOOKS}
+    assert executed == contents(configuration.folder / "notebooks")
+
+
+def test_off_policy_minibatches_are_kept_whole():
+    tensors = {f"rollout{batch}.rewards": torch.rand(2, 3) for batch in (1, 2)}
+    for update, minibatch in (("00001", 1), ("00002", 2), ("00003", 3)):
+        for field in ("log_ratio", "mask", "advantage"):
+            tensors[f"{update}.{field}"] = torch.rand(2, 4)
+        tensors[f"{update}.minibatch"] = torch.tensor(minibatch)
+    rewards = {"rollout1.rewards", "rollout2.rewards"}
+    later = {key for key in tensors if key.startswith(("00002", "00003"))}
+    assert set(compact_structure(tensors, log_ratios=True)) == rewards | later and len(later) == 8
+    assert set(compact_structure(tensors, log_ratios=False)) == rewards
+
+
+def test_publishing_again_replaces_the_folder(finished):
+    configuration, repository = finished
+    stale = repository / "results_published/laptop/kpo/gone/seed1/metrics.jsonl"
+    atomic_write(stale, "{}")
+    publish(configuration, repository)
+    first = contents(repository)
+    publish(configuration, repository)
+    assert not stale.exists() and contents(repository) == first
+    assert [path.name for path in (repository / "results_published").iterdir()] == ["laptop"]
+
+
+class TestRefused:
+    def refused(self, finished, match, **keywords):
+        configuration, repository = finished
+        before = contents(repository)
+        with pytest.raises((ValueError, OSError), match=match):
+            publish(configuration, repository, **keywords)
+        assert contents(repository) == before
+
+    @pytest.mark.parametrize(
+        "name",
+        ["summary.json", "measures.json", "claims.md", "tables.json", "figures/final_accuracy.png",
+         f"notebooks/{NOTEBOOKS[0]}.ipynb", "kpo/kpo-ema/seed3/provenance.json", "krpo/krpo/seed1/metrics.jsonl"],
+    )  # fmt: skip
+    def test_unfinished(self, finished, name):
+        (finished[0].folder / name).unlink()
+        self.refused(finished, name.split("/")[-1].split(".")[0])
+
+    @pytest.mark.parametrize(("key", "value"), [("source_hash", "another"), ("versions", {"torch": "3.0"})])
+    def test_runs_of_differing_code_or_versions(self, finished, key, value):
+        path = finished[0].folder / "krpo/krpo/seed2/provenance.json"
+        write_json(path, read_json(path) | {key: value})
+        self.refused(finished, f"krpo/krpo/seed2: {key} is")
+
+    def test_readme_without_its_marks(self, finished):
+        (finished[1] / "README.md").write_text("# A title\n")
+        self.refused(finished, "has no block between")
+
+    def test_metrics_that_lack_what_figures_draw(self, finished):
+        path = finished[0].folder / "krpo/grpo/seed1/metrics.jsonl"
+        path.write_text(path.read_text().replace('"entropy"', '"entropi"'))
+        self.refused(finished, r"metrics.jsonl, row 1: no 'entropy'")
+
+    def test_missing_runs_unless_that_is_asked_for(self, finished):
+        configuration, repository = finished
+        shutil.rmtree(configuration.run_folder("krpo", "krpo", 3))
+        self.refused(finished, "krpo/krpo/seed3")
+        write_measures(configuration, allow_missing=True)
+        self.refused(finished, "claims.json was made from other measures", allow_missing=True)
+        write_claims(configuration)
+        self.refused(finished, "runs are missing: krpo/krpo/seed3; .*--allow-missing")
+        publish(configuration, repository, allow_missing=True)
+        published = repository / "results_published/laptop"
+        digest = read_json(published / "provenance.json")
+        assert digest["missing"] == ["krpo/krpo/seed3"]
+        assert "krpo/krpo/seed3" not in digest["wall_seconds"] and "krpo/krpo/seed2" in digest["wall_seconds"]
+        assert not (published / "krpo/krpo/seed3").exists()
+        assert "over fewer seeds: krpo/krpo/seed3." in (repository / "README.md").read_text()
+
+    def test_a_summary_of_what_is_there(self, finished):
+        configuration, _ = finished
+        whole = {(row["experiment"], row["method"], row["split"]): row for row in summary_rows(configuration)}
+        write_partial_summary(configuration)
+        assert summary_rows(configuration) == list(whole.values())
+        shutil.rmtree(configuration.run_folder("krpo", "krpo", 3))
+        shutil.rmtree(configuration.folder / "kpo/kpo-ema")
+        write_partial_summary(configuration)
+        rows = {(row["experiment"], row["method"], row["split"]): row for row in summary_rows(configuration)}
+        assert whole.keys() - rows.keys() == {("kpo", "kpo-ema", split) for split in ("easy", "normal", "hard")}
+        for key, row in rows.items():
+            if key[:2] != ("krpo", "krpo"):
+                assert row == whole[key]
+            else:
+                assert row["seeds"] == [1, 2]
+                assert row["avg_at_k"] == pytest.approx(sum(whole[key]["per_seed"][seed] for seed in "12") / 2)
+        text = (configuration.folder / "summary.md").read_text()
+        assert "There are of kpo/kpo-ema: no seed; of krpo/krpo: seeds 1, 2 alone." in text
+
+    def test_a_missing_run_that_measures_do_not_name(self, finished):
+        shutil.rmtree(finished[0].run_folder("krpo", "krpo", 3))
+        self.refused(finished, "krpo/krpo/seed3/provenance.json", allow_missing=True)
+
+
+class TestReadme:
+    def test_block_is_made_from_the_published_files(self, finished):
+        configuration, repository = finished
+        publish(configuration, repository)
+        text = (repository / "README.md").read_text()
+        published = repository / "results_published/laptop"
+        assert text == f"# A title\n\n{START}\n{readme_block(published)}{END}\n\nThe rest.\n"
+        tables = [line for line in (published / "summary.md").read_text().splitlines() if line.startswith("|")]
+        assert [line for line in text.splitlines() if line.startswith("|")] == tables
+        assert "2 cores of made-up processor (commit 0123456789)" in text
+        claims = read_json(published / "claims.json")["claims"]
+        inconclusive = sum(claim["verdict"] == "inconclusive" for claim in claims)
+        assert inconclusive and f"{inconclusive} inconclusive" in text
+        assert f"{len(claims)} claims" in text and "(results_published/laptop/claims.md)" in text
+
+    def test_every_verdict_is_counted(self):
+        given = ["reproduced", "not reproduced", "reproduced", "reproduced, but the control does as well"]
+        line = verdict_line([{"verdict": verdict} for verdict in given], "page.md")
+        assert "the 4 claims" in line and "(page.md)" in line
+        assert "2 reproduced; 1 reproduced, but the control does as well; 1 not reproduced." in line
+
+    def test_of_a_study_the_table_shows_the_experiments_of_the_scale_alone(self, finished):
+        configuration, repository = finished
+        publish(configuration, repository)
+        published = repository / "results_published/laptop"
+        summary = read_json(published / "summary.json")
+        swept = [row | {"experiment": "kpo-q"} for row in summary["rows"] if row["experiment"] == "krpo"]
+        write_json(published / "summary.json", summary | {"rows": summary["rows"] + swept})
+        assert "Experiment kpo-q" in readme_block(published)
+        atomic_write(published / "config.yaml", dump(configuration.model_copy(update={"study": "full"})))
+        block = readme_block(published)
+        assert "kpo-q" not in block and "Experiment kpo" in block and "Experiment krpo" in block
+
+
+class TestConfiguration:
+    def test_it_is_the_published_one_with_a_folder_of_its_own(self, finished):
+        configuration, repository = finished
+        publish(configuration, repository)
+        found = published_configuration({"results": "published"}, repository)
+        assert is_published(found) and found.folder == Path("results/published/laptop")
+        assert found.experiments == configuration.experiments and found.seeds == configuration.seeds
+        same = {"results": "published", "scale": "laptop", "seeds": [1, 2, 3], "study": None}
+        assert published_configuration(same, repository) == found
+
+    @pytest.mark.parametrize(
+        ("overrides", "words"),
+        [
+            ({"seeds": [1, 2]}, "made with another 'seeds'"),
+            ({"study": "full"}, "made with another 'study'"),
+            ({"sedes": [1]}, "made with another 'sedes'"),
+            ({"scale": "smoke"}, "results_published/smoke does not exist; published are the scales laptop"),
+            ({"scale": "huge"}, "unknown scale 'huge'"),
+        ],
+    )
+    def test_what_cannot_be_had_is_refused(self, finished, overrides, words):
+        publish(*finished)
+        with pytest.raises(ConfigurationError, match=words):
+            published_configuration({"results": "published", **overrides}, finished[1])
+
+    def test_a_published_folder_that_lacks_a_file(self, finished):
+        publish(*finished)
+        (finished[1] / "results_published/laptop/measures.json").unlink()
+        with pytest.raises(ConfigurationError, match="has no measures.json; publish that scale again"):
+            published_configuration({"results": "published"}, finished[1])
+
+    @pytest.mark.parametrize("folder", ["results/published", "results_published"])
+    def test_runs_never_go_among_published_results(self, folder):
+        with pytest.raises(ConfigurationError, match="is the folder of published results"):
+            prepare({"results": folder, "scale": "smoke"})
+
+
+def test_files_of_runs_that_a_figure_reads(finished):
+    """Held against what is there: every named file exists, and without them the figure cannot be drawn."""
+    configuration, _ = finished
+    files = run_files(configuration, [ENTRIES["final_accuracy"]])
+    assert len(files) == len(set(files)) == len(configuration.runs()) + len(configuration.seeds)
+    assert all(Path(path).is_file() and path.endswith("evaluation.json") for path in files)
+    structure = run_files(configuration, [ENTRIES["structure"]])
+    folders = [configuration.run_folder("kpo", "grpo", seed) for seed in (1, 2, 3)]
+    assert structure == [str(folder / "structure.safetensors") for folder in folders]
+    for path in structure:
+        Path(path).unlink()
+    with pytest.raises(ValueError, match="missing"):
+        draw(configuration.folder, ["structure"])
+
+
+def test_outputs_of_a_notebook_are_no_part_of_its_source(tmp_path):
+    def digest(name, *cells):
+        write_json(tmp_path / name, {"cells": list(cells)})
+        return notebook_source(tmp_path / name)
+
+    plain = {"cell_type": "code", "source": ["a = 1\n", "a"], "outputs": [], "metadata": {}}
+    executed = plain | {"source": "a = 1\na", "outputs": [{"text": "1"}], "execution_count": 3}
+    injected = {"cell_type": "code", "source": "results = 'x'", "metadata": {"tags": ["injected-parameters"]}}
+    assert digest("one", plain) == digest("two", injected, executed)
+    assert digest("one", plain) != digest("three", plain | {"source": "a = 2\na"})
+    assert digest("one", plain) != digest("four", plain | {"cell_type": "markdown"})
+
+
+def test_lists_of_numbers_take_one_line(tmp_path):
+    value = {"a [\n 1\n]": "[\n1, 2]", "b": [1, -2.5e-07, 3], "c": {"d": [[0.1, 1], []], "e": ["x", 1]}}
+    write_lines_of_numbers(tmp_path / "file.json", value)
+    assert read_json(tmp_path / "file.json") == value
+    assert '"b": [1, -2.5e-07, 3],' in (tmp_path / "file.json").read_text()

@@ -1,0 +1,254 @@
+"""Checkpoints: an interrupted run ends with the same bytes as one that was not, and no other run is continued."""
+
+import errno
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import kpo.training.run as run_module
+from kpo.config import load
+from kpo.data import make_splits
+from kpo.data.tokenizer import build_tokenizer
+from kpo.steps import levels
+from kpo.training.base_model import build_model
+from kpo.training.checkpoint import (
+    TRAINER_STATE,
+    CheckpointFolder,
+    load_state,
+    random_states,
+    save_state,
+    set_random_states,
+)
+from kpo.training.recorder import Recorder
+from kpo.training.run import run_identity, train_run
+from kpo.training.saving import save_model
+
+# Two rollout batches of four updates each, from two minibatches taken twice; the noise makes every gradient non-zero.
+CONFIGURATION = load(
+    {
+        "scale": "smoke",
+        "safety": {"checkpoint_every": 1},
+        "experiments": {
+            "kpo": {
+                "methods": {
+                    "kpo-clipped": {"clip_low": 0.005, "clip_high": 0.005},
+                    "krpo-adaptive": {"kl_weight": 0.0},
+                    "krpo-random-order": {"kl_weight": 0.0},
+                    "grpo": {"kl_weight": 0.05},
+                },
+                "reward_noise": {"gaussian": 0.3, "flips": 0.1},
+                "training": {
+                    "learning_rate": 0.003,
+                    "rollout_batches": 2,
+                    "minibatches": 2,
+                    "epochs": 2,
+                    "max_completion_length": 8,
+                },
+            }
+        },
+    }
+)
+UPDATES = 8
+FILES = ("config.yaml", "structure.safetensors", "model/model.safetensors")
+
+
+class Interrupted(BaseException):
+    """Ends a run as a kill does: nothing of it is caught."""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The base model's folder and the problems."""
+    settings = CONFIGURATION.problems
+    problems, _ = make_splits(levels(CONFIGURATION), settings.train_per_level, 5, 0, settings.one_digit_share)
+    folder = tmp_path_factory.mktemp("base") / "model"
+    torch.manual_seed(0)
+    save_model(build_model(CONFIGURATION.base_model, build_tokenizer()), build_tokenizer(), folder)
+    return folder, problems
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    """A function that trains a method once without interruption and gives its folder."""
+    made = {}
+
+    def train(label):
+        if label not in made:
+            made[label] = tmp_path_factory.mktemp(label)
+            train_run(CONFIGURATION, "kpo", label, 5, *start, made[label])
+        return made[label]
+
+    return train
+
+
+def interrupt(monkeypatch, start, folder, label, update, configuration=CONFIGURATION, seed=5):
+    """Train until the metrics of `update` are taken down, before its checkpoint is."""
+
+    def stop(recorder, row, go_on=Recorder.update):
+        go_on(recorder, row)
+        if row["update"] == update:
+            raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Recorder, "update", stop)
+        train_run(configuration, "kpo", label, seed, *start, folder)
+
+
+def numbers(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [[(name, value) for name, value in row.items() if not name.endswith("_seconds")] for row in rows]
+
+
+def assert_same(folder, other):
+    assert [dict(row)["update"] for row in numbers(folder)] == list(range(1, UPDATES + 1))
+    assert numbers(folder) == numbers(other)
+    for name in FILES:
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("label", CONFIGURATION.experiments["kpo"].methods)
+def test_interrupted_run_ends_with_the_same_bytes(monkeypatch, start, undisturbed, tmp_path, label):
+    """Interrupted within a rollout batch (after update 2) and at its border (after update 4)."""
+    reference = undisturbed(label)
+    assert all(dict(row)["gradient_norm"] > 0 for row in numbers(reference)), "every update must move the weights"
+    for done in (2, 4):
+        interrupt(monkeypatch, start, tmp_path, label, done + 1)
+        kept = [path.name for path in (tmp_path / "checkpoint").iterdir() if path.is_dir()]
+        assert kept == [f"update-{done:05d}"]
+        names = {path.name for path in (tmp_path / "checkpoint" / kept[0]).iterdir()}
+        assert names == {"checkpoint.json", "state.json", "state.safetensors", "model.safetensors", TRAINER_STATE}
+    train_run(CONFIGURATION, "kpo", label, 5, *start, tmp_path)
+    assert_same(tmp_path, reference)
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert [event["continued_after_update"] for event in provenance["interruptions"]] == [2, 4]
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_run_killed_after_its_last_update_leaves_its_results(monkeypatch, start, undisturbed, tmp_path):
+    reference = undisturbed("kpo-clipped")
+
+    def stop(*arguments):
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(run_module, "save_model", stop)
+        train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
+    train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
+    assert_same(tmp_path, reference)
+
+
+def test_checkpoint_of_another_run_is_not_continued(monkeypatch, start, undisturbed, tmp_path, capfd):
+    """One of other settings, and one that is damaged: each removed with a line that says so."""
+    reference = undisturbed("kpo-clipped")
+    faster = CONFIGURATION.model_dump()
+    faster["experiments"]["kpo"]["training"]["learning_rate"] = 0.004
+    interrupt(monkeypatch, start, tmp_path, "kpo-clipped", 3, type(CONFIGURATION).model_validate(faster))
+    interrupt(monkeypatch, start, tmp_path, "kpo-clipped", 3)
+    assert "update-00002: made with another settings (training); removed" in capfd.readouterr().err
+    (tmp_path / "checkpoint/update-00002/state.safetensors").write_bytes(b"cut")
+    train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
+    assert "update-00002: not a whole checkpoint" in capfd.readouterr().err
+    assert_same(tmp_path, reference)
+
+
+def test_all_that_decides_a_run_is_in_its_identity(monkeypatch, start, tmp_path):
+    model, problems = start
+    settings = {"seed": 5, "training": {"learning_rate": 0.1}, "base_model": {"layers": 2}, "scale": "smoke"}
+    identity = run_identity(settings, model, problems)
+
+    def changed(settings=settings, model=model, problems=problems):
+        other = run_identity(settings, model, problems)
+        assert identity.keys() == other.keys()
+        return [name for name in identity if identity[name] != other[name]]
+
+    assert changed() == []
+    assert changed({**settings, "seed": 6}) == ["settings (seed)"]
+    assert changed({**settings, "training": {"learning_rate": 0.2}}) == ["settings (training)"]
+    assert changed(problems=problems[::-1]) == ["prompts"]
+    # The base model counts by its weights.
+    assert changed({**settings, "base_model": {"layers": 3}}) == []
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model/model.safetensors").write_bytes(b"other")
+    assert changed(model=tmp_path / "model") == ["base model"]
+    monkeypatch.setattr(run_module, "source_hash", lambda: "another")
+    assert changed() == ["code"]
+    monkeypatch.setattr(run_module, "versions", lambda: {"torch": "0"})
+    assert changed() == ["code", "versions"]
+
+
+def test_the_interval_does_not_change_a_run(start, undisturbed, tmp_path):
+    rarely = CONFIGURATION.model_copy(
+        update={"safety": CONFIGURATION.safety.model_copy(update={"checkpoint_every": None})}
+    )
+    train_run(rarely, "kpo", "kpo-clipped", 5, *start, tmp_path)
+    assert_same(tmp_path, undisturbed("kpo-clipped"))
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_state_comes_back_as_it_was(tmp_path):
+    tensor = torch.arange(6.0).view(2, 3)
+    state = {
+        "z": [1, 0.1, None, "text", True],
+        "a": {"b": tensor.t(), "part": tensor[1:], "empty": torch.zeros(0, 2)},
+        "limits": [float("inf"), float("-inf"), 5e-324],
+        "bytes": torch.tensor([1, 255], dtype=torch.uint8),
+    }
+    save_state(tmp_path, state)
+    found = load_state(tmp_path)
+    assert list(found) == list(state) and found["z"] == state["z"] and found["limits"] == state["limits"]
+    for name in ("b", "part", "empty"):
+        assert torch.equal(found["a"][name], state["a"][name])
+    assert found["bytes"].dtype == torch.uint8
+    save_state(tmp_path, {"nothing": float("nan")})
+    assert np.isnan(load_state(tmp_path)["nothing"])
+    with pytest.raises(TypeError, match="/a/1 is a set"):
+        save_state(tmp_path, {"a": [0, {1}]})
+    with pytest.raises(TypeError, match="key 3"):
+        save_state(tmp_path, {3: 1})
+
+
+def test_random_states_come_back(tmp_path):
+    def draw():
+        return random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist()
+
+    random.gauss(0, 1), np.random.standard_normal(1)  # half a pair is kept for the next call
+    save_state(tmp_path, {"random": random_states()})
+    first = draw()
+    set_random_states(load_state(tmp_path)["random"])
+    assert draw() == first
+
+
+def test_checkpoint_folder_keeps_the_last_whole_one(tmp_path):
+    folder = CheckpointFolder(tmp_path / "checkpoint", {"seed": 1})
+
+    def fill(value, fail=False):
+        def into(path):
+            save_state(path, {"value": value})
+            (path / "model.safetensors").write_bytes((path / "state.safetensors").read_bytes())
+            if fail:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        return into
+
+    folder.write(9, fill(9))
+    folder.write(10, fill(10))
+    with pytest.raises(OSError, match="checkpoint of update 11 was not written.*No space left"):
+        folder.write(11, fill(11, fail=True))
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["update-00010"]
+    assert folder.latest()[1] == {"value": 10}
+    # What a kill leaves: a temporary folder, and an older checkpoint that was to be removed.
+    shutil.copytree(tmp_path / "checkpoint/update-00010", tmp_path / "checkpoint/.update-00011.abc")
+    shutil.copytree(tmp_path / "checkpoint/update-00010", tmp_path / "checkpoint/update-00002")
+    assert folder.latest()[0].name == "update-00010"
+    folder.write(12, fill(12))
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["update-00012"]
+    folder.note({"event": 1})
+    assert folder.history() == [{"event": 1}]
+    other = CheckpointFolder(tmp_path / "checkpoint", {"seed": 2})
+    assert other.history() == []
+    folder.remove()
+    assert folder.latest() is None and not (tmp_path / "checkpoint").exists()

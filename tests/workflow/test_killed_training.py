@@ -1,0 +1,171 @@
+"""`kpo train` killed with SIGKILL at random moments: the next call goes on, and what it leaves in the end is the same.
+
+Each kill hits a process of its own that runs the command line. To spend the time on training and not on imports, these
+processes are forked from one that has imported everything and started no thread.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kpo.cli import main
+from kpo.config import dump, load
+from kpo.files import read_jsonl
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+METHODS = ["kpo-clipped", "krpo-adaptive", "grpo"]
+FILES = ("config.yaml", "structure.safetensors", "model/model.safetensors", "model/tokenizer.json")
+
+# Reads lines "seconds label" from standard input; answers "killed" or the exit status of the training.
+FORKER = """
+import os, signal, sys, time
+import kpo.training.run, kpo.data
+from kpo.cli import main
+config = sys.argv[1]
+for line in sys.stdin:
+    seconds, label = line.split()
+    child = os.fork()
+    if child == 0:
+        arguments = ["train", "--config", config, "--experiment", "kpo", "--method", label, "--seed", "1"]
+        os._exit(main([*arguments, "--log", f"{config}.{label}.log"]))
+    end = time.monotonic() + float(seconds)
+    status = None
+    while status is None and time.monotonic() < end:
+        found, code = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(code) if found else None
+        time.sleep(0.005)
+    if status is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    print("killed" if status is None else status, flush=True)
+"""
+
+
+def configure(folder, results):
+    training = {"learning_rate": 0.003, "rollout_batches": 3, "minibatches": 2, "epochs": 2, "max_completion_length": 8}
+    configuration = load(
+        {
+            "scale": "smoke",
+            "results": str(folder / results),
+            "seeds": [1],
+            "base_model": {"steps": 2},
+            "safety": {"checkpoint_every": 1},
+            "experiments": {
+                "kpo": {
+                    "methods": {
+                        "kpo-clipped": {"clip_low": 0.005, "clip_high": 0.005},
+                        "krpo-adaptive": {"kl_weight": 0.0},
+                        "grpo": {"kl_weight": 0.05},
+                    },
+                    "reward_noise": {"gaussian": 0.3},
+                    "training": training,
+                }
+            },
+        }
+    )
+    path = folder / f"{results}.yaml"
+    path.write_text(dump(configuration))
+    return path, configuration
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("killed")
+
+
+class Forker:
+    def __init__(self, config):
+        command = [sys.executable, "-c", FORKER, str(config)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+        )
+
+    def train(self, label, seconds=600.0):
+        """The exit status, or "killed" where the training was killed after `seconds`."""
+        print(seconds, label, file=self.process.stdin, flush=True)
+        return self.process.stdout.readline().strip()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def rows(folder):
+    return [
+        {name: value for name, value in row.items() if not name.endswith("_seconds")}
+        for row in read_jsonl(folder / "metrics.jsonl")
+    ]
+
+
+def test_killed_at_random_moments(folder, capfd):
+    seed = int.from_bytes(os.urandom(4))
+    print(f"random moments of seed {seed}")
+    moments = random.Random(seed)
+    calm_config, calm = configure(folder, "calm")
+    config, killed = configure(folder, "killed")
+    for path in (calm_config, config):
+        assert main(["problems", "--config", str(path)]) == 0
+        assert main(["pretrain", "--config", str(path), "--seed", "1"]) == 0
+    forker, took = Forker(calm_config), {}
+    for label in METHODS:
+        started = time.monotonic()
+        assert forker.train(label) == "0"
+        took[label] = time.monotonic() - started
+    forker.close()
+    forker, kills, continued = Forker(config), 0, 0
+    for label in METHODS * KILLS:
+        run = killed.run_folder("kpo", label, 1)
+        # Snakemake removes what a killed job declares; a run that has ended is made once more from its beginning.
+        (run / "provenance.json").unlink(missing_ok=True)
+        status = None
+        while status != "0":
+            status = forker.train(label, moments.uniform(0, 0.9 * took[label]) if kills < KILLS else 600.0)
+            assert status in ("0", "killed"), (config.parent / f"{config.name}.{label}.log").read_text()[-3000:]
+            kills += status == "killed"
+        reference = calm.run_folder("kpo", label, 1)
+        assert rows(run) == rows(reference)
+        for name in FILES:
+            assert (run / name).read_bytes() == (reference / name).read_bytes(), f"{label}: {name}"
+        assert not (run / "checkpoint").exists()
+        interruptions = json.loads((run / "provenance.json").read_text())["interruptions"]
+        continued += len(interruptions)
+        if kills >= KILLS:
+            break
+    forker.close()
+    assert kills >= KILLS and continued >= KILLS // 4
+    capfd.readouterr()
+    print(f"{kills} kills, {continued} continuations from a checkpoint, seed {seed}")
+
+
+def test_the_command_itself_killed_in_training(folder, tmp_path):
+    """`python -m kpo train` in an interpreter of its own, killed once its first checkpoint is there."""
+    config, configuration = configure(tmp_path, "results")
+    assert main(["problems", "--config", str(config)]) == 0
+    assert main(["pretrain", "--config", str(config), "--seed", "1"]) == 0
+    run = configuration.run_folder("kpo", "kpo-clipped", 1)
+    command = [sys.executable, "-m", "kpo", "train", "--config", str(config), "--experiment", "kpo"]
+    command += ["--method", "kpo-clipped", "--seed", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(run.glob("checkpoint/update-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (run / "provenance.json").exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and "continues after update" in again.stderr
+    assert [row["update"] for row in rows(run)] == list(range(1, configuration.experiments["kpo"].training.updates + 1))

@@ -1,0 +1,96 @@
+"""Snakemake with a job killed, and killed itself: the same command goes on from the checkpoint, unlocked by nobody."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from kpo.cli import main
+from kpo.files import read_jsonl
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "workflow")
+RUN = Path("results/smoke/kpo/kpo-clipped/seed1")
+TRAINING = {"rollout_batches": 12, "max_completion_length": 8, "learning_rate": 0.003}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for part in PARTS:
+        copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
+        copy(REPOSITORY / part, tmp_path / part)
+    experiment = {"methods": {"kpo-clipped": {}}, "training": TRAINING, "reward_noise": {"gaussian": 0.3}}
+    mine = {"scale": "smoke", "seeds": [1], "safety": {"checkpoint_every": 1}, "experiments": {"kpo": experiment}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    return tmp_path
+
+
+def start(checkout):
+    command = [sys.executable, "-m", "snakemake", str(RUN / "metrics.jsonl"), "--cores", "1"]
+    command += ["--configfile", "mine.yaml"]
+    return subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def newest(checkout) -> int:
+    """The update of the newest checkpoint, 0 where there is none."""
+    found = (checkout / RUN / "checkpoint").glob("update-*")
+    return max((int(path.name.removeprefix("update-")) for path in found), default=0)
+
+
+def wait_for_checkpoint(checkout, process, after):
+    deadline = time.monotonic() + 600
+    while newest(checkout) <= after and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None, process.stdout.read()[-3000:]
+    return newest(checkout)
+
+
+def jobs_of(process):
+    """Snakemake's jobs: the processes that run `kpo train`."""
+    return [job for job in psutil.Process(process.pid).children(recursive=True) if "train" in job.cmdline()]
+
+
+def test_killed_job_and_killed_snakemake(checkout, tmp_path_factory):
+    process = start(checkout)
+    reached = wait_for_checkpoint(checkout, process, 0)
+    for job in jobs_of(process):
+        job.send_signal(signal.SIGKILL)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode != 0 and "The same command continues" in said
+    assert not (checkout / RUN / "metrics.jsonl").exists() and newest(checkout) >= reached
+
+    # Snakemake alone dies; its job goes on by itself, and the next call waits for it instead of training beside it.
+    process = start(checkout)
+    reached = wait_for_checkpoint(checkout, process, newest(checkout))
+    process.kill()
+    process.wait()
+
+    process = start(checkout)
+    said = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, said[-3000:]
+    rows = read_jsonl(checkout / RUN / "metrics.jsonl")
+    assert [row["update"] for row in rows] == list(range(1, 25))
+    assert not (checkout / RUN / "checkpoint").exists()
+    assert (
+        "waiting for its end" in said or json.loads((checkout / RUN / "provenance.json").read_text())["interruptions"]
+    )
+
+    # Undisturbed, from the same problems and base model.
+    calm = tmp_path_factory.mktemp("calm")
+    for part in ("problems", "base"):
+        shutil.copytree(checkout / "results/smoke" / part, calm / "smoke" / part)
+    config = (checkout / "results/smoke/config.yaml").read_text()
+    (calm / "config.yaml").write_text(config.replace("results: results", f"results: {calm}"))
+    run = ["--experiment", "kpo", "--method", "kpo-clipped", "--seed", "1"]
+    assert main(["train", "--config", str(calm / "config.yaml"), *run]) == 0
+    for name in ("structure.safetensors", "model/model.safetensors", "config.yaml"):
+        assert (calm / RUN.relative_to("results") / name).read_bytes() == (checkout / RUN / name).read_bytes(), name

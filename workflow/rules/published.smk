@@ -1,0 +1,18 @@
+# Instead of data, training, evaluation and measuring: the published results, copied to where the other rules look.
+
+PUBLISHED_FOLDER = f"{PUBLISHED_FOLDERS}/{configuration.scale}"
+PUBLISHED_FILES = published_files(Path(PUBLISHED_FOLDER))
+
+
+rule unpack:
+    input:
+        [f"{PUBLISHED_FOLDER}/{name}" for name in PUBLISHED_FILES],
+        config=f"{PUBLISHED_FOLDER}/config.yaml",
+    output:
+        [f"{FOLDER}/{name}" for name in PUBLISHED_FILES],
+    log:
+        f"{FOLDER}/logs/unpack.log",
+    params:
+        results=configuration.results,
+    shell:
+        "{KPO} unpack --config {input.config:q} --output {params.results:q} --log {log:q}"
