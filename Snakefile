@@ -14,7 +14,22 @@ from kpo.config import ConfigurationError, dump
 from kpo.notebook import NOTEBOOKS
 from kpo.plan import plan_text, published_text, results_text
 from kpo.published import FOLDER as PUBLISHED_FOLDERS, missing_runs, published_files
-from kpo.workflow import is_published, notebook_source, prepare, run_files, run_settings, update_configuration
+from kpo.tasks import check_pins
+from kpo.workflow import (
+    evaluation_files,
+    evaluation_settings,
+    is_published,
+    job_devices,
+    job_threads,
+    model_file,
+    notebook_source,
+    prepare,
+    run_files,
+    run_settings,
+    set_settings,
+    training_files,
+    update_configuration,
+)
 from paper_figures import ENTRIES, FIGURES, figures_for
 
 try:
@@ -28,6 +43,15 @@ PUBLISHED = is_published(configuration)
 # The jobs run the same interpreter as Snakemake, whether or not its environment is activated.
 PYTHON = shlex.quote(sys.executable)
 KPO = f"{PYTHON} -m kpo"
+# Snakemake's own `workflow.cores` fails where a cluster runs the jobs and no number of cores is given.
+CORES = workflow.resource_settings.cores
+
+
+# Experiments with a small model pretrained by the workflow itself, and those with a model of the hub. An upper-case
+# word is no experiment's name.
+PRETRAINED = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is not None]
+SMALL = [name for name in configuration.experiments if name not in PRETRAINED]
+ONLY_SMALL, ONLY_PRETRAINED = "|".join(SMALL) or "NONE", "|".join(PRETRAINED) or "NONE"
 
 
 wildcard_constraints:
@@ -45,6 +69,7 @@ if PUBLISHED:
 else:
 
     include: "workflow/rules/data.smk"
+    include: "workflow/rules/pretrained.smk"
     include: "workflow/rules/training.smk"
     include: "workflow/rules/evaluation.smk"
     include: "workflow/rules/measures.smk"
@@ -60,6 +85,10 @@ localrules:
     all,
     figures,
     notebooks,
+    # Machines that compute often have no network: what is fetched is fetched where Snakemake was called.
+    configuration,
+    mathematics,
+    model,
 
 
 rule all:
@@ -74,8 +103,13 @@ rule all:
 
 
 onstart:
+    if not PUBLISHED:
+        try:
+            check_pins(configuration)
+        except ConfigurationError as error:
+            raise WorkflowError(str(error)) from None
     update_configuration(Path(CONFIG), configuration)
-    plan = published_text(configuration) if PUBLISHED else plan_text(configuration, workflow.cores)
+    plan = published_text(configuration) if PUBLISHED else plan_text(configuration, CORES)
     print(plan, file=sys.stderr, flush=True)
 
 

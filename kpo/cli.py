@@ -65,6 +65,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, required=True)
     command = step("evaluate", _evaluate, "answer the held-out problems with a model of a run", model=True)
     command.add_argument("--seed", type=int, required=True)
+    command = step("mathematics", _mathematics, "load and check one mathematics set")
+    command.add_argument("--set", required=True, metavar="NAME")
+    command = step("model", _model, "fetch and check one experiment's model, and say where it lies")
+    command.add_argument("--experiment", required=True)
+    command = step("mirror", _mirror, "fetch all data sets and models of a configuration into a folder")
+    command.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    command = step("launch", _launch, "train or evaluate on CUDA devices that no other job holds", run=True)
+    command.add_argument("--step", dest="inner", choices=("train", "evaluate"), required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument(
+        "--wait", type=float, default=None, help="seconds to wait for free devices (default: for ever)"
+    )
+    command = steps.add_parser("lease", help="run a command on CUDA devices that no other job holds")
+    command.set_defaults(step=_lease)
+    command.add_argument("--devices", type=int, required=True)
+    command.add_argument(
+        "--wait", type=float, default=None, help="seconds to wait for free devices (default: for ever)"
+    )
+    command.add_argument("command", nargs=argparse.REMAINDER, metavar="-- command")
     command = step("summarise", _summarise, "gather all evaluations into one table")
     command.add_argument("--allow-missing", action="store_true", help="gather the evaluations that exist")
     command = step("measure", _measure, "measure every run for the claims")
@@ -82,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _start(arguments) -> Configuration:
+def _start(arguments, offline: bool = True) -> Configuration:
     """Read the configuration, set the threads and send what libraries print to the log."""
     arguments.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
     if arguments.threads < 1:
@@ -91,14 +110,16 @@ def _start(arguments) -> Configuration:
     if arguments.log is not None:
         try:
             arguments.log.parent.mkdir(parents=True, exist_ok=True)
-            log = open(arguments.log, "w", buffering=1)  # open until the process ends
+            # Open until the process ends; of several processes of one job the first begins the file.
+            log = open(arguments.log, "w" if os.environ.get("RANK", "0") == "0" else "a", buffering=1)
         except OSError as error:
             path, arguments.log = arguments.log, None
             raise ValueError(f"--log {path} cannot be written ({error.strerror}); name another file") from None
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    # Nothing is fetched at run time, and no service is told of a run.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Nothing is fetched at run time but by the steps that are there for it, and no service is told of a run.
+    if offline:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -125,6 +146,7 @@ def _keep_freed_memory() -> None:
 
 def _plan(arguments) -> None:
     from kpo.plan import plan_text
+    from kpo.workflow import default_scale
 
     overrides: dict = {}
     for path in arguments.configfile:
@@ -133,7 +155,7 @@ def _plan(arguments) -> None:
         raise ValueError(f"--cores must be at least 1, found {arguments.cores}")
     if arguments.scale is not None:
         overrides["scale"] = arguments.scale
-    print(plan_text(load(overrides), arguments.cores))
+    print(plan_text(load(overrides, default_scale(overrides)), arguments.cores))
 
 
 def _problems(arguments) -> None:
@@ -167,6 +189,9 @@ def _train(arguments) -> None:
     configuration = _start(arguments)
     _known_run(configuration, arguments.experiment, arguments.method)
     _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
+    if configuration.experiments[arguments.experiment].pretrained is not None:
+        _train_pretrained(configuration, arguments)
+        return
     from kpo.data import read_problems
     from kpo.training.run import train_run
 
@@ -187,6 +212,9 @@ def _evaluate(arguments) -> None:
     if arguments.experiment != "base":
         _known_run(configuration, arguments.experiment, arguments.method)
     _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
+    if arguments.experiment != "base" and configuration.experiments[arguments.experiment].pretrained is not None:
+        _evaluate_pretrained(configuration, arguments)
+        return
     from kpo.evaluation.run import evaluate_run
     from kpo.steps import evaluation_splits
 
@@ -200,6 +228,116 @@ def _evaluate(arguments) -> None:
         folder,
         arguments.terminal,
     )
+
+
+def _train_pretrained(configuration: Configuration, arguments) -> None:
+    from kpo.tasks import training_problems
+    from kpo.training.pretrained import train_pretrained
+
+    train_pretrained(
+        configuration,
+        arguments.experiment,
+        arguments.method,
+        arguments.seed,
+        model_folder=_hub_model(configuration, arguments.experiment),
+        problems=training_problems(configuration, configuration.experiments[arguments.experiment]),
+        output=configuration.run_folder(arguments.experiment, arguments.method, arguments.seed),
+        progress_stream=arguments.terminal,
+    )
+
+
+def _evaluate_pretrained(configuration: Configuration, arguments) -> None:
+    from kpo.evaluation.pretrained import evaluate_pretrained
+    from kpo.tasks import evaluation_problems
+
+    folder = configuration.run_folder(arguments.experiment, arguments.method, arguments.seed)
+    is_base = arguments.method == "base"
+    evaluate_pretrained(
+        configuration,
+        arguments.experiment,
+        f"{arguments.experiment}/{arguments.method} seed {arguments.seed}",
+        _hub_model(configuration, arguments.experiment) if is_base else _existing_model(folder / "model"),
+        evaluation_problems(configuration, configuration.experiments[arguments.experiment]),
+        folder,
+        arguments.terminal,
+    )
+
+
+def _hub_model(configuration: Configuration, experiment: str) -> Path:
+    from kpo.files import read_json
+    from kpo.workflow import model_file
+
+    file = Path(model_file(configuration, experiment))
+    if not file.exists():
+        raise ConfigurationError(f"{file} is missing; make it with `kpo model --experiment {experiment}`")
+    return _existing_model(Path(read_json(file)["folder"]))
+
+
+def _mathematics(arguments) -> None:
+    configuration = _start(arguments, offline=False)
+    from kpo.tasks import keep_set
+
+    keep_set(configuration, arguments.set)
+
+
+def _model(arguments) -> None:
+    configuration = _start(arguments, offline=False)
+    from kpo.files import write_json
+    from kpo.hub import model_folder
+    from kpo.workflow import model_file
+
+    _known_experiment(configuration, arguments.experiment)
+    experiment = configuration.experiments[arguments.experiment]
+    if experiment.pretrained is None:
+        raise ConfigurationError(f"experiment {arguments.experiment!r} has a base model of its own, none of the hub")
+    model = experiment.pretrained.model
+    windows = [
+        other.pretrained.max_prompt_length
+        + max(other.training.max_completion_length, other.pretrained.sampling.max_completion_length)
+        for other in configuration.experiments.values()
+        if other.pretrained is not None and other.pretrained.model.id == model.id
+    ]
+    folder = model_folder(model, configuration.data.mirror, max(windows))
+    write_json(
+        model_file(configuration, arguments.experiment),
+        {"name": model.name, "revision": model.revision, "folder": str(folder.resolve())},
+    )
+
+
+def _mirror(arguments) -> None:
+    configuration = _start(arguments, offline=False)
+    from kpo.data.mathematics import write_mirror
+    from kpo.hub import write_model_mirror
+    from kpo.tasks import check_pins, needed_sets
+
+    check_pins(configuration)
+    for name in needed_sets(configuration):
+        print(write_mirror(name, arguments.output, configuration.data.pins))
+    models = [settings.pretrained.model for settings in configuration.experiments.values() if settings.pretrained]
+    for model in {model.id: model for model in models}.values():
+        print(write_model_mirror(model, arguments.output))
+
+
+def _launch(arguments) -> None:
+    from kpo.launch import launch, run_arguments
+
+    configuration = read_resolved(arguments.config)
+    _known_run(configuration, arguments.experiment, arguments.method)
+    _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
+    if configuration.experiments[arguments.experiment].pretrained is None:
+        raise ConfigurationError(f"experiment {arguments.experiment!r} needs no device; use `kpo {arguments.inner}`")
+    given = run_arguments(arguments.config, arguments.experiment, arguments.method, arguments.seed)
+    given += ["--threads", str(arguments.threads), *(["--log", str(arguments.log)] if arguments.log else [])]
+    # What fails before the job begins goes to the terminal; the job opens its log itself.
+    arguments.log = None
+    launch(configuration, arguments.inner, arguments.experiment, given, arguments.wait)
+
+
+def _lease(arguments) -> None:
+    from kpo.devices import run_with_lease
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    run_with_lease(arguments.devices, command, arguments.wait)
 
 
 def _summarise(arguments) -> None:
@@ -275,10 +413,16 @@ def _existing_model(folder: Path) -> Path:
     return folder
 
 
-def _known_run(configuration: Configuration, experiment: str, method: str) -> None:
+def _known_experiment(configuration: Configuration, experiment: str) -> None:
     if experiment not in configuration.experiments:
         raise ConfigurationError(f"unknown experiment {experiment!r}; known are {', '.join(configuration.experiments)}")
+
+
+def _known_run(configuration: Configuration, experiment: str, method: str) -> None:
+    _known_experiment(configuration, experiment)
     methods = configuration.experiments[experiment].methods
+    if method == "base" and configuration.experiments[experiment].pretrained is not None:
+        return
     if method not in methods:
         raise ConfigurationError(f"experiment {experiment!r} has no method {method!r}; it has {', '.join(methods)}")
 

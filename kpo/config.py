@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kpo.methods import Method, get_method
+from kpo.pretrained import DataSettings, PretrainedSettings
 from kpo.rewards.noise import RewardNoise
 from kpo.study import add_study
 
@@ -95,7 +96,7 @@ class TrainingSettings(Section):
     epochs: Count
     rollout_batches: Count
     max_completion_length: Count
-    level_weights: Annotated[dict[Name, NonNegative], Field(min_length=1)]
+    level_weights: dict[Name, NonNegative]
     keep_log_ratios_every: Count
     # Ratios are defined against the policy that sampled; any other temperature or a cut support breaks that.
     temperature: One
@@ -116,7 +117,7 @@ class TrainingSettings(Section):
                 f"{self.prompts_per_rollout} prompts x group_size {self.group_size} = {self.sequences_per_rollout} "
                 f"responses do not divide into {self.minibatches} minibatches; change one of the three"
             )
-        if sum(self.level_weights.values()) <= 0:
+        if self.level_weights and sum(self.level_weights.values()) <= 0:
             raise ValueError("level_weights are all 0, so there is nothing to train on; give one level a weight")
         return self
 
@@ -126,11 +127,12 @@ class ExperimentSettings(Section):
 
     methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     seeds: list[Seed] | None
-    reward: Literal["exact", "krpo"]
+    reward: Literal["exact", "krpo", "math", "math-strings"]
     reward_noise: dict[str, float]
     kalman_time_constant: Positive
     training: TrainingSettings
     expected_seconds: Positive
+    pretrained: PretrainedSettings | None = None
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -166,6 +168,29 @@ class ExperimentSettings(Section):
                     f"method {label!r} corrects for off-policy updates, but with minibatches 1 and epochs 1 every "
                     "ratio is exactly 1 and it does nothing; set training.minibatches or training.epochs above 1"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _model_and_data_fit(self):
+        training, pretrained = self.training, self.pretrained
+        if (pretrained is None or pretrained.trains_on_arithmetic) != bool(training.level_weights):
+            raise ValueError(
+                "training.level_weights choose among the generated problems: give them exactly where the experiment "
+                "trains on those, and {} where it trains on sets of the hub"
+            )
+        if pretrained is None:
+            if self.reward.startswith("math"):
+                raise ValueError(f"reward {self.reward!r} grades mathematics; an experiment on it says `pretrained`")
+            return self
+        if "base" in self.methods:
+            raise ValueError("a method's label is 'base', which is the untrained model; choose another label")
+        minibatch = training.sequences_per_rollout // training.minibatches
+        if minibatch % (pretrained.micro_batch * (pretrained.devices.count or 1)):
+            raise ValueError(
+                f"a minibatch has {minibatch} responses, which {pretrained.devices.count or 1} devices cannot take in "
+                f"equal micro-batches of {pretrained.micro_batch}; change pretrained.micro_batch or devices.count "
+                "(the minibatch is never changed to fit the devices)"
+            )
         return self
 
     def method(self, label: str) -> Method:
@@ -223,10 +248,11 @@ class Configuration(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     arithmetic_file: str | None
     problems: ProblemSettings
-    base_model: BaseModelSettings
+    base_model: BaseModelSettings | None
     experiments: Annotated[dict[Name, ExperimentSettings], Field(min_length=1)]
     evaluation: EvaluationSettings
     safety: SafetySettings
+    data: DataSettings = DataSettings()
 
     @field_validator("seeds")
     @classmethod
@@ -240,6 +266,8 @@ class Configuration(Section):
         if "base" in self.experiments:
             raise ValueError("experiments: 'base' is the base models' own folder; name it otherwise")
         for name, experiment in self.experiments.items():
+            if experiment.pretrained is None and self.base_model is None:
+                raise ValueError(f"experiments.{name} has no model: say `pretrained`, or give base_model")
             strange = [seed for seed in experiment.seeds or [] if seed not in self.seeds]
             if strange or experiment.seeds == [] or len(set(experiment.seeds or [])) < len(experiment.seeds or []):
                 raise ValueError(
@@ -273,6 +301,15 @@ class Configuration(Section):
             for seed in self.seeds_of(experiment)
         ]
 
+    def untrained(self) -> list[tuple[str, str, int]]:
+        """What is evaluated untrained: the base model of each seed, and the hub's model of each experiment once."""
+        own = [("base", "base", seed) for seed in self.seeds] if self.base_model is not None else []
+        return own + [
+            (name, "base", self.seeds_of(name)[0])
+            for name, settings in self.experiments.items()
+            if settings.pretrained is not None
+        ]
+
     def seeds_of(self, experiment: str) -> list[int]:
         """The seeds of an experiment's runs; all, unless it names its own. ``base`` has all."""
         own = None if experiment == "base" else self.experiments[experiment].seeds
@@ -294,6 +331,8 @@ def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop")
         raise ConfigurationError(f"the scale {scale!r} has no configuration yet; choose one of {_listing(available)}")
     raw = read_yaml(path)
     study = overrides.get("study")
+    if study is not None and raw["base_model"] is None:
+        raise ConfigurationError(f"study {study!r} extends the laptop scale; the scale {scale!r} has sweeps of its own")
     if study is not None:
         raw = {**_with_study(raw, study), "study": study}
     return validate(merge(raw, overrides), f"scale {scale}")
@@ -373,7 +412,7 @@ def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> 
             raise ConfigurationError(
                 f"unknown configuration key {name!r}{_suggestion(key, base)}; known here are {_listing(base)}"
             )
-        if prefix.startswith("experiments.") and key in ("methods", "reward_noise"):
+        if (prefix.startswith("experiments.") and key in ("methods", "reward_noise")) or name == "data.pins":
             merged[key] = value
         elif isinstance(base[key], dict):
             if not isinstance(value, dict):

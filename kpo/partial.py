@@ -11,7 +11,8 @@ def write_partial_summary(configuration: Configuration) -> None:
     Every base model must have been evaluated. Raises ValueError as `kpo.evaluation.summary.write_summary` does for
     evaluations that cannot be averaged.
     """
-    rows, notes = _rows_of(configuration, "base", "base"), []
+    groups = dict.fromkeys((experiment, label) for experiment, label, _ in configuration.untrained())
+    rows, notes = [row for group in groups for row in _rows_of(configuration, *group)], []
     for experiment, settings in configuration.experiments.items():
         for method in settings.methods:
             there = [

@@ -1,10 +1,23 @@
 """The plan printed before a workflow starts: scale, runs, devices and the time they should take."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kpo.config import Configuration
+from kpo.devices import Device, visible_devices
+from kpo.launch import printed_command
 from kpo.progress import clock
 from kpo.published import FOLDER
+from kpo.sizing import (
+    BANDWIDTH_SHARE,
+    COMPUTE_SHARE,
+    LENGTH_SHARE,
+    evaluation_hours,
+    planned_count,
+    planned_memory,
+    speed_of,
+    training_hours,
+)
 
 
 def published_text(configuration: Configuration) -> str:
@@ -29,27 +42,77 @@ def results_text(folder: Path) -> str:
     return "\n".join(["Done. Where to look:", *found])
 
 
-def plan_text(configuration: Configuration, cores: int | None) -> str:
-    """A few lines a person reads before the start; the times are those the configuration states for one job each."""
-    import torch
+def plan_text(configuration: Configuration, cores: int | None, devices: Sequence[Device] | None = None) -> str:
+    """A few lines a person reads before the start.
 
+    The times of the small models' jobs are those that the configuration states for one job each; for models of the hub
+    they are reckoned from sizes (`kpo.sizing`). devices: None for those of this machine.
+    """
     cores = max(1, cores or 1)
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    devices = visible_devices() if devices is None else list(devices)
+    names = ", ".join(_device_name(device) for device in devices) or "no CUDA device"
     seeds = len(configuration.seeds)
-    evaluations = seeds + len(configuration.runs())
-    seconds = seeds * configuration.base_model.expected_seconds
-    seconds += evaluations * configuration.evaluation.expected_seconds
+    small = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is None]
+    seconds, evaluations = 0.0, len(configuration.untrained()) + len(configuration.runs())
     lines = [
         f"kpo, scale {configuration.scale}: results go to {configuration.folder}/",
-        f"  devices      {cores} CPU cores, {', '.join(devices) if devices else 'no CUDA device'}",
-        f"  base models  {seeds}, one for each of the seeds {', '.join(map(str, configuration.seeds))}",
+        f"  devices      {cores} CPU cores, {names}",
     ]
+    if configuration.base_model is not None:
+        lines.append(f"  base models  {seeds}, one for each of the seeds {', '.join(map(str, configuration.seeds))}")
+        seconds += seeds * configuration.base_model.expected_seconds
+        seconds += seeds * configuration.evaluation.expected_seconds
     for name, experiment in configuration.experiments.items():
         count = len(experiment.methods) * len(configuration.seeds_of(name))
-        seconds += count * experiment.expected_seconds
+        if name in small:
+            seconds += count * (experiment.expected_seconds + configuration.evaluation.expected_seconds)
         lines.append(f"  {name:<12} {count} runs: {', '.join(experiment.methods)}")
     lines.append(f"  evaluations  {evaluations}")
-    lines.append(
-        f"  expected     about {clock(seconds / cores)} (min:s) with {cores} jobs side by side, if all is still to do"
-    )
+    if small:
+        lines.append(
+            f"  expected     about {clock(seconds / cores)} (min:s) with {cores} jobs side by side, "
+            "if all is still to do"
+        )
+    if len(small) < len(configuration.experiments):
+        lines += _on_devices(configuration, devices)
     return "\n".join(lines)
+
+
+def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str]:
+    """Device-hours and launch command of every experiment with a model of the hub."""
+    lines, commands, total, assumed = ["  on devices   device-hours, reckoned and not measured:"], [], 0.0, {}
+    for name, experiment in configuration.experiments.items():
+        if experiment.pretrained is None:
+            continue
+        memory = planned_memory(experiment, devices)
+        speed = speed_of(devices[0].name if devices else "", memory)
+        try:
+            count = planned_count(experiment, devices)
+        except ValueError as error:
+            lines.append(f"    {name:<26} cannot run here: {error}")
+            continue
+        assumed[f"{memory / 1e9:.0f} GB at the speed of an {speed.name}"] = None
+        runs = len(experiment.methods) * len(configuration.seeds_of(name))
+        training, evaluation = (
+            training_hours(experiment, max(count, 1), speed),
+            evaluation_hours(configuration, experiment, speed),
+        )
+        hours = runs * training + (runs + 1) * evaluation
+        total += hours
+        where = f"{count} device{'s' if count > 1 else ''} each" if count else "on the CPU"
+        lines.append(
+            f"    {name:<26} {hours:8.1f} = {runs} x {training:.1f} training ({where}) + {runs + 1} x {evaluation:.1f}"
+        )
+        commands.append(f"    {printed_command(configuration, name, count)}")
+        if count > len(devices) > 0:
+            lines.append(f"      needs {count} devices at once, and this machine has {len(devices)}")
+    lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")
+    lines.append(
+        f"    how: kpo/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit, {BANDWIDTH_SHARE:.0%} of the "
+        f"bandwidth and {COMPUTE_SHARE:.0%} of the operations that the makers state"
+    )
+    return [*lines, "  launch       the first run of each experiment, after the data and model steps:", *commands]
+
+
+def _device_name(device: Device) -> str:
+    return device.name if device.memory_bytes is None else f"{device.name} ({device.memory_bytes / 1e9:.0f} GB)"

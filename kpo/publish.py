@@ -74,7 +74,8 @@ def _missing(configuration: Configuration, allow_missing: bool) -> list[str]:
 
 def provenance_digest(configuration: Configuration, missing: list[str]) -> dict:
     """What all runs share (code, versions, hardware), their commits, wall times and peak memories."""
-    folders = [configuration.run_folder("base", "base", seed) for seed in configuration.seeds]
+    shared = configuration.seeds if configuration.base_model is not None else []
+    folders = [configuration.run_folder("base", "base", seed) for seed in shared]
     folders += [configuration.run_folder(*run) for run in configuration.runs()]
     named = {folder.relative_to(configuration.folder).as_posix(): folder for folder in folders}
     records = {}

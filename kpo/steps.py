@@ -4,18 +4,28 @@ from pathlib import Path
 
 from kpo.checksums import write_checksums
 from kpo.config import Configuration, ConfigurationError
-from kpo.data import Level, Problem, normalise_question, read_problems, within_range
+from kpo.data import LEVELS, Level, Problem, normalise_question, read_problems, within_range
 from kpo.files import write_json, write_jsonl
 from kpo.progress import Progress
 from kpo.provenance import Stopwatch
 
 FILE_SPLIT = "file"
+# The smallest and the largest magnitude of an answer in KRPO's published rows.
+PUBLISHED_ANSWERS = (LEVELS["hard"].min_answer, LEVELS["hard"].max_answer)
 
 
 def levels(configuration: Configuration) -> list[Level]:
-    """The difficulty levels of a configuration."""
+    """The difficulty levels of a configuration; bracketed ones have answers in the range of the published rows."""
     return [
-        Level(name, tuple(level.num_terms), tuple(level.num_digits), level.operators, level.brackets)
+        Level(
+            name,
+            tuple(level.num_terms),
+            tuple(level.num_digits),
+            level.operators,
+            level.brackets,
+            min_answer=PUBLISHED_ANSWERS[0] if level.brackets else 0,
+            max_answer=PUBLISHED_ANSWERS[1] if level.brackets else None,
+        )
         for name, level in configuration.problems.levels.items()
     ]
 

@@ -59,6 +59,12 @@ def verify(folder: Path) -> Verification:
         raise ConfigurationError(
             f"{folder / 'config.yaml'}: is of scale {configuration.scale!r}; rename the folder to {configuration.scale}"
         )
+    strange = [name for name, settings in configuration.experiments.items() if settings.pretrained is not None]
+    if strange:
+        raise ConfigurationError(
+            f"{folder / 'config.yaml'}: experiment {strange[0]!r} has a model of the hub, and only runs with base "
+            "models of the workflow can be verified; compare their files with checksums/ in each folder"
+        )
     # The folder may have been moved: its own place counts, not the one that the configuration names.
     configuration = configuration.model_copy(update={"results": str(folder.parent)})
     found = Verification()

@@ -1,5 +1,7 @@
 """What the Snakefile asks: a configuration checked whole before the first job, and what each job depends on."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -11,9 +13,14 @@ from typing import Any
 import yaml
 
 from kpo.config import Configuration, ConfigurationError, dump, load
+from kpo.data.catalogue import get_set
+from kpo.devices import Device, visible_devices
 from kpo.files import atomic_write, read_json
+from kpo.pretrained import ARITHMETIC
 from kpo.published import CHOICE, FOLDER, REPOSITORY, UNPACKED, published_configuration, published_files
+from kpo.sizing import fits, planned_count
 from kpo.steps import readable_problems
+from kpo.tasks import set_file
 
 RUN_FILES = ("metrics.jsonl", "evaluation.json", "structure.safetensors")
 """What figures read of a run."""
@@ -30,7 +37,7 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
         configuration = published_configuration(overrides)
         _check_writable(configuration.folder)
         return configuration
-    configuration = load(overrides)
+    configuration = load(overrides, default_scale(overrides))
     if Path(configuration.results) in (Path(UNPACKED), Path(FOLDER)):
         raise ConfigurationError(
             f"results: {configuration.results} is the folder of published results; say results={CHOICE} to work from "
@@ -43,6 +50,82 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
         except ValueError as error:
             raise ConfigurationError(f"arithmetic_file: {error}") from None
     return configuration
+
+
+def default_scale(overrides: dict[str, Any]) -> str:
+    """The largest scale that this machine's CUDA devices hold; laptop without any. Not looked up where one is given."""
+    devices = [] if "scale" in overrides else visible_devices()
+    for scale in ("paper", "gpu") if devices else ():
+        if fits(load({"scale": scale}), devices):
+            return scale
+    return "laptop"
+
+
+@functools.cache
+def machine_devices() -> list[Device]:
+    """This machine's devices, asked for once: Snakemake asks for every job."""
+    return visible_devices()
+
+
+def set_settings(configuration: Configuration, name: str) -> dict[str, Any]:
+    """All that decides which problems a set has; where it changes, the set is loaded anew."""
+    declared = dataclasses.asdict(get_set(name))
+    return declared | {str(key): value for key, value in configuration.data.pins.get(name, {}).items()}
+
+
+def model_file(configuration: Configuration, experiment: str) -> str:
+    """The file that says where the model of an experiment lies."""
+    return f"{configuration.folder}/models/{configuration.experiments[experiment].pretrained.model.id}.json"
+
+
+def training_files(configuration: Configuration, experiment: str) -> list[str]:
+    """The problem files that an experiment trains on."""
+    settings = configuration.experiments[experiment].pretrained
+    if settings.trains_on_arithmetic:
+        return [f"{configuration.folder}/problems/train.jsonl"]
+    return [str(set_file(configuration, name)) for name in settings.train_sets]
+
+
+def evaluation_files(configuration: Configuration, experiment: str) -> list[str]:
+    """The problem files that an experiment is evaluated on."""
+    files = []
+    for name in configuration.experiments[experiment].pretrained.evaluation_sets:
+        if name != ARITHMETIC:
+            files.append(str(set_file(configuration, name)))
+            continue
+        files.append(f"{configuration.folder}/problems/held_out.jsonl")
+        files += [configuration.arithmetic_file] if configuration.arithmetic_file else []
+    return files
+
+
+def evaluation_settings(configuration: Configuration, experiment: str) -> dict[str, Any]:
+    """All that decides the evaluation of a model of the hub or one trained from it."""
+    settings = configuration.experiments[experiment]
+    shared = configuration.evaluation
+    return {
+        **settings.pretrained.deciding_evaluation(),
+        "reward": settings.reward,
+        "seed": shared.seed,
+        "bootstrap_resamples": shared.bootstrap_resamples,
+        "confidence": shared.confidence,
+    }
+
+
+def job_devices(configuration: Configuration, experiment: str, step: str) -> int:
+    """CUDA devices of a job as far as can be known before it runs; the job itself refuses what does not fit."""
+    try:
+        count = planned_count(configuration.experiments[experiment], machine_devices())
+    except ValueError:
+        count = 1
+    return min(count, 1) if step == "evaluate" else count
+
+
+def job_threads(cores: int | None, count: int) -> int:
+    """Threads of a job with `count` devices: its share of the cores, so that no more start than find devices."""
+    devices = len(machine_devices())
+    if not count or not devices:
+        return max(1, min(8 * count, cores or 8 * count))
+    return max(1, (cores or 8 * devices) * min(count, devices) // devices)
 
 
 def is_published(configuration: Configuration) -> bool:
@@ -61,12 +144,15 @@ def run_settings(configuration: Configuration, experiment: str, label: str) -> d
     """All of the configuration that decides a run, apart from its seed; where it changes, the run is repeated."""
     settings = configuration.experiments[experiment]
     method = settings.method(label)
-    return {
+    found = {
         "method": {"name": method.name, "advantage": method.advantage, "ratio": method.ratio, **method.parameters},
         "reward": settings.reward,
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
     }
+    if settings.pretrained is not None:
+        found["pretrained"] = settings.pretrained.deciding_training()
+    return found
 
 
 def run_files(configuration: Configuration, entries: Iterable[Any]) -> list[str]:
@@ -77,14 +163,14 @@ def run_files(configuration: Configuration, entries: Iterable[Any]) -> list[str]
     paths: dict[str, None] = {}
     for entry in entries:
         names = [name for name in entry.files if name in RUN_FILES]
-        cells = [("base", "base")] if "evaluation.json" in names else []
-        for experiment, methods in (entry.runs or {}).items():
-            if experiment in configuration.experiments:
-                known = configuration.experiments[experiment].methods
-                cells += [(experiment, method) for method in known if not methods or method in methods]
-        for cell in cells:
-            folders = [configuration.run_folder(*cell, seed) for seed in configuration.seeds_of(cell[0])]
-            paths.update({f"{folder.as_posix()}/{name}": None for folder in folders for name in names})
+        shown = entry.runs or {}
+        runs = [run for run in configuration.untrained() if run[0] in ("base", *shown)]
+        runs = runs if "evaluation.json" in names else []
+        for experiment, method, seed in configuration.runs():
+            if experiment in shown and (not shown[experiment] or method in shown[experiment]):
+                runs.append((experiment, method, seed))
+        folders = [configuration.run_folder(*run).as_posix() for run in runs]
+        paths.update({f"{folder}/{name}": None for folder in folders for name in names})
     if is_published(configuration):
         below = configuration.folder.as_posix()
         there = {f"{below}/{name}" for name in published_files(REPOSITORY / FOLDER / configuration.scale)}

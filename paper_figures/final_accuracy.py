@@ -56,7 +56,7 @@ def estimates(results: Results, experiment: str) -> dict[str, dict[str, Estimate
             raise ResultsError(f"{results.root}: the seeds of {experiment}/{method} were evaluated on different levels")
         for level in sorted(levels[0], key=_level_order) if levels else []:
             splits = {seed: evaluation["splits"][level] for seed, evaluation in evaluations.items()}
-            row = rows.get(("base" if method == "base" else experiment, method, level))
+            row = rows.get(("base" if method == "base" and results.has_shared_base else experiment, method, level))
             where = f"{results.root / 'summary.json'}: {experiment}/{method} on level {level!r}"
             table.setdefault(level, {})[method] = estimate(splits, row, where)
     if len(samplings) > 1:

@@ -58,10 +58,16 @@ class Results:
     def seeds(self) -> list[int]:
         return [int(seed) for seed in self.config["seeds"]]
 
-    def seeds_of(self, experiment: str) -> list[int]:
-        """The seeds of an experiment's runs: all, unless it names its own."""
+    @property
+    def has_shared_base(self) -> bool:
+        """Whether experiments start from base models of the workflow, one a seed, not each from one of the hub."""
+        return self.config.get("base_model", {}) is not None
+
+    def seeds_of(self, experiment: str, method: str | None = None) -> list[int]:
+        """The seeds of an experiment's runs: all, unless it names its own; of a model of the hub the first alone."""
         own = self.config["experiments"].get(experiment, {}).get("seeds")
-        return self.seeds if own is None else [int(seed) for seed in own]
+        seeds = self.seeds if own is None else [int(seed) for seed in own]
+        return seeds[:1] if method == "base" and not self.has_shared_base else seeds
 
     @property
     def experiments(self) -> list[str]:
@@ -124,13 +130,13 @@ class Results:
         return value
 
     def run_folder(self, experiment: str, method: str, seed: int) -> Path:
-        """The folder of one run; experiment and method `base` name the base models."""
-        parts = ("base",) if method == "base" else (experiment, method)
+        """The folder of one run; method `base` names the base models."""
+        parts = ("base",) if method == "base" and self.has_shared_base else (experiment, method)
         return self.root.joinpath(*parts, f"seed{seed}")
 
     def missing(self, experiment: str, method: str, name: str) -> list[int]:
         """The seeds whose file `name` does not exist."""
-        folders = {seed: self.run_folder(experiment, method, seed) for seed in self.seeds_of(experiment)}
+        folders = {seed: self.run_folder(experiment, method, seed) for seed in self.seeds_of(experiment, method)}
         return [seed for seed, folder in folders.items() if not (folder / name).is_file()]
 
     def missing_notes(self, experiment: str, methods: Iterable[str], name: str) -> list[str]:
@@ -139,15 +145,16 @@ class Results:
         for method in methods:
             gone = self.missing(experiment, method, name)
             if gone:
-                run = method if method == "base" else f"{experiment}/{method}"
+                run = method if method == "base" and self.has_shared_base else f"{experiment}/{method}"
                 lines.append(f"{run} seed{'s' * (len(gone) > 1)} {', '.join(map(str, gone))}")
         return lines
 
     def missing_everywhere(self, name: str, *, base: bool) -> list[str]:
         """`missing_notes` of the scale's own experiments, and with `base` of the base models."""
-        notes = self.missing_notes("base", ["base"], name) if base else []
+        notes = self.missing_notes("base", ["base"], name) if base and self.has_shared_base else []
         for experiment in self.own_experiments:
-            notes += self.missing_notes(experiment, self.methods(experiment), name)
+            own = ["base"] if base and not self.has_shared_base else []
+            notes += self.missing_notes(experiment, [*own, *self.methods(experiment)], name)
         return notes
 
     def metrics(self, experiment: str, method: str) -> dict[int, list[dict]]:
@@ -267,7 +274,7 @@ class Results:
         }
 
     def _files(self, experiment: str, method: str, name: str) -> dict[int, Path]:
-        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in self.seeds_of(experiment)}
+        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in self.seeds_of(experiment, method)}
         if self.allow_missing:
             return {seed: path for seed, path in paths.items() if path.is_file()}
         return {seed: self._existing(path) for seed, path in paths.items()}

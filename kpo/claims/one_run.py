@@ -117,7 +117,7 @@ def _check_settings(configuration: Configuration, experiment: str, label: str, s
         "reward": settings.reward,
         "training": settings.training.model_dump(),
         "problems": configuration.problems.model_dump(),
-        "base_model": configuration.base_model.model_dump(exclude={"expected_seconds"}),
+        "base_model": configuration.base_model and configuration.base_model.model_dump(exclude={"expected_seconds"}),
     }
     found = found if isinstance(found, dict) else {}
     for key, value in expected.items():

@@ -32,7 +32,6 @@ def summary_rows(configuration: Configuration) -> list[dict]:
 def summary_markdown(rows: list[dict], configuration: Configuration) -> str:
     """The table for readers: one block an experiment, one line a method, one column a split, accuracy in percent."""
     confidence = f"{configuration.evaluation.confidence:.0%}"
-    splits = list(dict.fromkeys(row["split"] for row in rows))
     first = {row["split"]: row for row in rows}
     seeds = ", ".join(map(str, configuration.seeds))
     sizes = [f"{name} {row['num_problems']} x {row['samples_per_problem']} samples" for name, row in first.items()]
@@ -44,10 +43,11 @@ def summary_markdown(rows: list[dict], configuration: Configuration) -> str:
         f"Problems: {'; '.join(sizes)}.",
     ]
     for experiment in dict.fromkeys(row["experiment"] for row in rows if row["experiment"] != "base"):
+        shown = [row for row in rows if row["experiment"] in ("base", experiment)]
+        splits = list(dict.fromkeys(row["split"] for row in shown))
         lines += ["", f"## Experiment {experiment}", ""]
         lines.append("| method | " + " | ".join(splits) + " |")
         lines.append("|---|" + "---|" * len(splits))
-        shown = [row for row in rows if row["experiment"] in ("base", experiment)]
         for method in dict.fromkeys(row["method"] for row in shown):
             cells = {row["split"]: _cell(row) for row in shown if row["method"] == method}
             name = "base (before training)" if method == "base" else method
@@ -61,13 +61,14 @@ def _cell(row: dict) -> str:
 
 
 def _groups(configuration: Configuration) -> list[tuple[str, str]]:
-    return [("base", "base")] + list(
-        dict.fromkeys((experiment, label) for experiment, label, _ in configuration.runs())
-    )
+    runs = [*configuration.untrained(), *configuration.runs()]
+    return list(dict.fromkeys((experiment, label) for experiment, label, _ in runs))
 
 
 def _rows_of(configuration: Configuration, experiment: str, method: str) -> list[dict]:
     by_seed, seeds = {}, configuration.seeds_of(experiment)
+    if method == "base":
+        seeds = [seed for name, _, seed in configuration.untrained() if name == experiment]
     for seed in seeds:
         path = Path(configuration.run_folder(experiment, method, seed)) / "evaluation.json"
         if not path.exists():
@@ -76,7 +77,7 @@ def _rows_of(configuration: Configuration, experiment: str, method: str) -> list
     rows = []
     answered = by_seed[seeds[0]]
     for split in [
-        *configuration.problems.levels,
+        *(name for name in configuration.problems.levels if name in answered),
         *(name for name in answered if name not in configuration.problems.levels),
     ]:
         found = {seed: splits[split] for seed, splits in by_seed.items()}

@@ -76,7 +76,8 @@ def run_name(run: Mapping[str, Any]) -> str:
 
 
 def _provenance_of_runs(configuration: Configuration) -> dict[str, dict]:
-    folders = [configuration.run_folder("base", "base", seed) for seed in configuration.seeds]
+    shared = configuration.seeds if configuration.base_model is not None else []
+    folders = [configuration.run_folder("base", "base", seed) for seed in shared]
     folders += [configuration.run_folder(*run) for run in configuration.runs()]
     found = {str(folder.relative_to(configuration.folder)): _existing(folder / "provenance.json") for folder in folders}
     return {name: record for name, record in found.items() if record}

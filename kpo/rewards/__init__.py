@@ -4,10 +4,12 @@ from kpo.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
 from kpo.rewards.extraction import extract_answer
 from kpo.rewards.grading_pool import GradingPool
 from kpo.rewards.math import Grade, count_reasons, grade_math, grade_math_many, grade_math_strings
+from kpo.rewards.second_opinion import SecondOpinion, grade_math_twice
 
 __all__ = [
     "Grade",
     "GradingPool",
+    "SecondOpinion",
     "count_reasons",
     "exact_reward",
     "extract_answer",
@@ -15,5 +17,6 @@ __all__ = [
     "grade_math",
     "grade_math_many",
     "grade_math_strings",
+    "grade_math_twice",
     "krpo_reward",
 ]

@@ -71,15 +71,17 @@ def grade_math_many(
     *,
     markers: Sequence[str] = MARKERS,
     pool: GradingPool | None = None,
+    method: str = "latex",
 ) -> list[Grade]:
     """Grade pairs of (text, gold) with as many processes as the pool allows; the grades come in the pairs' order.
 
     pool: a pool of one's own, by default one that all calls share, with as many workers as there are cores.
+    method: "latex", as `grade_math` compares, or "strings", as `grade_math_strings` does.
     """
     pool = _shared_pool if pool is None else pool
     pairs = list(pairs)
     with ThreadPoolExecutor(max_workers=pool.max_workers) as threads:
-        return list(threads.map(lambda pair: _grade(pair[0], pair[1], timeout, markers, "latex", pool), pairs))
+        return list(threads.map(lambda pair: _grade(pair[0], pair[1], timeout, markers, method, pool), pairs))
 
 
 def count_reasons(grades: Iterable[Grade]) -> dict[str, int]:

@@ -213,7 +213,8 @@ def resolved_run(configuration: Configuration, experiment: str, label: str, seed
             "reward_noise": settings.reward_noise,
             "training": settings.training.model_dump(),
             "problems": configuration.problems.model_dump(),
-            "base_model": configuration.base_model.model_dump(),
+            "base_model": configuration.base_model and configuration.base_model.model_dump(),
+            **({} if settings.pretrained is None else {"pretrained": settings.pretrained.model_dump()}),
         },
         sort_keys=False,
     )

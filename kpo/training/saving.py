@@ -10,13 +10,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer in the Hugging Face format (safetensors) beside `folder`, then rename."""
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict | None = None
+) -> None:
+    """Write model and tokenizer in the Hugging Face format (safetensors) beside `folder`, then rename.
+
+    weights: the model's state where it is sharded over processes and was gathered; None takes the model's own.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=weights)
         tokenizer.save_pretrained(temporary)
         temporary.chmod(0o755)
         if folder.exists():

@@ -37,6 +37,8 @@ rule evaluate:
         f"{FOLDER}/logs/{{experiment}}/{{method}}/seed{{seed}}.evaluate.log",
     benchmark:
         f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.evaluate.tsv"
+    wildcard_constraints:
+        experiment=ONLY_SMALL,
     threads: 1
     params:
         settings=EVALUATION,
@@ -48,7 +50,7 @@ rule evaluate:
 rule summarise:
     input:
         config=ancient(CONFIG),
-        base=[f"{configuration.run_folder('base', 'base', seed)}/evaluation.json" for seed in configuration.seeds],
+        base=[f"{configuration.run_folder(*untrained)}/evaluation.json" for untrained in configuration.untrained()],
         runs=[f"{configuration.run_folder(*run)}/evaluation.json" for run in configuration.runs()],
     output:
         json=f"{FOLDER}/summary.json",

@@ -19,7 +19,7 @@ rule pretrain:
     priority: 10
     threads: 1
     params:
-        settings=configuration.base_model.model_dump(exclude={"expected_seconds"}),
+        settings=configuration.base_model and configuration.base_model.model_dump(exclude={"expected_seconds"}),
     shell:
         "{KPO} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
@@ -39,6 +39,8 @@ rule train:
         f"{FOLDER}/logs/{{experiment}}/{{method}}/seed{{seed}}.train.log",
     benchmark:
         f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.train.tsv"
+    wildcard_constraints:
+        experiment=ONLY_SMALL,
     threads: 1
     params:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),

@@ -1,0 +1,95 @@
+"""What a model is asked: the question, an instruction and a system prompt, put together by the model's chat template.
+
+KPO's release asks for the answer after "####" when it trains, gives no instruction when it evaluates, and reads the
+last box alone (its data script and reward); thinking is off. KRPO's release gives a system prompt that asks for
+reasoning in <think> and the answer in <answer>, and the bare question. All of these are values here, so that either
+side of a disagreement is one configuration value away. The wording is this project's own, not the releases'.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kpo.checks import unknown_name
+
+INSTRUCTIONS = {
+    "none": "",
+    "boxed": "Reason step by step, and put the final answer within \\boxed{}.",
+    "hashes": "Reason step by step, and write the final answer after ####.",
+}
+SYSTEM_PROMPTS = {
+    "none": None,
+    "krpo": (
+        "You solve the user's problem. First think it through, and write your reasoning between <think> and </think>. "
+        "Then give the answer, and nothing else, between <answer> and </answer>: "
+        "<think> reasoning </think> <answer> answer </answer>"
+    ),
+}
+TEMPLATES = ("chat", "plain")
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How a question becomes a prompt.
+
+    instruction: a name of INSTRUCTIONS, put after the question. system: a name of SYSTEM_PROMPTS. template: "chat", the
+    tokenizer's chat template, or "plain", the bare text (for models that have none). thinking: given to the template as
+    enable_thinking, which Qwen3's knows; None leaves it out. Raises ValueError naming the field that is wrong.
+    """
+
+    instruction: str = "none"
+    system: str = "none"
+    template: str = "chat"
+    thinking: bool | None = None
+
+    def __post_init__(self):
+        for name, known in (("instruction", INSTRUCTIONS), ("system", SYSTEM_PROMPTS), ("template", TEMPLATES)):
+            if getattr(self, name) not in known:
+                raise ValueError(unknown_name(name, getattr(self, name), known))
+        if self.template == "plain" and (self.system != "none" or self.thinking is not None):
+            raise ValueError(
+                "template 'plain' has no place for a system prompt or for thinking; set system: none and "
+                "thinking: null, or template: chat"
+            )
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is given beside the messages."""
+        return {} if self.thinking is None else {"enable_thinking": self.thinking}
+
+
+def user_text(question: str, style: PromptStyle) -> str:
+    """The question with its instruction."""
+    instruction = INSTRUCTIONS[style.instruction]
+    return f"{question}\n\n{instruction}" if instruction else question
+
+
+def prompt_messages(question: str, style: PromptStyle) -> list[dict[str, str]]:
+    """The conversation before the model's turn, as chat templates take it."""
+    system = SYSTEM_PROMPTS[style.system]
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    return [*opening, {"role": "user", "content": user_text(question, style)}]
+
+
+def prompt_tokens(tokenizer, question: str, style: PromptStyle) -> list[int]:
+    """The token ids that the model is given, template and special tokens included, each of them once.
+
+    Raises ValueError where the style asks for a chat template and the tokenizer has none.
+    """
+    if style.template == "plain":
+        return list(tokenizer(user_text(question, style)).input_ids)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model, "
+            "or set prompt.template: plain"
+        )
+    # From messages straight to ids: the text in between would be given a second begin-of-text token.
+    found = tokenizer.apply_chat_template(
+        prompt_messages(question, style), add_generation_prompt=True, tokenize=True, return_dict=True,
+        **style.template_arguments,
+    )  # fmt: skip
+    return list(found["input_ids"])
+
+
+def within_length(tokenizer, questions: list[str], style: PromptStyle, max_tokens: int) -> list[bool]:
+    """Which questions make a prompt of at most `max_tokens` tokens; longer ones are dropped as in KPO's release."""
+    return [len(prompt_tokens(tokenizer, question, style)) <= max_tokens for question in questions]

@@ -1,0 +1,84 @@
+"""A pinned model of the hub: fetched once, checked, and found again without a network.
+
+From the hub's cache, or from a mirror with the same layout as for data sets: <mirror>/<name>/<revision>/.
+"""
+
+import os
+from pathlib import Path
+
+from kpo.data.mathematics import DataError
+from kpo.files import read_json
+from kpo.pretrained import ModelSettings
+
+# Weights in safetensors alone: other formats can run code when they are read.
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+def model_folder(model: ModelSettings, mirror: str | os.PathLike | None = None, window: int = 0) -> Path:
+    """The folder with the model at its pinned revision, fetched where it is not there yet.
+
+    window: tokens of the longest prompt and response together, which the model must be able to hold.
+
+    Raises DataError with one line for a gated or missing model or revision, no network, an incomplete folder, weights
+    in another format than safetensors, and a window that is too long.
+    """
+    if mirror is not None:
+        folder = Path(mirror) / model.name / model.revision
+        if not folder.is_dir():
+            raise DataError(f"{model.name}: the mirror has no {folder}; fill it with `kpo mirror`")
+    else:
+        folder = _fetched(model)
+    check_model(folder, model.name, window)
+    return folder
+
+
+def write_model_mirror(model: ModelSettings, mirror: str | os.PathLike) -> Path:
+    """Fetch the model into a mirror; returns its folder."""
+    folder = Path(mirror) / model.name / model.revision
+    _fetched(model, folder)
+    check_model(folder, model.name, 0)
+    return folder
+
+
+def check_model(folder: Path, name: str, window: int) -> None:
+    """Refuse a folder that holds no whole model in safetensors, or one whose window is shorter than `window` tokens."""
+    for file in ("config.json", "tokenizer_config.json"):
+        if not (folder / file).is_file():
+            raise DataError(f"{name}: {folder} has no {file}; fetch the model anew")
+    index = folder / "model.safetensors.index.json"
+    needed = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if missing:
+        raise DataError(f"{name}: {folder} has no {missing[0]}; fetch the model anew, with its weights in safetensors")
+    longest = read_json(folder / "config.json").get("max_position_embeddings")
+    if longest is not None and window > longest:
+        raise DataError(
+            f"{name} holds {longest:,} tokens, but prompt and response may have {window:,} together; lower "
+            "pretrained.max_prompt_length, training.max_completion_length or sampling.max_completion_length"
+        )
+
+
+def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(model.name, revision=model.revision, allow_patterns=_FILES, local_dir=target))
+    except GatedRepoError:
+        fix = "it is gated: accept its licence on its page of the hub, and set HF_TOKEN to a token that may read it"
+    except RevisionNotFoundError:
+        fix = f"it has no revision {model.revision}; correct pretrained.model.revision"
+    except RepositoryNotFoundError:
+        fix = "the hub has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
+    except LocalEntryNotFoundError:
+        fix = (
+            "it is not here and the hub out of reach; connect, or name a folder that `kpo mirror` filled as data.mirror"
+        )
+    except OSError as error:
+        fix = f"it could not be fetched ({error.strerror or error}); free disk space or set HF_HOME to a larger disk"
+    raise DataError(f"{model.name}: {fix}")

@@ -1,0 +1,58 @@
+"""The command that a job on devices runs as: plain Python on one device, accelerate's launcher on several."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from kpo.config import CONFIG_FOLDER, Configuration, ConfigurationError
+from kpo.devices import run_with_lease, visible_devices
+from kpo.sizing import planned_count
+
+FSDP = CONFIG_FOLDER / "accelerate" / "fsdp2.yaml"
+
+
+def step_command(step: str, processes: int, arguments: list[str], python: str = sys.executable) -> list[str]:
+    """`kpo <step>` with `arguments`, in as many processes as devices; several share the model by FSDP2."""
+    if processes <= 1:
+        return [python, "-m", "kpo", step, *arguments]
+    launcher = [python, "-m", "accelerate.commands.launch", "--config_file", str(FSDP)]
+    # Port 0: any free one, so that two such jobs can run on one machine.
+    launcher += ["--num_processes", str(processes), "--main_process_port", "0"]
+    return [*launcher, "-m", "kpo", step, *arguments]
+
+
+def run_arguments(config: Path | str, experiment: str, method: str, seed: int) -> list[str]:
+    """What `kpo train` and `kpo evaluate` are told of a run."""
+    return ["--config", str(config), "--experiment", experiment, "--method", method, "--seed", str(seed)]
+
+
+def launch(configuration: Configuration, step: str, experiment: str, arguments: list[str], wait: float | None) -> None:
+    """Lease the devices of a job and become it; never returns. Evaluation takes one device, training what it needs.
+
+    Raises ConfigurationError or DeviceError with one line, before any device is touched.
+    """
+    settings = configuration.experiments[experiment]
+    try:
+        count = planned_count(settings, visible_devices())
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    if step == "evaluate":
+        count = min(count, 1)
+    os.environ.setdefault("OMP_NUM_THREADS", "4")
+    run_with_lease(count, step_command(step, count, arguments), wait)
+
+
+def printed_command(configuration: Configuration, experiment: str, count: int) -> str:
+    """The launch command of an experiment's first run, as a person would type it in the repository."""
+    settings = configuration.experiments[experiment]
+    arguments = run_arguments(
+        configuration.folder / "config.yaml",
+        experiment,
+        next(iter(settings.methods)),
+        configuration.seeds_of(experiment)[0],
+    )
+    command = step_command("train", count, arguments, python="python")
+    command = [str(Path(part).relative_to(CONFIG_FOLDER.parent)) if part == str(FSDP) else part for part in command]
+    lease = ["kpo", "lease", "--devices", str(count), "--"] if count else []
+    return shlex.join([*lease, *command])

@@ -1,0 +1,173 @@
+"""What a configuration says of an experiment with a model from the hub: model, data, prompts, devices, sampling.
+
+Experiments without this section train the small base model of `base_model` on arithmetic with the character tokenizer.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kpo.data.catalogue import check_revision, get_set
+from kpo.data.prompts import PromptStyle
+
+ARITHMETIC = "arithmetic"
+"""In place of a set's name: the generated problems of `problems`, level by level."""
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelSettings(_Section):
+    """A model of the hub. What follows the revision is for the plan's reckoning; keys and values count 16 bits."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str
+    parameters: Positive
+    kv_bytes_per_token: Count
+    vocabulary: Count
+
+    @field_validator("revision")
+    @classmethod
+    def _is_pinned(cls, value):
+        return check_revision("model", value)
+
+    @property
+    def id(self) -> str:
+        """The name as a file's name."""
+        return self.name.replace("/", "--")
+
+
+class PromptSettings(_Section):
+    """How a question becomes a prompt; see `kpo.data.prompts.PromptStyle`."""
+
+    instruction: str
+    system: str
+    template: str
+    thinking: bool | None
+
+    @model_validator(mode="after")
+    def _is_known(self):
+        self.style  # noqa: B018  (its construction checks)
+        return self
+
+    @property
+    def style(self) -> PromptStyle:
+        """The same for those who make prompts."""
+        return PromptStyle(**self.model_dump())
+
+
+class SamplingSettings(_Section):
+    """How evaluation samples."""
+
+    samples_per_problem: Annotated[int, Field(ge=2)]
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    max_completion_length: Count
+    batch_size: Count
+
+
+class DeviceSettings(_Section):
+    """Devices of one training. count: null for the fewest that hold it, 0 for none, on the CPU. memory_gb: of a device
+    to plan for where none is seen.
+    """
+
+    count: Annotated[int, Field(ge=0)] | None
+    memory_gb: Positive
+
+
+class PretrainedSettings(_Section):
+    """Everything that an experiment with a model of the hub needs beside its methods and its training protocol."""
+
+    model: ModelSettings
+    train_sets: Annotated[list[str], Field(min_length=1)]
+    held_out: Annotated[int, Field(ge=0)]
+    evaluation_sets: Annotated[list[str], Field(min_length=1)]
+    train_prompt: PromptSettings
+    evaluation_prompt: PromptSettings
+    answer_markers: Annotated[list[Literal["boxed", "####"]], Field(min_length=1)]
+    max_prompt_length: Count
+    warmup_ratio: Share
+    precision: Literal["bfloat16", "float32"]
+    activation_checkpointing: bool
+    micro_batch: Count
+    engine: Literal["vllm", "transformers"]
+    engine_memory_share: Annotated[float, Field(gt=0, lt=1)]
+    devices: DeviceSettings
+    sampling: SamplingSettings
+
+    @field_validator("train_sets", "evaluation_sets")
+    @classmethod
+    def _sets_are_known(cls, value):
+        for name in value:
+            if name != ARITHMETIC:
+                get_set(name)
+        if len(set(value)) < len(value):
+            raise ValueError(f"{value} names a set twice")
+        return value
+
+    @model_validator(mode="after")
+    def _splits_do_not_meet(self):
+        both = [name for name in self.train_sets if name in self.evaluation_sets and name != ARITHMETIC]
+        if both and not self.held_out:
+            raise ValueError(
+                f"{both[0]!r} is trained on and evaluated on; set held_out to the number of its problems to keep "
+                "from training, or evaluate on another set"
+            )
+        if self.held_out and not both:
+            raise ValueError(
+                f"held_out is {self.held_out}, but no set of train_sets is in evaluation_sets; set it to 0"
+            )
+        if ARITHMETIC in self.train_sets and len(self.train_sets) > 1:
+            raise ValueError(f"train_sets mixes {ARITHMETIC!r} with sets of the hub; give each an experiment")
+        return self
+
+    @property
+    def trains_on_arithmetic(self) -> bool:
+        """Whether the training problems are generated ones, chosen by `training.level_weights`."""
+        return ARITHMETIC in self.train_sets
+
+    def sets(self) -> list[str]:
+        """The sets of the hub that the experiment needs, each once."""
+        return [name for name in dict.fromkeys([*self.train_sets, *self.evaluation_sets]) if name != ARITHMETIC]
+
+    def deciding_training(self) -> dict[str, Any]:
+        """What of this section decides a trained model; the rest says where it runs and how it is evaluated."""
+        chosen = {
+            "model", "train_sets", "held_out", "train_prompt", "answer_markers", "max_prompt_length", "warmup_ratio",
+            "precision", "engine",
+        }  # fmt: skip
+        return self.model_dump(include=chosen)
+
+    def deciding_evaluation(self) -> dict[str, Any]:
+        """What of this section decides an evaluation."""
+        chosen = {
+            "evaluation_sets",
+            "held_out",
+            "evaluation_prompt",
+            "answer_markers",
+            "sampling",
+            "engine",
+            "precision",
+        }
+        return self.model_dump(include=chosen)
+
+
+class DataSettings(_Section):
+    """Where sets and models come from. mirror: a folder, null for the hub. pins: revision, rows, distinct of sets."""
+
+    mirror: str | None = None
+    pins: dict[str, dict[Literal["revision", "rows", "distinct"], str | int | None]] = {}
+
+    @field_validator("pins")
+    @classmethod
+    def _pins_are_known(cls, value):
+        for name, pin in value.items():
+            get_set(name)
+            if pin.get("revision") is not None:
+                check_revision(name, pin["revision"])
+        return value

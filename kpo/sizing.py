@@ -1,0 +1,174 @@
+"""How much memory and time an experiment with a model of the hub should take: reckoned from sizes, measured nowhere.
+
+Memory of one of D devices, in bytes, P parameters:
+
+    16 P / D                      32-bit weights, gradients and both moments of AdamW, sharded
+    4 P / D                       the reference model, where a method has a KL term
+    12 m C v                      logits of a micro-batch of m responses of C tokens over v words: three 32-bit copies
+    share * memory                the engine's, where vLLM samples beside the trainer; it must hold 2 P bytes of weights
+                                  and the keys and values of SEQUENCES_IN_ENGINE whole windows
+    0.08 memory + 1 GB            activations, buffers, CUDA itself
+
+Time: sampling reads the weights (2 P bytes) for every token of the longest response, and each response's keys and
+values again for every token; training spends 6 P operations a token, 2 P more with activation checkpointing, 2 P for
+old log-probabilities and 2 P for the reference. Devices reach BANDWIDTH_SHARE and COMPUTE_SHARE of what their makers
+state; a response has LENGTH_SHARE of the tokens that it may have. Each of these four numbers is an assumption.
+"""
+
+from dataclasses import dataclass
+
+from kpo.config import Configuration, ExperimentSettings
+from kpo.data.catalogue import get_set
+from kpo.devices import Device
+from kpo.pretrained import ARITHMETIC
+
+LENGTH_SHARE = 0.5
+BANDWIDTH_SHARE = 0.5
+COMPUTE_SHARE = 0.35
+SEQUENCES_IN_ENGINE = 16
+MAX_DEVICES = 64
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the maker states: dense 16-bit operations a second, bytes a second from memory."""
+
+    name: str
+    operations: float
+    bandwidth: float
+
+
+# The makers' data sheets; the first whose name is part of the device's. The last two stand for unknown ones.
+SPEEDS = (
+    Speed("H200", 989e12, 4.8e12),
+    Speed("H100", 989e12, 3.35e12),
+    Speed("A100", 312e12, 2.0e12),
+    Speed("L40S", 362e12, 0.86e12),
+    Speed("A10", 125e12, 0.6e12),
+    Speed("4090", 165e12, 1.0e12),
+    Speed("3090", 71e12, 0.94e12),
+)
+LARGE, SMALL = SPEEDS[1], SPEEDS[5]
+
+
+def speed_of(name: str, memory_bytes: float) -> Speed:
+    """The speed of a device by its name; of one that is not known, an H100's from 70 GB on, else an RTX 4090's."""
+    known = [speed for speed in SPEEDS if speed.name in name]
+    return known[0] if known else LARGE if memory_bytes >= 70 * GIGABYTE else SMALL
+
+
+def memory_needed(experiment: ExperimentSettings, count: int, memory_bytes: float) -> float:
+    """Bytes that each of `count` devices of `memory_bytes` needs; infinite where the engine's share is too small."""
+    settings, model = experiment.pretrained, experiment.pretrained.model
+    has_reference = any(experiment.method(label).kl_weight for label in experiment.methods)
+    sharded = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
+    completion = experiment.training.max_completion_length
+    logits = 12.0 * settings.micro_batch * completion * model.vocabulary
+    engine = 0.0
+    if settings.engine == "vllm":
+        engine = settings.engine_memory_share * memory_bytes
+        window = settings.max_prompt_length + completion
+        if engine < 2.0 * model.parameters + SEQUENCES_IN_ENGINE * window * model.kv_bytes_per_token:
+            return float("inf")
+    return sharded + logits + engine + 0.08 * memory_bytes + GIGABYTE
+
+
+def devices_needed(experiment: ExperimentSettings, memory_bytes: float) -> int | None:
+    """How many devices of `memory_bytes` one training takes: as configured, else the fewest that hold it.
+
+    Only numbers are tried that divide a minibatch into whole micro-batches. None where no number is enough.
+    """
+    settings, training = experiment.pretrained, experiment.training
+    if settings.devices.count == 0:
+        return 0
+    minibatch = training.sequences_per_rollout // training.minibatches
+    counts = [settings.devices.count] if settings.devices.count else range(1, MAX_DEVICES + 1)
+    for count in counts:
+        divides = minibatch % (count * settings.micro_batch) == 0
+        if divides and memory_needed(experiment, count, memory_bytes) <= memory_bytes:
+            return count
+    return None
+
+
+def planned_memory(experiment: ExperimentSettings, devices: list[Device]) -> float:
+    """Bytes of a device that the plan reckons with: the smallest of those seen, else what the configuration states."""
+    known = [device.memory_bytes for device in devices if device.memory_bytes]
+    return min(known) if known else experiment.pretrained.devices.memory_gb * GIGABYTE
+
+
+def planned_count(experiment: ExperimentSettings, devices: list[Device]) -> int:
+    """Devices of one training; ValueError where none of the numbers tried is enough."""
+    memory = planned_memory(experiment, devices)
+    count = devices_needed(experiment, memory)
+    if count is None:
+        settings = experiment.pretrained
+        tried = f"{settings.devices.count} devices" if settings.devices.count else f"up to {MAX_DEVICES} devices"
+        needed = memory_needed(experiment, settings.devices.count or 1, memory)
+        reason = (
+            "the engine's share is too small" if needed == float("inf") else f"each would need {needed / 1e9:.0f} GB"
+        )
+        raise ValueError(
+            f"{settings.model.name} does not fit into {tried} of {memory / GIGABYTE:.0f} GB ({reason}); use larger or "
+            "more devices (pretrained.devices), or change micro_batch or engine_memory_share"
+        )
+    return count
+
+
+def fits(configuration: Configuration, devices: list[Device]) -> bool:
+    """Whether these devices hold every experiment of a scale."""
+    known = [device for device in devices if device.memory_bytes]
+    if not known or len(known) < len(devices):
+        return False
+    for experiment in configuration.experiments.values():
+        if experiment.pretrained is not None:
+            count = devices_needed(experiment, planned_memory(experiment, devices))
+            if count is None or count > len(devices):
+                return False
+    return True
+
+
+def _sampling_seconds(sequences: float, cap: int, concurrent: float, model, speed: Speed) -> float:
+    """Seconds of one device for `sequences` responses of at most `cap` tokens, `concurrent` at a time."""
+    length = LENGTH_SHARE * cap
+    rounds = max(1.0, sequences / concurrent)
+    read = rounds * cap * 2.0 * model.parameters + sequences * length**2 / 2.0 * model.kv_bytes_per_token
+    operations = 2.0 * model.parameters * sequences * length
+    return read / (BANDWIDTH_SHARE * speed.bandwidth) + operations / (COMPUTE_SHARE * speed.operations)
+
+
+def training_hours(experiment: ExperimentSettings, count: int, speed: Speed) -> float:
+    """Device-hours of one training of the experiment on `count` devices."""
+    settings, training = experiment.pretrained, experiment.training
+    model, sequences = settings.model, training.sequences_per_rollout
+    sampling = count * _sampling_seconds(
+        sequences / count, training.max_completion_length, sequences / count, model, speed
+    )
+    has_reference = any(experiment.method(label).kl_weight for label in experiment.methods)
+    per_token = 6.0 * training.epochs + 2.0 + (2.0 if has_reference else 0.0)
+    per_token += 2.0 * training.epochs if settings.activation_checkpointing else 0.0
+    tokens = sequences * (LENGTH_SHARE * training.max_completion_length + settings.max_prompt_length / 4.0)
+    learning = per_token * model.parameters * tokens / (COMPUTE_SHARE * speed.operations)
+    return training.rollout_batches * (sampling + learning) / 3600.0
+
+
+def problems_of(configuration: Configuration, experiment: ExperimentSettings) -> int:
+    """Problems that one evaluation of the experiment answers; sets of an unknown size count as none."""
+    settings, total = experiment.pretrained, 0
+    for name in settings.evaluation_sets:
+        if name == ARITHMETIC:
+            total += configuration.problems.held_out_per_level * len(configuration.problems.levels)
+        elif name in settings.train_sets:
+            total += settings.held_out
+        else:
+            total += int(configuration.data.pins.get(name, {}).get("rows") or get_set(name).rows or 0)
+    return total
+
+
+def evaluation_hours(configuration: Configuration, experiment: ExperimentSettings, speed: Speed) -> float:
+    """Device-hours of one evaluation, on one device: the samples, and one greedy answer a problem."""
+    sampling = experiment.pretrained.sampling
+    responses = problems_of(configuration, experiment) * (sampling.samples_per_problem + 1)
+    concurrent = float(sampling.batch_size)
+    model = experiment.pretrained.model
+    return _sampling_seconds(responses, sampling.max_completion_length, concurrent, model, speed) / 3600.0

@@ -1,0 +1,100 @@
+"""What an experiment with a model of the hub trains on and is evaluated on, as the data steps have left it."""
+
+import random
+from pathlib import Path
+
+from kpo.config import Configuration, ConfigurationError, ExperimentSettings
+from kpo.data import Problem, read_problems
+from kpo.data.mathematics import MathProblem, load_set, pinned_set
+from kpo.files import read_jsonl, write_json, write_jsonl
+from kpo.pretrained import ARITHMETIC
+from kpo.steps import FILE_SPLIT, evaluation_splits
+
+
+def needed_sets(configuration: Configuration) -> list[str]:
+    """The sets of the hub that a configuration's experiments need, each once."""
+    names: dict[str, None] = {}
+    for experiment in configuration.experiments.values():
+        if experiment.pretrained is not None:
+            names |= dict.fromkeys(experiment.pretrained.sets())
+    return list(names)
+
+
+def check_pins(configuration: Configuration) -> None:
+    """Refuse a configuration that needs a set whose revision or rows are not pinned. Raises ConfigurationError."""
+    for name in needed_sets(configuration):
+        try:
+            pinned_set(name, configuration.data.pins)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+
+
+def set_file(configuration: Configuration, name: str) -> Path:
+    """Where the checked problems of a set lie; what they came from lies beside them."""
+    return configuration.folder / "mathematics" / f"{name}.jsonl"
+
+
+def keep_set(configuration: Configuration, name: str) -> None:
+    """Load a set, check it, and write its problems and their record."""
+    found = load_set(name, configuration.data.pins, configuration.data.mirror)
+    path = set_file(configuration, name)
+    write_json(path.with_suffix(".record.json"), found.record)
+    write_jsonl(path, (problem.as_row() for problem in found.problems))
+
+
+def kept_set(configuration: Configuration, name: str) -> list[MathProblem]:
+    """The problems that `keep_set` wrote."""
+    path = set_file(configuration, name)
+    if not path.exists():
+        raise ConfigurationError(f"{path} is missing; make it with `kpo mathematics --set {name}`")
+    return [MathProblem(**row) for row in read_jsonl(path)]
+
+
+def split_held_out(problems: list[MathProblem], count: int, seed: int) -> tuple[list[MathProblem], list[MathProblem]]:
+    """(problems to train on, `count` to evaluate on): drawn by `seed`, each part in the order of `problems`.
+
+    Raises ConfigurationError where nothing would be left to train on.
+    """
+    if count >= len(problems):
+        raise ConfigurationError(
+            f"held_out is {count}, but the set has {len(problems)} problems; lower pretrained.held_out"
+        )
+    chosen = set(random.Random(seed).sample(range(len(problems)), count))
+    train = [problem for index, problem in enumerate(problems) if index not in chosen]
+    return train, [problems[index] for index in sorted(chosen)]
+
+
+def training_problems(
+    configuration: Configuration, experiment: ExperimentSettings
+) -> list[Problem] | list[MathProblem]:
+    """The problems to train on: generated ones with their levels, or those of the sets without what is held out."""
+    settings = experiment.pretrained
+    if settings.trains_on_arithmetic:
+        return read_problems(configuration.folder / "problems" / "train.jsonl")
+    problems: list[MathProblem] = []
+    for name in settings.train_sets:
+        found = kept_set(configuration, name)
+        if name in settings.evaluation_sets:
+            found, _ = split_held_out(found, settings.held_out, configuration.problems.seed)
+        problems += found
+    return problems
+
+
+def evaluation_problems(configuration: Configuration, experiment: ExperimentSettings) -> dict[str, list[MathProblem]]:
+    """The problems to evaluate on by split: each set of the hub, each level of the generated ones, the given file."""
+    settings, splits = experiment.pretrained, {}
+    for name in settings.evaluation_sets:
+        if name == ARITHMETIC:
+            for level, found in evaluation_splits(configuration).items():
+                splits[level] = [MathProblem(problem.id, problem.question, problem.answer) for problem in found]
+        elif name in settings.train_sets:
+            found = kept_set(configuration, name)
+            splits[name] = split_held_out(found, settings.held_out, configuration.problems.seed)[1]
+        else:
+            splits[name] = kept_set(configuration, name)
+    return splits
+
+
+def is_arithmetic(configuration: Configuration, split: str) -> bool:
+    """Whether a split's answers are integers of generated problems, compared as text."""
+    return split == FILE_SPLIT or split in configuration.problems.levels

@@ -1,0 +1,153 @@
+"""Leases of CUDA devices: ids handed out once, freed when the holder dies. nvidia-smi is a script here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kpo import devices
+from kpo.devices import Device, DeviceError, acquire, leased, visible_devices
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+THREE = [Device(str(index), "Test", 24 * 10**9, f"GPU-{index}") for index in range(3)]
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with three devices and a lock folder of its own; returns the environment of its processes."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    script = tools / "nvidia-smi"
+    lines = "".join(f"echo '{index}, GPU-{index}, NVIDIA H100 80GB HBM3, 81559'\n" for index in range(3))
+    script.write_text(f"#!/bin/sh\n{lines}")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("KPO_LEASE_FOLDER", str(tmp_path / "locks"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "SECONDS_BETWEEN_TRIES", 0.02)
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+# What `kpo lease` does, without the two seconds that importing the whole command line takes.
+LEASE = """
+import json, sys
+from kpo import devices
+count, timeout, command = json.loads(sys.argv[1])
+try:
+    devices.run_with_lease(count, command, timeout)
+except devices.DeviceError as error:
+    sys.exit(str(error))
+"""
+
+
+def job(environment, count, command, timeout=None):
+    """A job that leases in a process of its own."""
+    arguments = [sys.executable, "-c", LEASE, json.dumps([count, timeout, command])]
+    return start(environment, arguments)
+
+
+def start(environment, arguments):
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+SHOW_AND_SLEEP = ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES; exec sleep 60"]
+
+
+def test_visible_devices_are_those_that_cuda_would_see(machine, monkeypatch):
+    found = visible_devices()
+    assert [device.id for device in found] == ["0", "1", "2"]
+    assert found[0].name == "NVIDIA H100 80GB HBM3" and found[0].memory_bytes == 81559 * 2**20
+    for value, ids in (
+        ("2,0", ["2", "0"]),
+        ("GPU-1", ["1"]),
+        ("", []),
+        ("1,7,2", ["1"]),
+        ("-1", []),
+        ("0,-1,2", ["0"]),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert [device.id for device in visible_devices()] == ids, value
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-abc")
+    assert [(device.id, device.memory_bytes) for device in visible_devices()] == [("MIG-abc", None)]
+
+
+def test_no_tool_and_a_broken_tool_mean_no_device(machine, tmp_path, monkeypatch):
+    (tmp_path / "tools" / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'; exit 9\n")
+    assert visible_devices() == []
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert visible_devices() == []
+
+
+def test_no_two_leases_share_a_device(tmp_path):
+    with leased(2, THREE, folder=tmp_path) as first, leased(1, THREE, folder=tmp_path) as second:
+        assert [device.id for device in (*first, *second)] == ["0", "1", "2"]
+        with pytest.raises(DeviceError, match=rf"not free within 0 s; held by process {os.getpid()}"):
+            acquire(1, THREE, folder=tmp_path, timeout=0)
+    # All or none: a lease of three was refused one of them and must not keep the others.
+    with leased(1, THREE[2:], folder=tmp_path):
+        with pytest.raises(DeviceError):
+            acquire(3, THREE, folder=tmp_path, timeout=0)
+        acquire(2, THREE, folder=tmp_path, timeout=0).release()
+    acquire(3, THREE, folder=tmp_path, timeout=0).release()
+
+
+def test_more_than_the_machine_has_is_refused_at_once(tmp_path):
+    with pytest.raises(DeviceError, match=r"needs 4 CUDA devices and this machine has 3 .*0 \(Test\)"):
+        acquire(4, THREE, folder=tmp_path)
+    with pytest.raises(DeviceError, match="has 0 to use: none"):
+        acquire(1, [], folder=tmp_path)
+    with pytest.raises(DeviceError, match="at least 1"):
+        acquire(0, THREE, folder=tmp_path)
+
+
+def test_a_killed_holder_frees_its_devices(machine):
+    """The command itself holds the locks, so nothing is freed while it runs and all is when it is killed."""
+    holder = job(machine, 2, SHOW_AND_SLEEP)
+    waiter = None
+    try:
+        assert holder.stdout.readline() == "GPU-0,GPU-1\n"
+        refused = job(machine, 2, ["true"], 0.1)
+        _, error = refused.communicate(timeout=60)
+        assert refused.returncode == 1 and f"process {holder.pid}" in error and error.count("\n") == 1
+        third = job(machine, 1, ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES"])
+        assert third.communicate(timeout=60)[0] == "GPU-2\n"
+        waiter = job(machine, 2, SHOW_AND_SLEEP)
+        time.sleep(0.5)
+        assert waiter.poll() is None
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait(timeout=60)
+        assert waiter.stdout.readline() == "GPU-0,GPU-1\n"
+    finally:
+        for process in (holder, waiter):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait(timeout=60)
+
+
+def test_command_line(machine):
+    """Exit status of the command, and one line where there is no command or it cannot run."""
+
+    def lease(*arguments):
+        process = start(machine, [sys.executable, "-m", "kpo", "lease", *arguments])
+        return process.communicate(timeout=60)[1], process.returncode
+
+    assert lease("--devices", "1", "--wait", "5", "--", "sh", "-c", "exit 7")[1] == 7
+    error, status = lease("--devices", "1", "--", "no-such-command")
+    assert status == 2 and "no-such-command: cannot be run" in error and error.count("\n") == 1
+    error, status = lease("--devices", "4", "--", "true")
+    assert status == 2 and "needs 4 CUDA devices" in error
+
+
+def test_many_jobs_at_once_never_hold_the_same_device(machine, tmp_path):
+    """Each of six jobs makes a file named after its device, which must not be there yet, and removes it again."""
+    work = (
+        "for d in $(echo $CUDA_VISIBLE_DEVICES | tr , ' '); do mkdir \"$0/$d\" || exit 3; done; sleep 0.2; "
+        "for d in $(echo $CUDA_VISIBLE_DEVICES | tr , ' '); do rmdir \"$0/$d\" || exit 4; done"
+    )
+    jobs = [job(machine, 1 + number % 2, ["sh", "-c", work, str(tmp_path)]) for number in range(6)]
+    assert [process.wait(timeout=120) for process in jobs] == [0] * 6

@@ -1,0 +1,253 @@
+"""Models of the hub from mirror to summary, step by step on the command line, with a tiny model on the CPU."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from kpo.cli import main
+from kpo.config import ConfigurationError
+from kpo.data.mathematics import DataError, MathProblem
+from kpo.data.prompts import prompt_tokens
+from kpo.evaluation import pretrained as evaluation
+from kpo.hub import check_model, model_folder
+from kpo.partial import write_partial_summary
+from kpo.tasks import split_held_out, training_problems
+from kpo.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained
+from kpo.training.trainer import MethodTrainer
+from kpo.workflow import run_files
+from paper_figures import ENTRIES
+from tests.byte_tokenizer import byte_tokenizer
+from tests.tiny_hub import tiny_configuration
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    return tiny_configuration(folder / "mirror", folder / "results")
+
+
+def step(name, path, *arguments):
+    """One step, in this process, with its output where the test can see it."""
+    return main([name, "--config", str(path), *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def finished(tiny):
+    """Both experiments trained and evaluated, before and after."""
+    import datasets
+
+    configuration, path = tiny
+    datasets.config.HF_DATASETS_CACHE = configuration.folder / "cache"
+    for name in ("dapo", "math500"):
+        assert step("mathematics", path, "--set", name) == 0
+    assert step("problems", path) == 0
+    for experiment, label in (("kpo", "kpo-clipped"), ("krpo-normal", "krpo")):
+        assert step("model", path, "--experiment", experiment) == 0
+        run = ["--experiment", experiment, "--seed", 42, "--method"]
+        assert step("train", path, *run, label) == 0
+        assert step("evaluate", path, *run, label) == 0
+        assert step("evaluate", path, *run, "base") == 0
+    assert step("summarise", path) == 0
+    return configuration
+
+
+def test_every_file_appears_and_agrees(finished):
+    for experiment, label in (("kpo", "kpo-clipped"), ("krpo-normal", "krpo")):
+        folder = finished.run_folder(experiment, label, 42)
+        training = finished.experiments[experiment].training
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert len(rows) == training.updates == 4
+        assert all(row["gradient_norm"] is not None and row["response_length"] <= 8 for row in rows)
+        tensors = load_file(folder / "structure.safetensors")
+        # Two micro-batches of two responses make each minibatch of four, in every rollout batch.
+        assert tensors["rollout1.rewards"].shape == (2, 4)
+        resolved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert resolved["pretrained"]["model"]["name"] == "tiny/model" and resolved["base_model"] is None
+        untrained = model_folder(finished.experiments[experiment].pretrained.model, finished.data.mirror)
+        before, after = (load_file(path / "model.safetensors") for path in (untrained, folder / "model"))
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_checksums_are_those_of_the_files_and_verify_says_that_it_does_not_know_such_runs(finished, capsys):
+    folder = finished.run_folder("kpo", "kpo-clipped", 42)
+    for step_name, expected in (("train", "model/model.safetensors"), ("evaluate", "samples.jsonl")):
+        found = json.loads((folder / "checksums" / f"{step_name}.json").read_text())["files"]
+        assert found[expected] == hashlib.sha256((folder / expected).read_bytes()).hexdigest()
+    assert main(["verify", str(finished.folder)]) == 2
+    assert "'kpo' has a model of the hub" in capsys.readouterr().err
+
+
+def test_a_summary_with_missing_runs_has_the_models_of_the_hub(finished, tmp_path):
+    """Each experiment's own untrained model is there; a run without an evaluation is named."""
+    shutil.copytree(finished.folder, tmp_path / finished.scale)
+    moved = finished.model_copy(update={"results": str(tmp_path)})
+    (moved.run_folder("kpo", "kpo-clipped", 42) / "evaluation.json").unlink()
+    write_partial_summary(moved)
+    rows = json.loads((moved.folder / "summary.json").read_text())["rows"]
+    found = {(row["experiment"], row["method"]) for row in rows}
+    assert found == {("kpo", "base"), ("krpo-normal", "base"), ("krpo-normal", "krpo")}
+    assert "kpo/kpo-clipped: no seed" in (moved.folder / "summary.md").read_text()
+
+
+def test_figures_read_each_experiments_own_untrained_model(finished):
+    files = run_files(finished, [ENTRIES["final_accuracy"]])
+    folders = [finished.run_folder("kpo", method, 42) for method in ("base", "kpo-clipped")]
+    assert sorted(files) == sorted(f"{folder.as_posix()}/evaluation.json" for folder in folders)
+    assert all(Path(path).is_file() for path in files)
+
+
+def test_a_run_that_keeps_no_checkpoints_says_so_and_a_fault_is_answered(finished, tmp_path):
+    """A rollout batch without reward is a collapse here; `stop` ends the run there and leaves its results."""
+    settings = finished.experiments["kpo"]
+    settings = settings.model_copy(update={"reward_noise": {}})
+    safety = finished.safety.model_copy(update={"checkpoint_every": 1, "collapse": "stop", "collapse_after": 1})
+    changed = finished.model_copy(update={"experiments": {"kpo": settings}, "safety": safety})
+    said = io.StringIO()
+    model = model_folder(settings.pretrained.model, finished.data.mirror)
+    problems = [MathProblem(str(number), "What is 1?", "123456") for number in range(4)]
+    train_pretrained(changed, "kpo", "kpo-clipped", 42, model, problems, tmp_path / "run", said)
+    assert "keep no checkpoints" in said.getvalue()
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert "no response earned a reward" in provenance["stopped"]
+    assert [fault["kind"] for fault in provenance["faults"]] == ["collapse"]
+    assert not (tmp_path / "run" / "checkpoint").exists() and (tmp_path / "run" / "model").is_dir()
+
+
+def test_evaluations_hold_every_sample_and_both_graders(finished):
+    expected = {
+        ("kpo", "kpo-clipped"): {"math500": 3, "dapo": 4},
+        ("kpo", "base"): {"math500": 3, "dapo": 4},
+        ("krpo-normal", "base"): {"easy": 3, "normal": 3, "hard": 3},
+    }
+    for (experiment, label), splits in expected.items():
+        folder = finished.run_folder(experiment, label, 42)
+        found = json.loads((folder / "evaluation.json").read_text())
+        assert {name: summary["num_problems"] for name, summary in found["splits"].items()} == splits
+        records = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        for split, problems in splits.items():
+            drawn = [record for record in records if record["split"] == split and not record["greedy"]]
+            assert len(drawn) == 2 * problems and sorted({record["sample"] for record in drawn}) == [0, 1]
+            graded_twice = found["grading"][split]["graded_twice"]
+            assert graded_twice == (3 * problems if experiment == "kpo" else 0)
+        assert found["sampling"]["engine"] == "transformers" and found["sampling"]["top_p"] == 1.0
+    summary = json.loads((finished.folder / "summary.json").read_text())["rows"]
+    assert {(row["experiment"], row["method"]) for row in summary} == {
+        ("kpo", "base"), ("kpo", "kpo-clipped"), ("krpo-normal", "base"), ("krpo-normal", "krpo"),
+    }  # fmt: skip
+    assert "| base (before training) |" in (finished.folder / "summary.md").read_text()
+
+
+def test_held_out_problems_are_not_trained_on(finished):
+    problems = training_problems(finished, finished.experiments["kpo"])
+    records = (finished.run_folder("kpo", "base", 42) / "samples.jsonl").read_text().splitlines()
+    held_out = {json.loads(line)["id"] for line in records if json.loads(line)["split"] == "dapo"}
+    assert len(problems) == 8 and len(held_out) == 4 and not held_out & {problem.id for problem in problems}
+
+
+def test_an_evaluation_goes_on_with_the_splits_that_are_missing(finished, tiny, monkeypatch):
+    folder = finished.run_folder("kpo", "kpo-clipped", 42)
+    before = (folder / "samples.jsonl").read_text()
+    (folder / "benchmarks" / "dapo.settings.json").unlink()
+    asked = []
+    real = evaluation.make_engine
+
+    def counting(*arguments):
+        engine = real(*arguments)
+        sample = engine.sample
+        engine.sample = lambda prompts, *rest, **more: asked.append(len(prompts)) or sample(prompts, *rest, **more)
+        return engine
+
+    monkeypatch.setattr(evaluation, "make_engine", counting)
+    run = ["--experiment", "kpo", "--seed", 42, "--method", "kpo-clipped"]
+    assert step("evaluate", tiny[1], *run) == 0
+    assert asked == [4, 4] and (folder / "samples.jsonl").read_text() == before
+    assert step("evaluate", tiny[1], *run) == 0
+    assert asked == [4, 4]
+
+
+def test_prompts_depend_on_the_seed_alone(tiny):
+    settings = tiny[0].experiments["kpo"]
+    problems = [MathProblem(str(number), f"{number}?", str(number)) for number in range(3)]
+    chosen = chosen_prompts(settings, problems, byte_tokenizer(), 7)
+    assert chosen == chosen_prompts(settings, problems, byte_tokenizer(), 7)
+    assert len(chosen) == 4 and {row["answer"] for row in chosen[:3]} == {"0", "1", "2"}
+    assert chosen[0]["prompt"][-1]["role"] == "user"
+    long = [MathProblem("a", "?" * 500, "1")]
+    with pytest.raises(ValueError, match="max_prompt_length"):
+        chosen_prompts(settings, long, byte_tokenizer(), 7)
+
+
+def test_training_gives_the_model_the_tokens_that_evaluation_would(finished, tmp_path, monkeypatch):
+    """TRL applies the chat template itself: the same tokens, with one begin-of-text token."""
+    seen = []
+    real = MethodTrainer._compute_loss
+
+    def looking(trainer, model, inputs):
+        for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True):
+            seen.append(tuple(ids[mask.bool()].tolist()))
+        return real(trainer, model, inputs)
+
+    monkeypatch.setattr(MethodTrainer, "_compute_loss", looking)
+    settings = finished.experiments["kpo"]
+    problems = training_problems(finished, settings)
+    folder = model_folder(settings.pretrained.model, finished.data.mirror)
+    train_pretrained(finished, "kpo", "kpo-clipped", 42, folder, problems, tmp_path)
+    tokenizer, style = byte_tokenizer(), settings.pretrained.train_prompt.style
+    expected = {tuple(prompt_tokens(tokenizer, problem.question, style)) for problem in problems}
+    assert len(set(seen)) == 4 and set(seen) <= expected
+
+
+def test_the_minibatch_does_not_change_with_the_processes(tiny, tmp_path):
+    settings = tiny[0].experiments["kpo"]
+    for processes, accumulation in ((1, 2), (2, 1)):
+        arguments = pretrained_arguments(settings, 0.0, 1, str(tmp_path), processes)
+        together = arguments.per_device_train_batch_size * processes * arguments.gradient_accumulation_steps
+        assert together == 4 and arguments.gradient_accumulation_steps == accumulation
+        assert arguments.steps_per_generation // accumulation == settings.training.minibatches
+        assert arguments.chat_template_kwargs == {"enable_thinking": False}
+    with pytest.raises(ValueError, match="4 processes .* cannot share a minibatch of 4"):
+        pretrained_arguments(settings, 0.0, 1, str(tmp_path), 4)
+
+
+def test_held_out_split_by_hand():
+    problems = [MathProblem(str(number), "?", "1") for number in range(6)]
+    train, held_out = split_held_out(problems, 2, 0)
+    assert len(held_out) == 2 and sorted([*train, *held_out], key=lambda p: p.id) == problems
+    assert (train, held_out) == split_held_out(problems, 2, 0) and split_held_out(problems, 0, 0) == (problems, [])
+    with pytest.raises(ConfigurationError, match="held_out is 6"):
+        split_held_out(problems, 6, 0)
+
+
+def test_models_that_cannot_be_used_are_refused(tiny, tmp_path):
+    model = tiny[0].experiments["kpo"].pretrained.model
+    with pytest.raises(DataError, match="mirror has no .*kpo mirror"):
+        model_folder(model, tmp_path)
+    folder = model_folder(model, tiny[0].data.mirror)
+    with pytest.raises(DataError, match="holds 1,024 tokens, .* 1,025 together"):
+        check_model(folder, model.name, 1025)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "tokenizer_config.json"):
+        (copy / name).write_text((folder / name).read_text())
+    with pytest.raises(DataError, match="no model.safetensors"):
+        check_model(copy, model.name, 0)
+    (copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(DataError, match="no model-00001-of-00002.safetensors"):
+        check_model(copy, model.name, 0)
+
+
+def test_steps_in_the_wrong_order_say_what_to_do(tmp_path, capfd):
+    configuration, path = tiny_configuration(tmp_path / "mirror", tmp_path / "results")
+    run = ["--experiment", "kpo", "--method", "kpo-clipped", "--seed", 42]
+    assert step("train", path, *run) == 2
+    assert "kpo model --experiment kpo" in capfd.readouterr().err
+    assert step("model", path, "--experiment", "kpo") == 0
+    assert step("train", path, *run) == 2
+    assert "kpo mathematics --set dapo" in capfd.readouterr().err

@@ -1,0 +1,275 @@
+"""The scales for GPUs: what they say, what is refused, which devices hold them, and what the plan prints."""
+
+import shlex
+
+import pytest
+import yaml
+
+from kpo.config import CONFIG_FOLDER, ConfigurationError, load, read_yaml
+from kpo.devices import Device
+from kpo.launch import printed_command
+from kpo.plan import plan_text
+from kpo.pretrained import PretrainedSettings
+from kpo.sizing import devices_needed, evaluation_hours, fits, memory_needed, planned_count, speed_of, training_hours
+from kpo.tasks import check_pins, needed_sets
+from kpo.workflow import default_scale, job_threads, prepare, run_settings
+
+H100 = Device("0", "NVIDIA H100 80GB HBM3", 81559 * 2**20)
+RTX4090 = Device("0", "NVIDIA GeForce RTX 4090", 24564 * 2**20)
+H200 = Device("0", "NVIDIA H200", 143771 * 2**20)
+
+
+def test_paper_scale_has_every_experiment_with_the_papers_values():
+    configuration = load({"scale": "paper"})
+    kpo = configuration.experiments["kpo"]
+    assert list(kpo.methods) == ["grpo", "gmpo", "gspo", "kpo-clipped", "kpo-unclipped"]
+    clipped, unclipped = kpo.method("kpo-clipped"), kpo.method("kpo-unclipped")
+    assert (clipped.clip_low, clipped.clip_high, clipped.ratio_parameters["process_variance"]) == (3e-4, 4e-4, 1e-6)
+    assert (unclipped.clip_low, unclipped.ratio_parameters["process_variance"]) == (None, 1e-4)
+    training = kpo.training
+    assert (training.prompts_per_rollout, training.group_size, training.minibatches, training.epochs) == (32, 8, 4, 1)
+    assert (training.max_completion_length, training.learning_rate, training.weight_decay) == (4096, 1e-6, 0.1)
+    assert kpo.pretrained.model.name == "Qwen/Qwen3-4B" and kpo.pretrained.train_prompt.thinking is False
+    assert len(kpo.pretrained.evaluation_sets) == 6 and kpo.pretrained.sampling.samples_per_problem == 16
+    for level in ("easy", "normal", "hard"):
+        krpo = configuration.experiments[f"krpo-{level}"]
+        assert krpo.pretrained.model.name == "meta-llama/Llama-3.2-1B-Instruct" and krpo.reward == "krpo"
+        assert krpo.training.level_weights == {level: 1.0}
+        assert krpo.training.sequences_per_rollout == 384 and krpo.training.group_size == 12
+        assert krpo.training.updates == 24 * krpo.training.rollout_batches
+        assert {krpo.method(label).kl_weight for label in krpo.methods} == {0.01}
+    models = {experiment.pretrained.model.name for experiment in configuration.experiments.values()}
+    assert {"Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"} < models
+    assert len(configuration.runs()) == 94 and len(set(configuration.runs())) == 94
+
+
+def test_where_paper_and_release_disagree_the_other_choice_is_one_value_away():
+    """The release's side of each disagreement, every one by itself."""
+    for value in (
+        {"model": {"name": "Qwen/Qwen3-4B-Base", "revision": "906bfd4b4dc7f14ee4320094d8b41684abff8539"}},
+        {"sampling": {"top_p": 0.7}},
+        {"train_prompt": {"instruction": "hashes"}},
+        {"answer_markers": ["boxed", "####"]},
+        {"train_sets": ["dapo-release"]},
+        {"evaluation_prompt": {"instruction": "boxed"}},
+    ):
+        changed = load({"scale": "paper", "experiments": {"kpo": {"pretrained": value}}}).experiments["kpo"]
+        assert changed.pretrained != load({"scale": "paper"}).experiments["kpo"].pretrained
+    assert load({"scale": "paper", "experiments": {"kpo": {"reward": "math-strings"}}})
+
+
+def test_default_configurations_need_no_pin_and_others_say_which(tmp_path):
+    for scale in ("gpu", "paper"):
+        check_pins(load({"scale": scale}))
+    value = {"kpo": {"pretrained": {"train_sets": ["dapo-release"]}}}
+    configuration = load({"scale": "paper", "experiments": value})
+    assert "dapo-release" in needed_sets(configuration)
+    with pytest.raises(ConfigurationError, match="data.pins.dapo-release.revision"):
+        check_pins(configuration)
+    pins = {"dapo-release": {"revision": "a" * 40, "rows": 17000}}
+    check_pins(load({"scale": "paper", "experiments": value, "data": {"pins": pins}}))
+
+
+def test_what_runs_where_does_not_repeat_a_run():
+    plain = load({"scale": "paper"})
+    elsewhere = load(
+        {"scale": "paper", "experiments": {"kpo": {"pretrained": {"devices": {"count": 4}, "micro_batch": 2}}}}
+    )
+    assert run_settings(plain, "kpo", "grpo") == run_settings(elsewhere, "kpo", "grpo")
+    other = load(
+        {"scale": "paper", "experiments": {"kpo": {"pretrained": {"train_prompt": {"instruction": "hashes"}}}}}
+    )
+    assert run_settings(plain, "kpo", "grpo") != run_settings(other, "kpo", "grpo")
+    for scale in ("smoke", "laptop"):
+        assert "pretrained" not in run_settings(load({"scale": scale}), "kpo", "grpo")
+
+
+def pretrained(**values):
+    return {"scale": "gpu", "experiments": {"kpo": {"pretrained": values}}}
+
+
+WRONG = {
+    "a branch as revision": (pretrained(model={"revision": "main"}), ["model.revision", "40 hexadecimal", "'main'"]),
+    "a name that is no model": (pretrained(model={"name": "Qwen3"}), ["model.name", "Qwen3"]),
+    "unknown set": (pretrained(train_sets=["dapp"]), ["train_sets", "'dapp'", "did you mean 'dapo'"]),
+    "a set twice": (pretrained(evaluation_sets=["aime24", "aime24"]), ["evaluation_sets", "twice"]),
+    "trained on what is evaluated": (pretrained(train_sets=["math500"]), ["math500", "held_out"]),
+    "held out of nothing": (pretrained(held_out=5), ["held_out is 5"]),
+    "unknown instruction": (pretrained(train_prompt={"instruction": "box"}), ["train_prompt", "instruction"]),
+    "unknown engine": (pretrained(engine="sglang"), ["engine", "sglang"]),
+    "unknown marker": (pretrained(answer_markers=["answer"]), ["answer_markers", "answer"]),
+    "minibatch not divisible": (pretrained(micro_batch=3), ["64 responses", "micro-batches of 3", "never changed"]),
+    "minibatch not divisible by devices": (pretrained(devices={"count": 3}), ["64 responses", "3 devices"]),
+    "levels without arithmetic": (
+        {"scale": "gpu", "experiments": {"kpo": {"training": {"level_weights": 3}}}}, ["level_weights"],
+    ),
+    "arithmetic with a set": (
+        {"scale": "gpu", "experiments": {"krpo": {"pretrained": {"train_sets": ["arithmetic", "dapo"]}}}},
+        ["'arithmetic'", "an experiment"],
+    ),
+    "a method called base": (
+        {"scale": "gpu", "experiments": {"kpo": {"methods": {"base": {"method": "grpo"}}}}}, ["'base'"],
+    ),
+    "unknown pin": ({"scale": "gpu", "data": {"pins": {"dap": {"rows": 3}}}}, ["data.pins", "'dap'"]),
+    "a pin of a branch": (
+        {"scale": "gpu", "data": {"pins": {"dapo": {"revision": "main"}}}}, ["data.pins", "dapo", "main"],
+    ),
+    "the laptop's study": ({"scale": "gpu", "study": "full"}, ["'full'", "'gpu'"]),
+    "mathematics for the small model": ({"experiments": {"kpo": {"reward": "math"}}}, ["'math'", "pretrained"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG, ids=str)
+def test_refused_with_one_line(case):
+    overrides, words = WRONG[case]
+    with pytest.raises(ConfigurationError) as error:
+        load(overrides)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value), str(error.value)
+
+
+def test_memory_by_hand():
+    """0.5e9 weights on one device: 8 GB of states, 2.8 GB of logits, the engine's share, 8% and 1 GB."""
+    experiment = load({"scale": "gpu"}).experiments["kpo"]
+    states, logits = 16 * 4.94e8, 12 * 2 * 768 * 151936
+    expected = states + logits + 0.3 * 24e9 + 0.08 * 24e9 + 1e9
+    assert memory_needed(experiment, 1, 24e9) == pytest.approx(expected)
+    assert memory_needed(experiment, 2, 24e9) == pytest.approx(expected - states / 2)
+    # KRPO's KL term keeps a reference model; an engine's share that holds no weights is no share.
+    krpo = load({"scale": "gpu"}).experiments["krpo"]
+    assert memory_needed(krpo, 1, 24e9) == pytest.approx(expected + 4 * 4.94e8 - 12 * 2 * 256 * 151936)
+    small = load(pretrained(engine_memory_share=0.01)).experiments["kpo"]
+    assert memory_needed(small, 1, 24e9) == float("inf")
+
+
+def test_the_largest_scale_that_the_devices_hold(monkeypatch):
+    def chosen(*devices):
+        monkeypatch.setattr("kpo.workflow.visible_devices", lambda: list(devices))
+        return default_scale({})
+
+    assert chosen() == "laptop"
+    assert chosen(Device("0", "old", 8 * 10**9)) == "laptop"
+    assert chosen(RTX4090) == chosen(H100) == "gpu"
+    assert chosen(H100, H100) == chosen(H200) == "paper"
+    # The smallest device decides, and one of unknown size promises nothing.
+    assert chosen(H100, RTX4090) == "gpu"
+    assert chosen(H100, Device("1", "MIG", None)) == "laptop"
+    monkeypatch.setattr("kpo.workflow.visible_devices", lambda: pytest.fail("asked although a scale is given"))
+    assert prepare({"scale": "laptop"}).scale == "laptop"
+
+
+def test_devices_of_a_run_divide_its_minibatch():
+    kpo = load({"scale": "paper"}).experiments["kpo"]
+    assert devices_needed(kpo, 85.5e9) == 2 and devices_needed(kpo, 149e9) == 1
+    assert planned_count(kpo, []) == 2
+    with pytest.raises(
+        ValueError, match="Qwen/Qwen3-4B does not fit into up to 64 devices of 8 GB .*pretrained.devices"
+    ):
+        planned_count(kpo, [Device("0", "old", 8 * 10**9)])
+    fixed = load({"scale": "paper", "experiments": {"kpo": {"pretrained": {"devices": {"count": 1}}}}})
+    with pytest.raises(ValueError, match="does not fit into 1 devices of 86 GB .each would need"):
+        planned_count(fixed.experiments["kpo"], [H100, H100])
+    assert not fits(fixed, [H100, H100])
+
+
+def test_hours_grow_as_they_must():
+    paper = load({"scale": "paper"})
+    kpo, krpo, fast = paper.experiments["kpo"], paper.experiments["krpo-normal"], speed_of("NVIDIA H100", 85e9)
+    slow = speed_of("NVIDIA A100-SXM4-80GB", 85e9)
+    assert speed_of("unheard of", 85e9).name == "H100" and speed_of("unheard of", 24e9).name == "4090"
+    assert training_hours(kpo, 2, slow) > training_hours(kpo, 2, fast) > training_hours(krpo, 1, fast) > 0
+    longer = load({"scale": "paper", "experiments": {"kpo": {"training": {"rollout_batches": 2174}}}}).experiments[
+        "kpo"
+    ]
+    assert training_hours(longer, 2, fast) == pytest.approx(2 * training_hours(kpo, 2, fast))
+    # One update's learning alone, by hand: 10 P operations for each token of responses and prompts.
+    tokens = 256 * (0.5 * 4096 + 256)
+    learning = 1087 * 10 * 4.02e9 * tokens / (0.35 * 989e12) / 3600
+    assert learning < training_hours(kpo, 2, fast) < 3 * learning
+    assert evaluation_hours(paper, kpo, fast) > 0
+
+
+def test_the_plan_says_scale_runs_devices_hours_and_commands():
+    text = plan_text(load({"scale": "paper"}), 8, [H100, H100])
+    lines = text.splitlines()
+    for words in (
+        "scale paper",
+        "NVIDIA H100 80GB HBM3 (86 GB)",
+        "reckoned and not measured",
+        "launch",
+    ):
+        assert words in text
+    assert "kpo          5 runs: grpo, gmpo, gspo, kpo-clipped, kpo-unclipped" in text
+    commands = [line.strip() for line in lines if line.strip().startswith("kpo lease")]
+    assert len(commands) == len(load({"scale": "paper"}).experiments)
+    hours = [float(line.split()[1]) for line in lines if " training (" in line]
+    total = next(float(line.split()[1]) for line in lines if line.split()[:1] == ["all"])
+    assert total == pytest.approx(sum(hours), abs=0.1 * len(hours))
+    short = plan_text(load({"scale": "paper"}), 8, [H100])
+    assert "needs 2 devices at once, and this machine has 1" in short
+    assert "cannot run here: Qwen/Qwen3-4B does not fit" in plan_text(
+        load({"scale": "paper"}), 8, [Device("0", "old", 8 * 10**9)]
+    )
+    assert "no CUDA device" in plan_text(load({"scale": "gpu"}), 8, [])
+    assert "on devices" not in plan_text(load(), 8, [])
+
+
+def test_launch_commands_parse_and_name_files_that_exist():
+    """Each printed command, part by part: the lease, accelerate's own parser for several devices, kpo's own."""
+    from accelerate.commands.launch import launch_command_parser
+
+    from kpo.cli import _parser
+
+    configuration = load({"scale": "paper"})
+    for name in configuration.experiments:
+        count = planned_count(configuration.experiments[name], [])
+        words = shlex.split(printed_command(configuration, name, count))
+        lease = _parser().parse_args(words[1 : words.index("--") + 2])
+        assert lease.devices == count
+        job = words[words.index("--") + 1 :]
+        if count > 1:
+            assert job[:3] == ["python", "-m", "accelerate.commands.launch"]
+            launched = launch_command_parser().parse_args(job[3:])
+            assert launched.num_processes == count and launched.module and launched.training_script == "kpo"
+            shared = read_yaml(CONFIG_FOLDER.parent / launched.config_file)
+            assert shared["distributed_type"] == "FSDP" and shared["fsdp_config"]["fsdp_version"] == 2
+            inner = launched.training_script_args
+        else:
+            assert job[:3] == ["python", "-m", "kpo"]
+            inner = job[3:]
+        arguments = _parser().parse_args(inner)
+        assert (arguments.name, arguments.experiment, arguments.seed) == ("train", name, 42)
+        assert arguments.method in configuration.experiments[name].methods
+
+
+def test_threads_let_no_more_jobs_start_than_find_devices(monkeypatch):
+    monkeypatch.setattr("kpo.workflow.machine_devices", lambda: [H100] * 4)
+    assert [job_threads(16, count) for count in (1, 2, 4, 8)] == [4, 8, 16, 16]
+    monkeypatch.setattr("kpo.workflow.machine_devices", lambda: [])
+    assert job_threads(None, 2) == 16 and job_threads(4, 2) == 4 and job_threads(4, 0) == 1
+
+
+def test_every_key_is_explained():
+    explained = (CONFIG_FOLDER / "README.md").read_text()
+    raw = read_yaml(CONFIG_FOLDER / "gpu.yaml")
+
+    def names(value):
+        for key, inner in value.items():
+            yield key
+            if isinstance(inner, dict):
+                yield from names(inner)
+
+    section = raw["experiments"]["kpo"]["pretrained"]
+    assert set(section) == set(PretrainedSettings.model_fields)
+    for key in {*names(section), *names(raw["data"])}:
+        assert f"`{key}`" in explained or f".{key}`" in explained, f"config/README.md does not explain {key}"
+
+
+def test_values_carry_their_sources():
+    """Every value of the paper scale's two protocols has a comment that says where it comes from."""
+    text = (CONFIG_FOLDER / "paper.yaml").read_text()
+    assert yaml.safe_load(text)["base_model"] is None
+    for key in ("learning_rate", "prompts_per_rollout", "group_size", "minibatches", "rollout_batches", "top_p"):
+        found = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")]
+        assert found and any("[" in line.split("#")[-1] for line in found if "#" in line), key

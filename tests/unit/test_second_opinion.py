@@ -1,0 +1,38 @@
+"""Both graders on the same responses: where they disagree is counted and shown."""
+
+import pytest
+
+from kpo.rewards import GradingPool, grade_math_twice
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with_one = GradingPool(max_workers=1)
+    yield with_one
+    with_one.close()
+
+
+def test_disagreements_are_counted_by_hand(pool):
+    pairs = [
+        ("\\boxed{\\dfrac12}", "\\frac{1}{2}"),  # both right
+        ("\\boxed{2^{-98}}", "2^{-99}"),  # a known false equality of math-verify
+        ("\\boxed{\\frac{3}{4}}", "\\frac{6}{8}"),  # equal, but the second grader wants fractions written alike
+        ("\\boxed{5}", "6"),  # both wrong
+        ("I do not know", "6"),  # no answer
+    ]
+    opinion = grade_math_twice(pairs, pool=pool)
+    assert opinion.disagreements == [1, 2]
+    report = opinion.report()
+    assert (report["responses"], report["both"], report["only_math_verify"], report["only_strings"]) == (5, 1, 2, 0)
+    assert report["disagreement"] == pytest.approx(0.4)
+    assert report["reasons_math_verify"] == {"equal": 3, "unequal": 1, "no answer": 1, "timeout": 0, "error": 0}
+    assert report["examples"][0] == {
+        "response": 1, "answer": "2^{-98}", "gold": "2^{-99}", "math_verify": "equal", "strings": "unequal",
+    }  # fmt: skip
+    assert len(opinion.report(examples=1)["examples"]) == 1
+
+
+def test_markers_reach_both_graders_and_nothing_is_no_share(pool):
+    opinion = grade_math_twice([("#### 5", "5")], markers=("boxed",), pool=pool)
+    assert [grade.reason for grade in (*opinion.first, *opinion.second)] == ["no answer"] * 2
+    assert grade_math_twice([], pool=pool).report()["disagreement"] == 0.0
