@@ -1,7 +1,7 @@
 """The table over all evaluations where runs are missing: what is there, and in words what is not."""
 
 from kpo.config import Configuration
-from kpo.evaluation.summary import _rows_of, summary_markdown
+from kpo.evaluation.summary import rows_of, summary_markdown
 from kpo.files import atomic_write, write_json
 
 
@@ -12,7 +12,7 @@ def write_partial_summary(configuration: Configuration) -> None:
     evaluations that cannot be averaged.
     """
     groups = dict.fromkeys((experiment, label) for experiment, label, _ in configuration.untrained())
-    rows, notes = [row for group in groups for row in _rows_of(configuration, *group)], []
+    rows, notes = [row for group in groups for row in rows_of(configuration, *group)], []
     for experiment, settings in configuration.experiments.items():
         for method in settings.methods:
             there = [
@@ -22,7 +22,7 @@ def write_partial_summary(configuration: Configuration) -> None:
             ]
             if there:
                 part = {**configuration.experiments, experiment: settings.model_copy(update={"seeds": there})}
-                rows += _rows_of(configuration.model_copy(update={"experiments": part}), experiment, method)
+                rows += rows_of(configuration.model_copy(update={"experiments": part}), experiment, method)
             if there != configuration.seeds_of(experiment):
                 seeds = f"seeds {', '.join(map(str, there))} alone" if there else "no seed"
                 notes.append(f"{experiment}/{method}: {seeds}")

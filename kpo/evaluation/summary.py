@@ -26,7 +26,7 @@ def write_summary(configuration: Configuration) -> None:
 
 def summary_rows(configuration: Configuration) -> list[dict]:
     """The table's rows, of every base model and method, as `write_summary` writes them."""
-    return [row for group in _groups(configuration) for row in _rows_of(configuration, *group)]
+    return [row for group in _groups(configuration) for row in rows_of(configuration, *group)]
 
 
 def summary_markdown(rows: list[dict], configuration: Configuration) -> str:
@@ -65,7 +65,11 @@ def _groups(configuration: Configuration) -> list[tuple[str, str]]:
     return list(dict.fromkeys((experiment, label) for experiment, label, _ in runs))
 
 
-def _rows_of(configuration: Configuration, experiment: str, method: str) -> list[dict]:
+def rows_of(configuration: Configuration, experiment: str, method: str) -> list[dict]:
+    """A method's rows of the table, one for each split; with method `base` those of the untrained models.
+
+    Raises ValueError where an evaluation is missing or the seeds' evaluations do not fit together.
+    """
     by_seed, seeds = {}, configuration.seeds_of(experiment)
     if method == "base":
         seeds = [seed for name, _, seed in configuration.untrained() if name == experiment]
