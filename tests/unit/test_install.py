@@ -82,9 +82,8 @@ def test_packages_changed_by_hand_are_put_back(installer, capsys, change):
 
 def test_lock_and_environment_are_compared_by_package(installer, tmp_path):
     lock = tmp_path / "lock.txt"
-    lock.write_text(
-        '# A comment with a==9.\nTwo.Words==1.0\ntorch==2.1\nmac==1 ; sys_platform == "darwin"\nhere==1 ; sys_platform == "linux"\n'
-    )
+    lines = ["# A comment with a==9.", "Two.Words==1.0", "torch==2.1", 'mac==1 ; sys_platform == "darwin"']
+    lock.write_text("\n".join([*lines, 'here==1 ; sys_platform == "linux"', ""]))
     packages = tmp_path / "environment/lib/python3.11/site-packages"
     for name in ("two_words-1.0", "torch-2.1+cpu", "here-2", "another-5"):
         (packages / f"{name}.dist-info").mkdir(parents=True)
