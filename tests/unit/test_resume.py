@@ -260,7 +260,7 @@ def test_checkpoint_folder_keeps_the_last_whole_one(tmp_path):
 def test_interrupted_pretraining_ends_with_the_same_bytes(tmp_path):
     """Interrupted between checkpoints twice, the second time on from the first one's."""
     settings = CONFIGURATION.base_model.model_copy(update={"steps": 20, "batch_size": 4})
-    questions = {"easy": ["12+34", "56-21"], "normal": ["11+22+33", "90-45+6"], "hard": ["1+2+3+4"]}
+    questions = {"easy": ["12+34=", "56+-21="], "normal": ["11+22+33=", "90+-45+6="], "hard": ["1+2+3+4="]}
     tokenizer = build_tokenizer()
 
     def train(folder, stop_at=None):
