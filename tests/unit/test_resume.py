@@ -300,7 +300,7 @@ def test_a_checkpoint_of_pretraining_that_cannot_be_written(tmp_path, monkeypatc
     for go_on in (False, True):
         said, rows = [], []
         arguments = (
-            {"easy": ["1+2"]},
+            {"easy": ["1+2="]},
             settings,
             build_tokenizer(),
             1,
