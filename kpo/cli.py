@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, required=True)
     command = step("evaluate", _evaluate, "answer the held-out problems with a model of a run", model=True)
     command.add_argument("--seed", type=int, required=True)
+    command.add_argument(
+        "--share", type=_share, metavar="I/N", help="with a model of the hub: make only the shards I, I+N, I+2N, ..."
+    )
     command = step("mathematics", _mathematics, "load and check one mathematics set")
     command.add_argument("--set", required=True, metavar="NAME")
     command = step("model", _model, "fetch and check one experiment's model, and say where it lies")
@@ -99,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(step=_verify)
     command.add_argument("folder", type=Path, metavar="FOLDER", help="results of one scale, such as results/laptop")
     return parser
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I below N, such as 0/2, found {text!r}")
+    return int(number), int(count)
 
 
 def _start(arguments, offline: bool = True) -> Configuration:
@@ -201,6 +211,8 @@ def _evaluate(arguments) -> None:
     if arguments.experiment != "base" and configuration.experiments[arguments.experiment].pretrained is not None:
         _evaluate_pretrained(configuration, arguments)
         return
+    if arguments.share is not None:
+        raise ValueError("--share is for models of the hub; those of this experiment are evaluated in one process")
     from kpo.evaluation.run import evaluate_run
     from kpo.steps import evaluation_splits
 
@@ -234,10 +246,12 @@ def _train_pretrained(configuration: Configuration, arguments) -> None:
 
 def _evaluate_pretrained(configuration: Configuration, arguments) -> None:
     from kpo.evaluation.pretrained import evaluate_pretrained
+    from kpo.launch import run_arguments, step_command
     from kpo.tasks import evaluation_problems
 
     folder = configuration.run_folder(arguments.experiment, arguments.method, arguments.seed)
     is_base = arguments.method == "base"
+    again = run_arguments(arguments.config, arguments.experiment, arguments.method, arguments.seed)
     evaluate_pretrained(
         configuration,
         arguments.experiment,
@@ -246,6 +260,8 @@ def _evaluate_pretrained(configuration: Configuration, arguments) -> None:
         evaluation_problems(configuration, configuration.experiments[arguments.experiment]),
         folder,
         arguments.terminal,
+        worker=step_command("evaluate", 1, [*again, "--threads", str(arguments.threads)]),
+        share=arguments.share,
     )
 
 

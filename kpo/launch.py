@@ -28,7 +28,9 @@ def run_arguments(config: Path | str, experiment: str, method: str, seed: int) -
 
 
 def launch(configuration: Configuration, step: str, experiment: str, arguments: list[str], wait: float | None) -> None:
-    """Lease the devices of a job and become it; never returns. Evaluation takes one device, training what it needs.
+    """Lease the devices of a job and become it; never returns.
+
+    Training and evaluation take the same number: what training needs. An evaluation starts a process on each itself.
 
     Raises ConfigurationError or DeviceError with one line, before any device is touched.
     """
@@ -37,10 +39,8 @@ def launch(configuration: Configuration, step: str, experiment: str, arguments: 
         count = planned_count(settings, visible_devices())
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    if step == "evaluate":
-        count = min(count, 1)
     os.environ.setdefault("OMP_NUM_THREADS", "4")
-    run_with_lease(count, step_command(step, count, arguments), wait)
+    run_with_lease(count, step_command(step, count if step == "train" else 1, arguments), wait)
 
 
 def printed_command(configuration: Configuration, experiment: str, count: int) -> str:

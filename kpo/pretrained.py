@@ -62,18 +62,19 @@ class PromptSettings(_Section):
 
 
 class SamplingSettings(_Section):
-    """How evaluation samples."""
+    """How evaluation samples. shard_problems: answered together, with a seed of their own, and kept when they are."""
 
     samples_per_problem: Annotated[int, Field(ge=2)]
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     max_completion_length: Count
     batch_size: Count
+    shard_problems: Count
 
 
 class DeviceSettings(_Section):
-    """Devices of one training. count: null for the fewest that hold it, 0 for none, on the CPU. memory_gb: of a device
-    to plan for where none is seen.
+    """Devices of one training; an evaluation takes as many and gives each its own problems. count: null for the fewest
+    that hold the training, 0 for none, on the CPU. memory_gb: of a device to plan for where none is seen.
     """
 
     count: Annotated[int, Field(ge=0)] | None

@@ -1,8 +1,9 @@
 """`kpo verify results/<scale>`: is a results folder complete, untampered, consistent, and made by one code?
 
 Every problem is one line that names the file. Checked are the checksums of all steps, each run's settings, seed, rows
-and kept log-ratios, each evaluation against its kept answers (graded anew), the summary against the evaluations, and
-that code and package versions are the same everywhere. Notes say what a reader should know but is no error.
+and kept log-ratios, each evaluation against its kept answers (graded anew), the summary against the evaluations, the
+measures, claims and tables against what they are made from, and that code and package versions are the same everywhere.
+Notes say what a reader should know but is no error.
 """
 
 import json
@@ -14,10 +15,12 @@ from typing import Any
 from kpo.checksums import checksums_path
 from kpo.config import Configuration, ConfigurationError, read_resolved
 from kpo.data import Problem, normalise_question, read_problems
+from kpo.evaluation.shards import FOLDER as SHARDS
 from kpo.evaluation.summary import summary_markdown, summary_rows
 from kpo.files import read_json
 from kpo.provenance import source_hash
 from kpo.steps import FILE_SPLIT, evaluation_splits
+from kpo.verify_derived import verify_derived
 from kpo.verify_run import (
     BASE_FILES,
     EVALUATION_FILES,
@@ -28,6 +31,7 @@ from kpo.verify_run import (
     verify_step,
 )
 
+CHECKPOINT = "checkpoint"
 PROBLEM_FILES = ("train.jsonl", "held_out.jsonl")
 SUMMARY_FILES = ("summary.json", "summary.md")
 OPTIONAL_STEPS = {"measure": ("measures.json",), "claims": ("claims.json", "claims.md")}
@@ -74,18 +78,19 @@ def verify(folder: Path) -> Verification:
         _step(found, base, "pretrain", BASE_FILES)
         found.add(verify_base(configuration, seed))
         _verify_evaluation(configuration, found, base, splits)
+        found.add(_under_way(base))
     for run in configuration.runs():
         place = configuration.run_folder(*run)
         _step(found, place, "train", RUN_FILES)
         found.add(verify_run(configuration, *run))
         _verify_evaluation(configuration, found, place, splits)
-        if (place / "checkpoint").exists():
-            found.add([f"{place / 'checkpoint'}: the run has not ended; run the same command again"])
+        found.add(_under_way(place))
         found.runs += 1
     _verify_summary(configuration, found)
     for step, files in OPTIONAL_STEPS.items():
         if any((folder / name).exists() for name in files):
             _step(found, folder, step, files)
+    found.add(verify_derived(configuration))
     _verify_one_code(found)
     _verify_no_copies(configuration, found)
     found.add(f"{path}: half-written, left by a kill; remove it" for path in _leftovers(folder))
@@ -195,6 +200,13 @@ def _verify_no_copies(configuration: Configuration, found: Verification) -> None
         left.setdefault(place, folder)
 
 
+def _under_way(folder: Path) -> list[str]:
+    """What training and evaluation keep only until they have ended."""
+    left = {CHECKPOINT: "the training", SHARDS: "the evaluation"}
+    return [f"{folder / name}: {what} has not ended; run the same command again" for name, what in left.items()
+            if (folder / name).exists()]  # fmt: skip
+
+
 def _leftovers(folder: Path) -> list[Path]:
     inside = (path for path in folder.rglob(".*") if path.name != ".snakemake_timestamp")
-    return sorted(path for path in inside if not any(part == "checkpoint" for part in path.parts))
+    return sorted(path for path in inside if not {CHECKPOINT, SHARDS} & set(path.parts))

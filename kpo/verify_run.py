@@ -15,10 +15,11 @@ from kpo.claims.one_run import ClaimsError, measure_run
 from kpo.config import Configuration
 from kpo.data import Problem
 from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
-from kpo.evaluation.statistics import avg_at_k, pass_at_k
+from kpo.evaluation.summary import summarise_split
 from kpo.files import read_json, read_jsonl
 from kpo.rewards import exact_reward
 from kpo.steps import FILE_SPLIT
+from kpo.verify_derived import differences
 
 BASE_FILES = (
     "metrics.jsonl",
@@ -75,7 +76,8 @@ def verify_evaluation(
 ) -> Iterator[str]:
     """A line for each thing in which evaluation.json is not what samples.jsonl and the configuration give.
 
-    Every kept answer is graded anew, and every average is recomputed; not those of a split whose problems are None.
+    Every average and interval is recomputed, from answers graded anew; of a split whose problems are None, from the
+    grades as they were kept.
     """
     try:
         evaluation, records = read_json(folder / "evaluation.json"), read_jsonl(folder / "samples.jsonl")
@@ -90,6 +92,8 @@ def _evaluation_problems(configuration, folder, splits, evaluation, records) -> 
         found = evaluation["sampling"][key]
         if found != getattr(settings, key):
             yield f"{path}: sampled with {key} {found}, the configuration says {getattr(settings, key)}"
+    if evaluation["confidence"] != settings.confidence:
+        yield f"{path}: has confidence {evaluation['confidence']}, the configuration says {settings.confidence}"
     summaries = evaluation["splits"]
     if set(summaries) != set(splits):
         yield f"{path}: has the splits {', '.join(sorted(summaries))}, the problems have {', '.join(sorted(splits))}"
@@ -97,59 +101,45 @@ def _evaluation_problems(configuration, folder, splits, evaluation, records) -> 
         if record.get("split") not in splits:
             yield f"{folder / 'samples.jsonl'}, line {number}: split {record.get('split')!r} has no problems"
             return
-    for split in [name for name, problems in splits.items() if problems is not None and name in summaries]:
+    for split in [name for name in splits if name in summaries]:
         drawn = settings.file_samples_per_problem if split == FILE_SPLIT else settings.samples_per_problem
-        counts = {}
+        tables = {}
         for greedy, samples in ((False, drawn), (True, 1)):
-            table = _graded(
-                splits[split], [r for r in records if r["split"] == split and r["greedy"] is greedy], samples
-            )
+            own = [record for record in records if record["split"] == split and record["greedy"] is greedy]
+            table = _graded(splits[split], own, samples)
             if isinstance(table, str):
                 yield f"{folder / 'samples.jsonl'}: split {split!r}: {table}"
                 break
-            counts[greedy] = table
+            tables[greedy] = table
         else:
-            yield from _summary_problems(path, split, summaries[split], counts[False], counts[True])
+            expected = summarise_split(tables[False], tables[True], configuration)
+            for difference in differences(summaries[split], expected):
+                yield f"{path}: split {split!r}: {difference}, as samples.jsonl gives it"
 
 
-def _graded(problems: list[Problem], records: list[dict], samples: int) -> np.ndarray | str:
-    """(problems, samples) of 0/1 as recorded, or what is wrong with the records."""
-    place: dict[tuple[str, int], int | None] = {
-        (problem.id, sample): None for problem in problems for sample in range(samples)
-    }
-    answers = {problem.id: problem.answer for problem in problems}
+def _graded(problems: list[Problem] | None, records: list[dict], samples: int) -> np.ndarray | str:
+    """(problems, samples) of 0/1, or what is wrong with the records; ungraded where the problems are not known."""
+    ids = [problem.id for problem in problems] if problems else list(dict.fromkeys(record["id"] for record in records))
+    place: dict[tuple[str, int], int | None] = {(one, sample): None for one in ids for sample in range(samples)}
+    answers = {problem.id: problem.answer for problem in problems or []}
     for record in records:
         key = (record["id"], record["sample"])
         if key not in place:
             return f"problem {key[0]!r}, sample {key[1]} is not one of the configuration's"
         if place[key] is not None:
             return f"problem {key[0]!r}, sample {key[1]} occurs twice"
-        right = int(exact_reward(record["response"], answers[key[0]], ANSWER_OPEN, ANSWER_CLOSE) == 1.0)
+        right = record["correct"]
+        if problems:
+            right = int(exact_reward(record["response"], answers[key[0]], ANSWER_OPEN, ANSWER_CLOSE) == 1.0)
         if record["correct"] != right:
             return f"problem {key[0]!r}, sample {key[1]} is recorded as {record['correct']}, graded anew it is {right}"
         place[key] = right
     missing = [key for key, value in place.items() if value is None]
-    if missing:
-        return f"{len(missing)} answers of {len(place)} are missing, the first to problem {missing[0][0]!r}"
-    return np.array(list(place.values())).reshape(len(problems), samples)
-
-
-def _summary_problems(path: Path, split: str, summary: dict, drawn: np.ndarray, greedy: np.ndarray) -> Iterator[str]:
-    expected = {
-        "num_problems": drawn.shape[0],
-        "samples_per_problem": drawn.shape[1],
-        "correct": drawn.sum(axis=1).tolist(),
-        "avg_at_k": float(avg_at_k(drawn)),
-        "greedy": float(greedy.mean()),
-        **{f"pass_at.{k}": float(pass_at_k(drawn, k)) for k in (1, drawn.shape[1])},
-    }
-    for name, value in expected.items():
-        found = summary["pass_at"][name.split(".")[1]] if name.startswith("pass_at.") else summary[name]
-        same = found == value if isinstance(value, list | int) else math.isclose(found, value, abs_tol=1e-12)
-        if not same:
-            shown = "another list than" if isinstance(value, list) else f"{found}, but"
-            rest = "samples.jsonl gives" if isinstance(value, list) else f"samples.jsonl gives {value}"
-            yield f"{path}: split {split!r}: {name} is {shown} {rest}"
+    if missing or not place:
+        return (
+            f"{len(missing)} answers of {len(place)} are missing{f', the first to {missing[0][0]!r}' * bool(missing)}"
+        )
+    return np.array(list(place.values())).reshape(len(ids), samples)
 
 
 def _structure_problems(configuration: Configuration, experiment: str, folder: Path) -> Iterator[str]:

@@ -111,13 +111,12 @@ def evaluation_settings(configuration: Configuration, experiment: str) -> dict[s
     }
 
 
-def job_devices(configuration: Configuration, experiment: str, step: str) -> int:
-    """CUDA devices of a job as far as can be known before it runs; the job itself refuses what does not fit."""
+def job_devices(configuration: Configuration, experiment: str) -> int:
+    """CUDA devices of a training or an evaluation as far as known before it runs; it refuses what does not fit."""
     try:
-        count = planned_count(configuration.experiments[experiment], machine_devices())
+        return planned_count(configuration.experiments[experiment], machine_devices())
     except ValueError:
-        count = 1
-    return min(count, 1) if step == "evaluate" else count
+        return 1
 
 
 def job_threads(cores: int | None, count: int) -> int:

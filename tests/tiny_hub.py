@@ -65,7 +65,7 @@ def tiny_overrides(mirror: Path, results: Path, scale: str = "paper") -> dict:
         "micro_batch": 2,
         "activation_checkpointing": False,
         "devices": {"count": 0},
-        "sampling": {"samples_per_problem": 2, "max_completion_length": 8, "batch_size": 4},
+        "sampling": {"samples_per_problem": 2, "max_completion_length": 8, "batch_size": 4, "shard_problems": 3},
     }
     training = {
         "prompts_per_rollout": 2, "group_size": 4, "minibatches": 2, "rollout_batches": 2, "max_completion_length": 8,

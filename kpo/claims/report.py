@@ -41,22 +41,26 @@ def write_claims(configuration: Configuration) -> None:
 
     Raises ClaimsError where the measures do not fit the configuration or runs that cannot be compared would be.
     """
-    study = read_measures(configuration)
-    results = evaluate_claims(study)
-    write_json(
-        configuration.folder / "claims.json",
-        {
-            "scale": study.scale,
-            "seeds": configuration.seeds,
-            "missing": study.missing,
-            "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
-            "claims": [as_record(result) for result in results],
-        },
-    )
-    atomic_write(configuration.folder / "claims.md", claims_markdown(results, study, configuration.seeds))
+    record, page = claims_record(configuration)
+    write_json(configuration.folder / "claims.json", record)
+    atomic_write(configuration.folder / "claims.md", page)
     write_checksums(
         configuration.folder, "claims", ["claims.json", "claims.md"], [configuration.folder / "measures.json"]
     )
+
+
+def claims_record(configuration: Configuration) -> tuple[dict, str]:
+    """What claims.json and claims.md hold, judged anew from measures.json."""
+    study = read_measures(configuration)
+    results = evaluate_claims(study)
+    record = {
+        "scale": study.scale,
+        "seeds": configuration.seeds,
+        "missing": study.missing,
+        "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
+        "claims": [as_record(result) for result in results],
+    }
+    return record, claims_markdown(results, study, configuration.seeds)
 
 
 def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[ClaimResult]:

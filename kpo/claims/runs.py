@@ -30,10 +30,15 @@ class Study:
 
 def write_measures(configuration: Configuration, *, allow_missing: bool = False) -> None:
     """Measure every run of the configuration and write measures.json, which `read_measures` reads."""
+    write_json(configuration.folder / "measures.json", measures_record(configuration, allow_missing=allow_missing))
+    write_checksums(configuration.folder, "measure", ["measures.json"])
+
+
+def measures_record(configuration: Configuration, *, allow_missing: bool = False) -> dict:
+    """What measures.json holds, measured anew."""
     study = measure_runs(configuration, allow_missing=allow_missing)
     rows = [_as_row(run) for runs in study.runs.values() for run in runs.values()]
-    write_json(configuration.folder / "measures.json", {"scale": study.scale, "runs": rows, "missing": study.missing})
-    write_checksums(configuration.folder, "measure", ["measures.json"])
+    return {"scale": study.scale, "runs": rows, "missing": study.missing}
 
 
 def read_measures(configuration: Configuration) -> Study:

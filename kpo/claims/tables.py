@@ -50,15 +50,20 @@ def write_tables(configuration: Configuration) -> None:
 
     Raises ClaimsError naming the file where one is missing, of another scale, or lacks what is looked for.
     """
-    folder = configuration.folder
+    record, page = tables_record(configuration)
+    write_json(configuration.folder / "tables.json", record)
+    atomic_write(configuration.folder / "tables.md", page)
+
+
+def tables_record(configuration: Configuration) -> tuple[dict, str]:
+    """What tables.json and tables.md hold, filled anew from summary.json and claims.json."""
     claims = {record["id"]: record for record in _read(configuration, "claims.json", "claims")}
     accuracies = {
         (row["experiment"], row["method"], row["split"]): row for row in _read(configuration, "summary.json", "rows")
     }
     tables = make_tables(configuration, claims, accuracies)
     record = {"scale": configuration.scale, "seeds": configuration.seeds, "legend": LEGEND}
-    write_json(folder / "tables.json", {**record, "tables": [table.__dict__ for table in tables]})
-    atomic_write(folder / "tables.md", markdown(tables, configuration))
+    return {**record, "tables": [table.__dict__ for table in tables]}, markdown(tables, configuration)
 
 
 def make_tables(

@@ -1,10 +1,13 @@
 """Sampling responses from a model: at temperature 1 over its whole vocabulary, or greedily."""
 
+import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kpo.evaluation.shards import ShardFolder
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,16 @@ def sample_responses(
     seed: int,
     greedy: bool = False,
     report: Callable[[int], None] | None = None,
+    shards: ShardFolder | None = None,
+    name: str = "responses",
 ) -> list[list[Response]]:
     """`num_samples` responses for each prompt, in the order of the prompts.
 
     The draws depend on seed, prompts, `num_samples` and `batch_size` (the prompts are sorted by length and batched);
     torch's global generator is left as it was found. `report` receives the number of responses made so far.
+
+    shards: keeps each batch, with the state of the generator after it, and gives it back where it was made before; the
+    responses are the same then. name: what its batches are called there.
     """
     if greedy and num_samples != 1:
         raise ValueError(f"greedy decoding gives one response a prompt, but num_samples is {num_samples}")
@@ -42,23 +50,49 @@ def sample_responses(
     choice = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(jobs), batch_size):
+        for number, start in enumerate(range(0, len(jobs), batch_size)):
             batch = jobs[start : start + batch_size]
-            inputs = tokenizer([prompts[index] for index in batch], return_tensors="pt", padding=True)
-            inputs = inputs.to(model.device)
-            output = model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                **choice,
-            )
-            for index, response in zip(batch, _responses(output, inputs, tokenizer), strict=True):
+            kept = None if shards is None else shards.read(f"{name}.{number:05d}")
+            if kept is not None:
+                made = [Response(*values) for values in kept["responses"]]
+                _set_generator(kept["generator"], model.device)
+            else:
+                made = _generate(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, choice)
+                if shards is not None:
+                    content = {"responses": [astuple(response) for response in made]}
+                    shards.write(f"{name}.{number:05d}", {**content, "generator": _generator(model.device)})
+            for index, response in zip(batch, made, strict=True):
                 responses[index].append(response)
             if report is not None:
                 report(start + len(batch))
     return responses
+
+
+def _generate(model, tokenizer, prompts: list[str], max_new_tokens: int, choice: dict) -> list[Response]:
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
+    output = model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **choice,
+    )
+    return _responses(output, inputs, tokenizer)
+
+
+def _generator(device: torch.device) -> str:
+    """The state of the generator that sampling on `device` draws from, as text."""
+    state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+    return base64.b64encode(state.numpy().tobytes()).decode()
+
+
+def _set_generator(text: str, device: torch.device) -> None:
+    state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def _responses(output, inputs, tokenizer) -> list[Response]:

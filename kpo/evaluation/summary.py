@@ -1,4 +1,4 @@
-"""One table over all evaluations of a scale: each method's mean over seeds with an interval over seeds and problems."""
+"""What evaluations come to: one split's scores with their intervals, and one table over all evaluations of a scale."""
 
 from pathlib import Path
 
@@ -6,10 +6,45 @@ import numpy as np
 
 from kpo.checksums import write_checksums
 from kpo.config import Configuration
-from kpo.evaluation.bootstrap import hierarchical_bootstrap
+from kpo.evaluation.bootstrap import hierarchical_bootstrap, question_bootstrap
 from kpo.files import atomic_write, read_json, write_json
 
 HEADINGS = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "greedy": "greedy"}
+
+
+def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Configuration) -> dict:
+    """avg@k, pass@1 and pass@k, and greedy accuracy, each with its question-level bootstrap interval.
+
+    correct: (problems, k) of 0/1, greedy: (problems, 1) of 0/1.
+    """
+    settings = configuration.evaluation
+    num_problems, samples = correct.shape
+
+    def interval(table, statistic="avg_at_k", k=None):
+        found = question_bootstrap(
+            table,
+            statistic,
+            k,
+            num_resamples=settings.bootstrap_resamples,
+            seed=settings.seed,
+            confidence=settings.confidence,
+        )
+        return found.estimate, [found.low, found.high]
+
+    average, average_interval = interval(correct)
+    passes = {k: interval(correct, "pass_at_k", k) for k in (1, samples)}
+    greedy_accuracy, greedy_interval = interval(greedy)
+    return {
+        "num_problems": num_problems,
+        "samples_per_problem": samples,
+        "avg_at_k": average,
+        "avg_at_k_interval": average_interval,
+        "pass_at": {str(k): estimate for k, (estimate, _) in passes.items()},
+        "pass_at_interval": {str(k): bounds for k, (_, bounds) in passes.items()},
+        "greedy": greedy_accuracy,
+        "greedy_interval": greedy_interval,
+        "correct": correct.sum(axis=1).tolist(),
+    }
 
 
 def write_summary(configuration: Configuration) -> None:

@@ -328,7 +328,30 @@ def test_a_worker_that_dies_is_an_error_and_replaced(pool):
     os.kill(victim, signal.SIGKILL)
     thread.join(timeout=10)
     assert outcomes[0].outcome == "error" and "died" in outcomes[0].detail
-    assert pool.compare("1.0", "1", 30).outcome == "equal"
+    assert [pool.compare(answer, "1", 30).outcome for answer in ("1.0", "2", "\\frac{2}{2}")] == [
+        "equal", "unequal", "equal",
+    ]  # fmt: skip
+    (other,) = pool.worker_ids()
+    assert other != victim and not alive(victim)
+
+
+def test_a_worker_that_dies_costs_only_the_answer_it_was_at():
+    """Eight answers are graded by two workers while the one that is at the endless answer is killed."""
+    two = GradingPool(max_workers=2)
+    try:
+        two.compare("1", "2", 60)
+        with ThreadPoolExecutor(4) as threads:
+            endless = threads.submit(two.compare, "9^{9^{9^9}}", "5", 60)
+            time.sleep(0.3)
+            (victim,) = two.worker_ids()
+            others = [threads.submit(two.compare, str(number), str(number % 4), 60) for number in range(8)]
+            os.kill(victim, signal.SIGKILL)
+            assert endless.result(timeout=60).outcome == "error"
+            found = [one.result(timeout=60).outcome for one in others]
+        assert found == ["equal"] * 4 + ["unequal"] * 4
+        assert victim not in two.worker_ids()
+    finally:
+        two.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")

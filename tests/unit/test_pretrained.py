@@ -151,25 +151,60 @@ def test_held_out_problems_are_not_trained_on(finished):
     assert len(problems) == 8 and len(held_out) == 4 and not held_out & {problem.id for problem in problems}
 
 
-def test_an_evaluation_goes_on_with_the_splits_that_are_missing(finished, tiny, monkeypatch):
+def test_an_interrupted_evaluation_goes_on_with_the_shards_that_are_missing(finished, tiny, monkeypatch, capfd):
+    """Three problems of one set make a shard, four of the other two; each is sampled and answered greedily."""
     folder = finished.run_folder("kpo", "kpo-clipped", 42)
-    before = (folder / "samples.jsonl").read_text()
-    (folder / "benchmarks" / "dapo.settings.json").unlink()
-    asked = []
+    before = {name: (folder / name).read_bytes() for name in ("samples.jsonl", "evaluation.json")}
+    assert not (folder / "shards").exists()
+    asked, ends_after = [], 3
     real = evaluation.make_engine
 
     def counting(*arguments):
         engine = real(*arguments)
         sample = engine.sample
-        engine.sample = lambda prompts, *rest, **more: asked.append(len(prompts)) or sample(prompts, *rest, **more)
+
+        def counted(prompts, *rest, **more):
+            if len(asked) == ends_after:
+                raise RuntimeError("interrupted")
+            asked.append(len(prompts))
+            return sample(prompts, *rest, **more)
+
+        engine.sample = counted
         return engine
 
     monkeypatch.setattr(evaluation, "make_engine", counting)
     run = ["--experiment", "kpo", "--seed", 42, "--method", "kpo-clipped"]
+    assert step("evaluate", tiny[1], *run) == 2
+    assert sorted(path.name for path in (folder / "shards").iterdir()) == [
+        "dapo.sampled.00000.json", "math500.greedy.00000.json", "math500.sampled.00000.json",
+    ]  # fmt: skip
+    (folder / "shards/math500.greedy.00000.json").write_text("{")
+    other = json.loads((folder / "shards/math500.sampled.00000.json").read_text())
+    other["settings"]["seed"] = 99
+    (folder / "shards/math500.sampled.00000.json").write_text(json.dumps(other))
+    ends_after = 100
     assert step("evaluate", tiny[1], *run) == 0
-    assert asked == [4, 4] and (folder / "samples.jsonl").read_text() == before
+    said = capfd.readouterr().err
+    assert "greedy.00000.json: not a whole shard" in said and "sampled.00000.json: made with another seed" in said
+    assert asked == [3, 3, 3] + [3, 3] + [1, 3, 1]
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert not (folder / "shards").exists()
+
+
+def test_shares_make_every_shard_once_and_each_shard_draws_for_itself(finished, tiny):
+    run = ["--experiment", "kpo", "--seed", 42, "--method", "base"]
+    folder = finished.run_folder("kpo", "base", 42)
+    before = (folder / "samples.jsonl").read_bytes()
+    made = []
+    for number in range(2):
+        assert step("evaluate", tiny[1], *run, "--share", f"{number}/2") == 0
+        made.append({path.name for path in (folder / "shards").iterdir()})
+    assert (len(made[0]), len(made[1])) == (3, 6)
+    (folder / "samples.jsonl").unlink()
     assert step("evaluate", tiny[1], *run) == 0
-    assert asked == [4, 4]
+    assert (folder / "samples.jsonl").read_bytes() == before and not (folder / "shards").exists()
+    names = [evaluation._Shard("a", greedy, number, 0, 1, 1) for greedy in (False, True) for number in range(50)]
+    assert len({shard.seed(0) for shard in names} | {shard.seed(1) for shard in names}) == 200
 
 
 def test_prompts_depend_on_the_seed_alone(tiny):

@@ -13,8 +13,11 @@ import kpo.training.run as run_module
 from kpo.config import load
 from kpo.data import make_splits
 from kpo.data.tokenizer import build_tokenizer
+from kpo.evaluation.run import evaluate_run
+from kpo.evaluation.shards import ShardFolder
+from kpo.files import read_jsonl
 from kpo.steps import levels
-from kpo.training.base_model import build_model
+from kpo.training.base_model import build_model, pretrain
 from kpo.training.checkpoint import (
     TRAINER_STATE,
     CheckpointFolder,
@@ -252,3 +255,121 @@ def test_checkpoint_folder_keeps_the_last_whole_one(tmp_path):
     assert other.history() == []
     folder.remove()
     assert folder.latest() is None and not (tmp_path / "checkpoint").exists()
+
+
+def test_interrupted_pretraining_ends_with_the_same_bytes(tmp_path):
+    """Interrupted between checkpoints twice, the second time on from the first one's."""
+    settings = CONFIGURATION.base_model.model_copy(update={"steps": 20, "batch_size": 4})
+    questions = {"easy": ["12+34=", "56+-21="], "normal": ["11+22+33=", "90+-45+6="], "hard": ["1+2+3+4="]}
+    tokenizer = build_tokenizer()
+
+    def train(folder, stop_at=None):
+        rows, continued = [], []
+
+        def report(row):
+            if row["step"] == stop_at:
+                raise Interrupted
+            rows.append(row)
+
+        def go_on(earlier):
+            continued.append(len(earlier))
+            rows.extend(earlier)
+
+        checkpoints = None if folder is None else CheckpointFolder(folder, {"seed": 7})
+        try:
+            model = pretrain(questions, settings, tokenizer, 7, report, checkpoints, on_continue=go_on)
+        except Interrupted:
+            return continued
+        return model.state_dict(), rows, continued, torch.rand(3).tolist()
+
+    weights, rows, _, drawn = train(None)
+    assert train(tmp_path, stop_at=8) == []
+    assert train(tmp_path, stop_at=16) == [6]
+    again, same_rows, continued, same_draw = train(tmp_path)
+    assert continued == [14] and same_rows == rows and same_draw == drawn and len(rows) == 20
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_checkpoint_of_pretraining_that_cannot_be_written(tmp_path, monkeypatch):
+    settings = CONFIGURATION.base_model.model_copy(update={"steps": 4, "batch_size": 2})
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kpo.training.base_model.save_state", full)
+    for go_on in (False, True):
+        said, rows = [], []
+        arguments = (
+            {"easy": ["1+2="]},
+            settings,
+            build_tokenizer(),
+            1,
+            rows.append,
+            CheckpointFolder(tmp_path / "c", {}),
+        )
+
+        def answer(error, go_on=go_on, said=said):
+            said.append(str(error))
+            return go_on
+
+        if go_on:
+            pretrain(*arguments, on_failed_checkpoint=answer)
+        else:
+            with pytest.raises(OSError, match="checkpoint of update 1 was not written.*No space left"):
+                pretrain(*arguments, on_failed_checkpoint=answer)
+        assert (len(said), len(rows)) == ((3, 4) if go_on else (1, 1))
+
+
+@pytest.fixture(scope="module")
+def evaluated(start, tmp_path_factory):
+    """A configuration whose evaluation takes eleven batches, its problems, and the folder of an undisturbed one."""
+    evaluation = {"batch_size": 7, "max_completion_length": 6, "bootstrap_resamples": 100}
+    configuration = load({"scale": "smoke", "evaluation": evaluation})
+    splits = {level: [p for p in start[1] if p.level == level][:count] for level, count in (("easy", 12), ("hard", 9))}
+    folder = tmp_path_factory.mktemp("evaluated")
+    evaluate_run(configuration, "a model", start[0], splits, folder)
+    return configuration, splits, folder
+
+
+def interrupt_evaluation(monkeypatch, evaluated, model, folder, batches):
+    """Evaluate until `batches` more batches are kept."""
+    kept = []
+
+    def write(shards, name, content, go_on=ShardFolder.write):
+        if len(kept) == batches:
+            raise Interrupted
+        kept.append(name)
+        go_on(shards, name, content)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(ShardFolder, "write", write)
+        evaluate_run(evaluated[0], "a model", model, evaluated[1], folder)
+    return kept
+
+
+def test_interrupted_evaluation_ends_with_the_same_bytes(monkeypatch, start, evaluated, tmp_path, capfd):
+    """Interrupted within a split twice; a batch in between that is lost is made again with the same draws."""
+    reference = evaluated[2]
+    first = interrupt_evaluation(monkeypatch, evaluated, start[0], tmp_path, 3)
+    second = interrupt_evaluation(monkeypatch, evaluated, start[0], tmp_path, 5)
+    assert (first, second[0]) == ([f"easy.sampled.{number:05d}" for number in range(3)], "easy.sampled.00003")
+    assert second[-1].startswith("hard.sampled") and not (tmp_path / "samples.jsonl").exists()
+    (tmp_path / "shards/easy.sampled.00001.json").unlink()
+    (tmp_path / "shards/easy.greedy.00000.json").write_text('{"settings": 1}')
+    evaluate_run(evaluated[0], "a model", start[0], evaluated[1], tmp_path)
+    assert "easy.greedy.00000.json: not a whole shard" in capfd.readouterr().err
+    for name in ("samples.jsonl", "evaluation.json"):
+        assert (tmp_path / name).read_bytes() == (reference / name).read_bytes()
+    assert not (tmp_path / "shards").exists() and not (reference / "shards").exists()
+    drawn = {record["response"] for record in read_jsonl(reference / "samples.jsonl") if not record["greedy"]}
+    assert len(drawn) > 10, "the responses must differ, or their order could not be told"
+
+
+def test_shards_of_another_model_are_not_used(monkeypatch, start, evaluated, tmp_path, capfd):
+    torch.manual_seed(1)
+    other = tmp_path / "model"
+    save_model(build_model(CONFIGURATION.base_model, build_tokenizer()), build_tokenizer(), other)
+    interrupt_evaluation(monkeypatch, evaluated, other, tmp_path, 2)
+    evaluate_run(evaluated[0], "a model", start[0], evaluated[1], tmp_path)
+    assert "easy.sampled.00001.json: made with another weights; removed" in capfd.readouterr().err
+    assert (tmp_path / "samples.jsonl").read_bytes() == (evaluated[2] / "samples.jsonl").read_bytes()

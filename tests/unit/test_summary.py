@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from kpo.config import load
-from kpo.evaluation.run import summarise_split
-from kpo.evaluation.summary import outcomes, write_summary
+from kpo.evaluation.summary import outcomes, summarise_split, write_summary
 from kpo.files import read_json, write_json
 from kpo.plan import plan_text
 

@@ -15,6 +15,7 @@ from kpo.checksums import sha256
 from kpo.cli import main
 from kpo.config import dump, load
 from kpo.files import read_json, read_jsonl, write_json, write_jsonl
+from kpo.verify_derived import differences
 
 RUN = "kpo/kpo-clipped/seed1"
 OTHER_SEED = "kpo/kpo-clipped/seed2"
@@ -56,6 +57,21 @@ def finished(tmp_path_factory):
         step("evaluate", *run)
     step("summarise")
     return configuration.folder
+
+
+@pytest.fixture(scope="module")
+def judged(finished, tmp_path_factory):
+    """The same with measures, verdicts and tables."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("judged") / "smoke")
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace(str(finished.parent), str(folder.parent)))
+    judge(folder)
+    return folder
+
+
+def judge(folder, *steps):
+    for step in steps or ("measure", "claims", "tables"):
+        assert main([step, "--config", str(folder / "config.yaml")]) == 0
 
 
 @pytest.fixture
@@ -172,7 +188,12 @@ TAMPERED = {
     "binary metrics": (write(f"{RUN}/metrics.jsonl", b"\xff\x00"), True, [f"{RUN}/metrics.jsonl", "not UTF-8"]),
     "empty evaluation": (write(EVALUATION, b""), True, [EVALUATION, "not JSON"]),
     "a temporary file": (write(f"{RUN}/.metrics.jsonl.x1", b""), True, [".metrics.jsonl.x1", "half-written"]),
-    "a run under way": (lambda folder: (folder / RUN / "checkpoint").mkdir(), True, ["checkpoint", "has not ended"]),
+    "a run under way": (lambda folder: (folder / RUN / "checkpoint").mkdir(), True,
+                        ["checkpoint: the training has not ended"]),
+    "a base model under way": (lambda folder: (folder / "base/seed1/checkpoint").mkdir(), True,
+                               ["base/seed1/checkpoint: the training has not ended"]),
+    "an evaluation under way": (lambda folder: (folder / RUN / "shards").mkdir(), True,
+                                ["shards: the evaluation has not ended"]),
     # Consistent checksums, but something else does not fit.
     "another seed": (edit(f"{RUN}/provenance.json", lambda p: p.update(seed=7)), True, ["provenance.json", "seed 7"]),
     "another base seed": (edit("base/seed1/provenance.json", lambda p: p.update(seed=7)), True, ["made with seed 7"]),
@@ -195,8 +216,14 @@ TAMPERED = {
                     [f"{EVALUATION}: split 'easy': avg_at_k is 0.9"]),
     "greedy accuracy": (edit(EVALUATION, update_split("hard", greedy=0.9)), True, ["greedy is 0.9"]),
     "pass@k": (edit(EVALUATION, update_split("easy", pass_at={"1": 0.9, "2": 0.9})), True, ["pass_at.1"]),
-    "counts": (edit(EVALUATION, update_split("easy", correct=[2, 2, 2, 2])), True, ["correct is another"]),
+    "counts": (edit(EVALUATION, update_split("easy", correct=[2, 2, 2, 2])), True,
+               ["split 'easy': correct."]),
     "number of problems": (edit(EVALUATION, update_split("easy", num_problems=9)), True, ["num_problems"]),
+    "an interval": (edit(EVALUATION, update_split("easy", avg_at_k_interval=[0.125, 0.5])), True,
+                    ["split 'easy': avg_at_k_interval.", "as samples.jsonl gives it"]),
+    "greedy's interval": (edit(EVALUATION, update_split("hard", greedy_interval=[0.125, 0.5])), True,
+                          ["split 'hard': greedy_interval."]),
+    "the confidence": (edit(EVALUATION, lambda e: e.update(confidence=0.5)), True, ["has confidence 0.5"]),
     "a split less": (edit(EVALUATION, lambda e: e["splits"].pop("easy") and None), True,
                      ["evaluation.json: has the splits hard, normal"]),
     "sampling": (edit(EVALUATION, lambda e: e["sampling"].update(seed=9)), True, ["sampled with seed 9"]),
@@ -237,6 +264,70 @@ def test_tampering_is_named(results, capfd, how):
     status, lines = verify(results, capfd)
     assert status == 1 and lines[-1].endswith("problems")
     assert any(all(word in line for word in words) for line in lines), lines
+
+
+def change_value(name, change):
+    """Change a measure of the first run in measures.json."""
+
+    def changed(measures):
+        values = measures["runs"][0]["values"]
+        values[name] = change(values[name])
+
+    return changed
+
+
+def judge_what_was_changed(folder):
+    """Verdicts and tables that agree with measures.json, which does not agree with the runs."""
+    edit("measures.json", change_value("reward_late", lambda value: value + 0.5))(folder)
+    path = folder / "config.yaml"
+    original = path.read_text()
+    lines = [f"results: {folder.parent}" if line.startswith("results:") else line for line in original.splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    judge(folder, "claims", "tables")
+    path.write_text(original)
+
+
+DERIVED = {
+    "a measure": (edit("measures.json", change_value("reward_late", lambda value: value + 0.01)),
+                  ["measures.json: does not follow from the runs, runs.0.values.reward_late is"]),
+    "a count": (edit("measures.json", lambda m: m["runs"][0]["correct"].update(easy="2 2 2 2")),
+                ["measures.json: does not follow from the runs, runs.0.correct.easy is"]),
+    "a run less": (edit("measures.json", lambda m: m["runs"].pop() and None),
+                   ["measures.json: does not follow from the runs, runs is"]),
+    "a verdict": (edit("claims.json", lambda c: c["claims"][0].update(verdict="reproduced!")),
+                  ["claims.json: does not follow from measures.json, claims.0.verdict is"]),
+    "a margin": (edit("claims.json", lambda c: c["claims"][0]["rule"].update(margin=0.5)),
+                 ["claims.json: does not follow from measures.json, claims.0.rule.margin is 0.5"]),
+    "the page": (replace("claims.md", "laim", "lame"), ["claims.md: does not follow from measures.json"]),
+    "a table": (edit("tables.json", lambda t: t["tables"][0]["rows"][0].__setitem__(0, "x")),
+                ["tables.json: does not follow from claims.json and summary.json, tables.0.rows.0.0 is"]),
+    "all that follows from a measure": (judge_what_was_changed, ["measures.json: does not follow from the runs"]),
+}  # fmt: skip
+
+
+def test_measures_verdicts_and_tables_have_nothing_wrong(judged, capfd):
+    assert verify(judged, capfd) == (0, [f"{judged}: 4 runs, nothing wrong"])
+
+
+@pytest.mark.parametrize("how", DERIVED)
+def test_what_is_derived_is_computed_anew(judged, tmp_path, capfd, how):
+    folder = shutil.copytree(judged, tmp_path / "smoke")
+    tamper, words = DERIVED[how]
+    tamper(folder)
+    make_checksums_agree(folder)
+    status, lines = verify(folder, capfd)
+    assert status == 1 and any(all(word in line for word in words) for line in lines), lines
+
+
+def test_differences_of_values():
+    expected = {"a": [1, 2.0, {"b": "x"}], "c": None, "d": True}
+    assert list(differences({"a": [1, 2.0 + 1e-9, {"b": "x"}], "c": None, "d": True}, expected)) == []
+    assert list(differences({"a": [1, 2.1, {"b": "y"}], "c": 0, "e": 1}, expected)) == [
+        "a.1 is 2.1 instead of 2", 'a.2.b is "y" instead of "x"', "c is 0 instead of null", "d is missing",
+        "e is too much",
+    ]  # fmt: skip
+    assert list(differences({**expected, "a": [1]}, expected)) == ['a is [1] instead of [1, 2.0, {"b": "x"}]']
+    assert list(differences({**expected, "d": 1}, expected)) == ["d is 1 instead of true"]
 
 
 def test_what_cannot_be_judged_at_all_is_one_line(results, tmp_path, capfd):

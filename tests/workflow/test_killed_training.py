@@ -1,8 +1,4 @@
-"""`kpo train` killed with SIGKILL at random moments: the next call goes on, and what it leaves in the end is the same.
-
-Each kill hits a process of its own that runs the command line. To spend the time on training and not on imports, these
-processes are forked from one that has imported everything and started no thread.
-"""
+"""`kpo train` killed with SIGKILL at random moments: the next call goes on, and leaves the same in the end."""
 
 import json
 import os
@@ -17,36 +13,13 @@ import pytest
 from kpo.cli import main
 from kpo.config import dump, load
 from kpo.files import read_jsonl
+from tests.forker import Forker
 
 pytestmark = pytest.mark.slow
 
 KILLS = 20
 METHODS = ["kpo-clipped", "krpo-adaptive", "grpo"]
 FILES = ("config.yaml", "structure.safetensors", "model/model.safetensors", "model/tokenizer.json")
-
-# Reads lines "seconds label" from standard input; answers "killed" or the exit status of the training.
-FORKER = """
-import os, signal, sys, time
-import kpo.training.run, kpo.data
-from kpo.cli import main
-config = sys.argv[1]
-for line in sys.stdin:
-    seconds, label = line.split()
-    child = os.fork()
-    if child == 0:
-        arguments = ["train", "--config", config, "--experiment", "kpo", "--method", label, "--seed", "1"]
-        os._exit(main([*arguments, "--log", f"{config}.{label}.log"]))
-    end = time.monotonic() + float(seconds)
-    status = None
-    while status is None and time.monotonic() < end:
-        found, code = os.waitpid(child, os.WNOHANG)
-        status = os.waitstatus_to_exitcode(code) if found else None
-        time.sleep(0.005)
-    if status is None:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    print("killed" if status is None else status, flush=True)
-"""
 
 
 def configure(folder, results):
@@ -81,27 +54,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("killed")
 
 
-class Forker:
-    def __init__(self, config):
-        command = [sys.executable, "-c", FORKER, str(config)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
-
-    def train(self, label, seconds=600.0):
-        """The exit status, or "killed" where the training was killed after `seconds`."""
-        print(seconds, label, file=self.process.stdin, flush=True)
-        return self.process.stdout.readline().strip()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(60)
+def train(forker, config, label, seconds=600.0):
+    arguments = ["--experiment", "kpo", "--method", label, "--seed", 1, "--log", f"{config}.{label}.log"]
+    return forker.run("train", "--config", config, *arguments, seconds=seconds)
 
 
 def rows(folder):
@@ -120,20 +75,20 @@ def test_killed_at_random_moments(folder, capfd):
     for path in (calm_config, config):
         assert main(["problems", "--config", str(path)]) == 0
         assert main(["pretrain", "--config", str(path), "--seed", "1"]) == 0
-    forker, took = Forker(calm_config), {}
+    forker, took = Forker(), {}
     for label in METHODS:
         started = time.monotonic()
-        assert forker.train(label) == "0"
+        assert train(forker, calm_config, label) == "0"
         took[label] = time.monotonic() - started
-    forker.close()
-    forker, kills, continued = Forker(config), 0, 0
+    kills, continued = 0, 0
     for label in METHODS * KILLS:
         run = killed.run_folder("kpo", label, 1)
         # Snakemake removes what a killed job declares; a run that has ended is made once more from its beginning.
         (run / "provenance.json").unlink(missing_ok=True)
         status = None
         while status != "0":
-            status = forker.train(label, moments.uniform(0, 0.9 * took[label]) if kills < KILLS else 600.0)
+            seconds = moments.uniform(0, 0.9 * took[label]) if kills < KILLS else 600.0
+            status = train(forker, config, label, seconds)
             assert status in ("0", "killed"), (config.parent / f"{config.name}.{label}.log").read_text()[-3000:]
             kills += status == "killed"
         reference = calm.run_folder("kpo", label, 1)

@@ -24,9 +24,7 @@ FIGURES = figures_for({name: settings.methods for name, settings in CONFIGURATIO
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a check out") / "kpo"
+def copy_checkout(folder):
     folder.mkdir()
     for part in PARTS:
         source = REPOSITORY / part
@@ -42,14 +40,19 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def snakemake(checkout, *arguments, config=("scale=smoke", "arithmetic_file=problems.jsonl")):
-    command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments, "--config", *config]
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return copy_checkout(tmp_path_factory.mktemp("a check out") / "kpo")
+
+
+def snakemake(checkout, *arguments, config=("scale=smoke", "arithmetic_file=problems.jsonl"), cores="all"):
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, *arguments, "--config", *config]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.fixture(scope="module")
 def finished(checkout):
-    result = snakemake(checkout)
+    result = snakemake(checkout, cores="2")
     assert result.returncode == 0, result.stderr[-4000:]
     return result
 
@@ -111,6 +114,73 @@ def test_evaluation_agrees_with_the_kept_records(checkout, finished):
 def test_verification_finds_nothing_wrong(checkout, finished):
     found = verify(checkout / "results/smoke")
     assert found.problems == [] and found.runs == len(CONFIGURATION.runs())
+
+
+# What two runs need not have in common, and why. Everything else is compared byte for byte.
+NOT_COMPARED = {
+    "logs/": "progress with times",
+    "benchmarks/": "time and memory of each job",
+    "/provenance.json": "when, how long, how much memory, which folder",
+    "/checksums/train.json": "digests of files with times",
+    "/checksums/pretrain.json": "digests of files with times",
+    "checksums/measure.json": "digests of files with times",
+    "checksums/claims.json": "digests of files with times",
+    "claims.md": "the text of claims.json, the claims on time included",
+    "report.html": "shows times and memory",
+    "figures/overhead.": "draws times",
+    "figures/verdicts_k": "draws the verdicts on the claims on time too",
+    "notebooks/": "show verdicts, those of the claims on time too, and what they measured themselves",
+}
+# Compared but for what is a time.
+TIMED = {
+    "metrics.jsonl": lambda row: {name: value for name, value in row.items() if not name.endswith("_seconds")},
+    "measures.json": lambda measures: {
+        **measures,
+        "runs": [
+            {**run, "values": {name: value for name, value in run["values"].items() if not name.endswith("_seconds")}}
+            for run in measures["runs"]
+        ],
+    },
+    "claims.json": lambda claims: {
+        **claims,
+        "claims": [
+            claim for claim in claims["claims"] if not any(name.endswith("_seconds") for name in claim["measures"])
+        ],
+    },
+}
+
+
+def contents(results):
+    """What is compared of each file, by its name below the results folder."""
+    found = {}
+    for path in sorted(path for path in results.rglob("*") if path.is_file()):
+        name = path.relative_to(results).as_posix()
+        if name.endswith(".snakemake_timestamp") or any(part in f"/{name}" for part in NOT_COMPARED):
+            continue
+        untimed = TIMED.get(path.name)
+        if untimed is None:
+            found[name] = path.read_bytes()
+        else:
+            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+            found[name] = [untimed(json.loads(line)) for line in lines]
+    return found
+
+
+def test_two_fresh_runs_with_other_numbers_of_cores_leave_the_same(checkout, finished, tmp_path):
+    """`finished` ran two jobs at once; here one after the other, in another folder."""
+    other = copy_checkout(tmp_path / "kpo")
+    result = snakemake(other, cores="1")
+    assert result.returncode == 0, result.stderr[-4000:]
+    found, again = contents(checkout / "results/smoke"), contents(other / "results/smoke")
+    assert found.keys() == again.keys()
+    assert [name for name in found if found[name] != again[name]] == []
+    # Of every kind something was compared: none of the patterns above swallows more than it says.
+    kinds = ["model.safetensors", "samples.jsonl", "structure.safetensors", "training_curves.png", "evaluation.json"]
+    for name in [*kinds, "structure.pdf", *TIMED, "summary.json", "tables.json", "checksums/evaluate.json"]:
+        assert any(path.endswith(name) for path in found), name
+    runs = len(CONFIGURATION.runs())
+    assert sum(path.endswith("/samples.jsonl") for path in found) == runs + len(CONFIGURATION.seeds)
+    assert sum(path.endswith(".png") for path in found) == len(FIGURES) - 3
 
 
 def test_plan_progress_and_result_are_said(finished):

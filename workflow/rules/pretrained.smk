@@ -54,9 +54,9 @@ rule train_pretrained:
         f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.train.tsv"
     wildcard_constraints:
         experiment=ONLY_PRETRAINED,
-    threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment, "train"))
+    threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment))
     resources:
-        gpu=lambda wildcards: job_devices(configuration, wildcards.experiment, "train"),
+        gpu=lambda wildcards: job_devices(configuration, wildcards.experiment),
     params:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
@@ -82,9 +82,9 @@ rule evaluate_pretrained:
         f"{FOLDER}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}.evaluate.tsv"
     wildcard_constraints:
         experiment=ONLY_PRETRAINED,
-    threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment, "evaluate"))
+    threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment))
     resources:
-        gpu=lambda wildcards: job_devices(configuration, wildcards.experiment, "evaluate"),
+        gpu=lambda wildcards: job_devices(configuration, wildcards.experiment),
     params:
         settings=lambda wildcards: evaluation_settings(configuration, wildcards.experiment),
     shell:

@@ -1,0 +1,58 @@
+"""Steps of the command line in processes of their own that can be killed at any moment.
+
+To spend the time on the steps and not on imports, these processes are forked from one that has imported everything and
+started no thread.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+# Reads lines [seconds, arguments] from standard input; answers "killed" or the exit status of the step.
+FORKER = """
+import json, os, signal, sys, time
+import kpo.data, kpo.evaluation.pretrained, kpo.evaluation.run, kpo.steps, kpo.training.base_model, kpo.training.run
+from kpo.cli import main
+for line in sys.stdin:
+    seconds, arguments = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(2, 1)  # answers alone go to the output
+        os._exit(main(arguments))
+    end = time.monotonic() + seconds
+    status = None
+    while status is None and time.monotonic() < end:
+        found, code = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(code) if found else None
+        time.sleep(0.005)
+    if status is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    print("killed" if status is None else status, flush=True)
+"""
+
+
+class Forker:
+    """Runs steps one after the other."""
+
+    def __init__(self):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+        environment |= {"TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+        )
+
+    def run(self, *arguments, seconds=600.0):
+        """The exit status of a step, or "killed" where it was killed after `seconds`."""
+        print(json.dumps([seconds, [str(argument) for argument in arguments]]), file=self.process.stdin, flush=True)
+        return self.process.stdout.readline().strip()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
