@@ -106,10 +106,10 @@ def read_claims(folder: Path) -> list[dict]:
 def opening(*claim_ids: str) -> Shown:
     """What the papers claim, as declared in `kpo.claims`: statement, the paper's own figure and how sure that is."""
     from kpo.claims import get_claim
-    from kpo.claims.page import MARKS
+    from kpo.claims.page import MARKS, rule_text
 
     claims = [get_claim(claim_id) for claim_id in claim_ids]
-    rows = [[f"{c.statement} (`{c.id}`)", f"{c.paper_says} ({MARKS[c.certainty]})", c.rule.describe()] for c in claims]
+    rows = [[f"{c.statement} (`{c.id}`)", f"{c.paper_says} ({MARKS[c.certainty]})", rule_text(c)] for c in claims]
     papers = " and ".join(dict.fromkeys(f"{claim.paper}" for claim in claims))
     return table(["the claim", "what the paper gives", "what would show it here"], rows, f"Claims of {papers}.")
 
@@ -129,9 +129,9 @@ def claims_table(folder: Path, *which: str) -> Shown:
             continue
         measured = f"**{_interval(record['effect']['estimate'])}** {record['effect_is']}"
         controls = "; ".join(f"{c['name']}: {_interval(c['effect']['estimate'])}" for c in record["controls"])
-        verdict, least = f"**{record['verdict']}**: {record['reason']}", record["minimum_detectable_effect"]
-        if record["verdict"] == INCONCLUSIVE and least is not None:
-            verdict += f"; an effect of {least:.2g} would be found with probability 0.8"
+        verdict = f"**{record['verdict']}**: {record['reason']}"
+        if record["verdict"] == INCONCLUSIVE and record["resolution"]:
+            verdict += f". Could have been shown: {record['resolution']}"
         rows.append([named, measured, controls or "none", verdict])
     caption = "Estimate (interval over seeds), and the verdict by the rule at the top."
     return table(["claim", "measured here", "controls", "verdict"], rows, caption if records else UNMEASURED)

@@ -87,6 +87,7 @@ def run_config(configuration: Configuration, experiment: str, label: str, seed: 
         "seed": seed,
         "method": {name: method[name] for name in METHOD_FIELDS},
         "reward": settings.reward,
+        "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
         "problems": configuration.problems.model_dump(),
         "base_model": configuration.base_model.model_dump(),

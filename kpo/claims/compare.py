@@ -1,18 +1,22 @@
 """A declared comparison carried out on a study: which runs it took, one number for each seed, the effect."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from kpo.claims.declare import Comparison, Rule, Side, Term
-from kpo.claims.estimate import Effect, effect_of_means, effect_of_shares
-from kpo.claims.measures import MEASURES
-from kpo.claims.one_run import ClaimsError, Run
+from kpo.claims.choose import cells_of, resolved, seeds_of, why_none
+from kpo.claims.declare import Comparison, Rule, Term
+from kpo.claims.estimate import COMPUTED, MEASURED, Effect, effect_of_means
+from kpo.claims.measures import BENCHMARK_SPLITS, BENCHMARKS, EVALUATION, MEASURES
+from kpo.claims.one_run import ClaimsError, Run, differing
 from kpo.claims.runs import Study
-from kpo.evaluation.bootstrap import hierarchical_difference
+from kpo.claims.shares import effect_of_shares
+from kpo.evaluation.aggregates import probability_of_improvement
+from kpo.evaluation.bootstrap import hierarchical_difference, seed_bootstrap
 
 RESAMPLES = 2_000
-Cell = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -20,61 +24,82 @@ class Compared:
     """The outcome of a comparison. effect: None where the scale lacks its cells or no seed has all of them.
 
     per_seed: the number of each seed. sides: which cells each side took. left_out: configured runs that did not enter,
-    each with its reason.
+    each with its reason; undefined: those of them that were made, but whose measure is not defined. why_none: why there
+    is no effect. described: interquartile mean over seeds with its bootstrap interval, and the probability that a run
+    of the first side has more than one of the second; they decide nothing.
     """
 
     effect: Effect | None
     per_seed: dict[int, float] = field(default_factory=dict)
     sides: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    undefined: list[str] = field(default_factory=list)
+    why_none: str = ""
+    described: dict[str, float | list[float]] = field(default_factory=dict)
 
 
-def compare(study: Study, comparison: Comparison, rule: Rule, *, seed: int = 0) -> Compared:
+def compare(
+    study: Study, comparison: Comparison, rule: Rule, *, stand_ins: Mapping[str, str] | None = None, seed: int = 0
+) -> Compared:
     """Estimate a comparison on the seeds that all its cells share.
 
+    stand_ins: experiments and measures that take the place of those that the study lacks; see `Claim`.
     Raises ClaimsError where the runs compared differ in code, versions, sampling or held-out problems, or, for measures
     of time, in hardware.
     """
-    experiments = _shared_experiments(study, comparison)
-    cells_by_term = []
-    for term in comparison:
-        cells = _cells(study, term.side, experiments)
-        if not cells:
-            return Compared(None)
-        cells_by_term.append(cells)
+    comparison = resolved(study, comparison, stand_ins or {})
+    cells_by_term = cells_of(study, comparison)
+    if not all(cells_by_term):
+        return Compared(None, why_none=why_none(study, comparison, cells_by_term))
     runs = [run for cells in cells_by_term for cell in cells for run in study.runs.get(cell, {}).values()]
     timed = any(term.measure.endswith("_seconds") for term in comparison)
-    check_comparable(runs, timed=timed)
-    seeds, left_out = _shared_seeds(study, comparison, cells_by_term)
+    graded = any(MEASURES[term.measure].source == EVALUATION for term in comparison)
+    check_comparable(runs, timed=timed, graded=graded)
+    seeds, left_out, undefined = seeds_of(study, comparison, cells_by_term)
     sides = [
         {"measure": term.measure, "weight": term.weight, "cells": ["/".join(cell) for cell in cells]}
         for term, cells in zip(comparison, cells_by_term, strict=True)
     ]
     if not seeds:
-        return Compared(None, sides=sides, left_out=left_out)
+        reason = why_none(study, comparison, cells_by_term)
+        return Compared(None, sides=sides, left_out=left_out, undefined=undefined, why_none=reason)
+    by_term = [
+        {number: float(np.mean([study.runs[cell][number].values[term.measure] for cell in cells])) for number in seeds}
+        for term, cells in zip(comparison, cells_by_term, strict=True)
+    ]
     per_seed = {
-        number: float(
-            sum(
-                term.weight * np.mean([study.runs[cell][number].values[term.measure] for cell in cells])
-                for term, cells in zip(comparison, cells_by_term, strict=True)
-            )
-        )
+        number: float(sum(term.weight * values[number] for term, values in zip(comparison, by_term, strict=True)))
         for number in seeds
     }
-    if any(MEASURES[term.measure].binary for term in comparison):
-        effect = _shares(study, comparison, cells_by_term, seeds, rule)
+    measures = [MEASURES[term.measure] for term in comparison]
+    if any(measure.binary for measure in measures):
+        if _two_sided(comparison) is None:
+            raise ValueError("a yes-or-no measure can only be compared as the difference of two sides")
+        effect = effect_of_shares(per_seed, rule, 1 / math.lcm(*(len(cells) for cells in cells_by_term)))
     else:
-        effect = effect_of_means(per_seed, rule)
+        computed = all(measure.computed for measure in measures)
+        effect = effect_of_means(per_seed, rule, COMPUTED if computed else MEASURED)
         problems = _over_problems(study, comparison, cells_by_term, seeds, rule, seed)
         if problems is not None:
             effect = effect.widened(*problems)
-    return Compared(effect, per_seed, sides, left_out)
+    described = _described(comparison, by_term, per_seed, rule, seed)
+    return Compared(effect, per_seed, sides, left_out, undefined, described=described)
 
 
-def check_comparable(runs: list[Run], *, timed: bool) -> None:
-    """Refuse runs whose difference could come from something other than what is compared."""
+def check_comparable(runs: list[Run], *, timed: bool, graded: bool = False) -> None:
+    """Refuse runs whose difference could come from something other than what is compared.
+
+    timed: whether times are compared; graded: whether what an evaluation found is. Runs that were measured before the
+    code of their evaluation was recorded are taken without it.
+    """
     if not runs:
         return
+    by_grader = list({run.graded_by: run for run in runs if run.graded_by}.values())
+    if graded and len(by_grader) > 1:
+        raise ClaimsError(
+            f"{by_grader[0].name} and {by_grader[1].name} are compared but were evaluated by different code; "
+            "evaluate both again with one version"
+        )
     first = runs[0]
     for run in runs[1:]:
         for what, own, other in (
@@ -87,86 +112,13 @@ def check_comparable(runs: list[Run], *, timed: bool) -> None:
         ):
             if own != other:
                 raise ClaimsError(
-                    f"{run.name} and {first.name} are compared but differ in {what}: {_differing(own, other)}; "
+                    f"{run.name} and {first.name} are compared but differ in {what}: {differing(own, other)}; "
                     "make both again with one version"
                 )
 
 
 def _sizes(run: Run) -> dict[str, int]:
     return {split: len(counts) for split, counts in run.correct.items()}
-
-
-def _differing(own: object, other: object) -> str:
-    if isinstance(own, dict) and isinstance(other, dict):
-        for key in sorted({*own, *other}, key=str):
-            if own.get(key) != other.get(key):
-                return f"{key} {own.get(key)!r} and {other.get(key)!r}"
-    return f"{own!r} and {other!r}"
-
-
-def _shared_experiments(study: Study, comparison: Comparison) -> set[str]:
-    """The experiments in which every side that runs along several has its method configured."""
-    along = [term.side for term in comparison if term.side.choose == "mean" and len(term.side.cells) > 1]
-    found = [
-        {experiment for experiment, label in side.cells if (experiment, label) in study.configured} for side in along
-    ]
-    return set.intersection(*found) if found else set()
-
-
-def _cells(study: Study, side: Side, experiments: set[str]) -> list[Cell]:
-    """The cells that a side takes; none where the scale does not test it."""
-    configured = [cell for cell in side.cells if cell in study.configured]
-    if side.choose == "best":
-        # Every method has to get the same number of tries, and the same training in each.
-        if len(configured) < len(side.cells):
-            return []
-        return _best(study, side)
-    if len(side.cells) > 1:
-        configured = [cell for cell in configured if cell[0] in experiments]
-    return configured
-
-
-def _best(study: Study, side: Side) -> list[Cell]:
-    protocols = [run.training for cell in side.cells for run in study.runs.get(cell, {}).values()]
-    if any(protocol != protocols[0] for protocol in protocols):
-        raise ClaimsError(
-            f"{side}: the variants were trained differently "
-            f"({_differing(next(p for p in protocols if p != protocols[0]), protocols[0])}); "
-            "give their experiments the same training"
-        )
-    seeds = set.intersection(*(_with_value(study, cell, side.by) for cell in side.cells))
-    if not seeds:
-        return []
-    means = {cell: np.mean([study.runs[cell][seed].values[side.by] for seed in seeds]) for cell in side.cells}
-    return [max(side.cells, key=lambda cell: means[cell])]
-
-
-def _with_value(study: Study, cell: Cell, measure: str) -> set[int]:
-    return {seed for seed, run in study.runs.get(cell, {}).items() if run.values.get(measure) is not None}
-
-
-def _shared_seeds(study: Study, comparison: Comparison, cells_by_term: list[list[Cell]]) -> tuple[list[int], list[str]]:
-    uses = list(
-        dict.fromkeys(
-            (term.measure, cell) for term, cells in zip(comparison, cells_by_term, strict=True) for cell in cells
-        )
-    )
-    shared = set.intersection(*(_with_value(study, cell, measure) for measure, cell in uses))
-    left_out = []
-    for cell in dict.fromkeys(cell for _, cell in uses):
-        for seed in study.configured[cell]:
-            name = f"{cell[0]}/{cell[1]}/seed{seed}"
-            if seed in shared:
-                continue
-            run = study.runs.get(cell, {}).get(seed)
-            undefined = [m for m, c in uses if c == cell and run is not None and run.values.get(m) is None]
-            if run is None:
-                left_out.append(f"{name}: missing")
-            elif undefined:
-                left_out.append(f"{name}: {undefined[0]} is not defined for it")
-            else:
-                left_out.append(f"{name}: no such seed of what it is compared with")
-    return sorted(shared), left_out
 
 
 def _two_sided(comparison: Comparison) -> tuple[Term, Term] | None:
@@ -178,39 +130,55 @@ def _two_sided(comparison: Comparison) -> tuple[Term, Term] | None:
     return None
 
 
-def _shares(study, comparison, cells_by_term, seeds, rule) -> Effect:
+def _described(comparison, by_term, per_seed, rule, seed) -> dict[str, float | list[float]]:
+    """Aggregates of arXiv 2108.13264 of a difference of two sides; of a handful of seeds they describe, no more."""
     pair = _two_sided(comparison)
-    if pair is None:
-        raise ValueError("a yes-or-no measure can only be compared as the difference of two sides")
-    counts = []
-    for term in pair:
-        cells = cells_by_term[comparison.index(term)]
-        outcomes = [study.runs[cell][seed].values[term.measure] for cell in cells for seed in seeds]
-        counts.append((round(sum(outcomes)), len(outcomes)))
-    return effect_of_shares(counts[0], counts[1], len(seeds), rule)
+    if pair is None or len(per_seed) < 2:
+        return {}
+    middle = seed_bootstrap(list(per_seed.values()), num_resamples=RESAMPLES, seed=seed, confidence=rule.confidence)
+    first, second = (list(by_term[comparison.index(term)].values()) for term in pair)
+    bounds = [middle.low, middle.high] if math.isfinite(middle.low) else []
+    return {
+        "interquartile_mean": middle.estimate,
+        "interquartile_mean_interval": bounds,
+        "probability_of_improvement": probability_of_improvement(first, second),
+    }
 
 
 def _over_problems(study, comparison, cells_by_term, seeds, rule, seed) -> tuple[float, float] | None:
-    """The bootstrap over seeds and problems, where two methods' accuracies are compared."""
+    """The bootstrap over seeds and problems, where two methods' accuracies are compared.
+
+    Of a mean over benchmarks, whose problems are drawn apart from each other, that over the problems of each, the
+    distances from the estimate added in squares.
+    """
     pair = _two_sided(comparison)
     if pair is None or not pair[0].measure.startswith("accuracy.") or len(seeds) < 2:
         return None
+    cells = [cells_by_term[comparison.index(term)] for term in pair]
+    if any(len(own) != 1 for own in cells):
+        return None
+    sides = [{number: study.runs[own[0]][number] for number in seeds} for own in cells]
     split = pair[0].measure.removeprefix("accuracy.")
-    tables = []
-    for term in pair:
-        cells = cells_by_term[comparison.index(term)]
-        if len(cells) != 1:
-            return None
-        tables.append({number: _table(study.runs[cells[0]][number], split) for number in seeds})
-    found = hierarchical_difference(
-        tables[0],
-        tables[1],
-        num_resamples=RESAMPLES,
-        seed=seed,
-        confidence=rule.confidence,
-        levels=("seed", "question"),
+    averaged = pair[0].measure == BENCHMARKS
+    splits = [name for name in sides[0][seeds[0]].correct if name in BENCHMARK_SPLITS] if averaged else [split]
+    found = [
+        hierarchical_difference(
+            *({number: _table(run, name) for number, run in side.items()} for side in sides),
+            num_resamples=RESAMPLES,
+            seed=seed,
+            confidence=rule.confidence,
+            levels=("question",) if averaged else ("seed", "question"),
+        )
+        for name in splits
+    ]
+    if not averaged:
+        return found[0].low, found[0].high
+    value = sum(one.estimate for one in found) / len(found)
+    below, above = (
+        math.hypot(*(one.estimate - end for one, end in zip(found, ends, strict=True))) / len(found)
+        for ends in ([one.low for one in found], [one.high for one in found])
     )
-    return found.low, found.high
+    return value - below, value + above
 
 
 def _table(run: Run, split: str) -> np.ndarray:

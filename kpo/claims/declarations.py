@@ -1,6 +1,6 @@
 """All claims of both papers, each declared once."""
 
-from kpo.claims.declare import Claim
+from kpo.claims.declare import Claim, stand_in
 from kpo.claims.kpo_filter import KPO_FILTER_CLAIMS
 from kpo.claims.kpo_training import KPO_TRAINING_CLAIMS
 from kpo.claims.krpo_sensitivity import KRPO_SENSITIVITY_CLAIMS
@@ -32,6 +32,9 @@ def needed_cells(claims: tuple[Claim, ...] = CLAIMS) -> dict[tuple[str, str], se
     for claim in claims:
         for comparison in claim.comparisons:
             for term in comparison:
-                for pair in term.side.cells:
-                    needed.setdefault(pair, set()).update({term.measure, term.side.by} - {""})
+                measures = {term.measure, term.side.by} - {""}
+                measures |= {claim.stand_ins[measure] for measure in measures if measure in claim.stand_ins}
+                for cell in term.side.cells:
+                    for place in {cell, stand_in(cell, claim.stand_ins)}:
+                        needed.setdefault(place, set()).update(measures)
     return needed

@@ -4,7 +4,7 @@ A comparison is a sum of weighted measures of methods, one number for each seed.
 -1; the widening of a gap is a difference of differences; a single measured value is one term with weight 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 VERIFIED = "verified"
@@ -16,6 +16,8 @@ ABOVE = "above"
 EQUAL = "equal"
 AT_MOST = "at most"
 RULES = (ABOVE, EQUAL, AT_MOST)
+
+Cell = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class Rule:
         "above"    shown where e > 0 and the estimate is at least the margin; refuted where e < margin
         "equal"    shown where |e - target| <= margin; refuted where it is larger
         "at most"  shown where e <= margin; refuted where it is larger
-    "where" means with the whole `confidence` interval and with the p-value corrected within the claim's family.
-    min_seeds: with fewer seeds nothing is decided.
+    "where" means with the whole `confidence` interval and with the p-value corrected within the claim's family; for
+    shares of runs that say yes or no the exact p-value alone decides. min_seeds: with fewer seeds nothing is decided.
     """
 
     kind: str
@@ -119,14 +121,17 @@ class Rule:
         if not 0 < self.confidence < 1 or self.min_seeds < 2 or self.margin < 0:
             raise ValueError(f"a rule needs a confidence between 0 and 1, two seeds or more and a margin >= 0: {self}")
 
-    def describe(self) -> str:
-        """The rule as a sentence."""
+    def describe(self, exact: bool = False) -> str:
+        """The rule as a sentence. exact: where an exact test decides, as for shares, and not an interval."""
         what = {
             ABOVE: f"above 0 and estimated at {self.margin:g} or more",
             EQUAL: f"within {self.margin:g} of {self.target:g}",
             AT_MOST: f"at most {self.margin:g}",
         }[self.kind]
-        return f"effect {what}, with its {self.confidence:.0%} interval, on at least {self.min_seeds} seeds"
+        how = f"with its {self.confidence:.0%} interval"
+        if exact:
+            how = f"by an exact sign-flip test over seeds at the {1 - self.confidence:.0%} level"
+        return f"effect {what}, {how}, on at least {self.min_seeds} seeds"
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,22 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A number that is shown beside a claim and decides nothing. what: it in words."""
+
+    name: str
+    what: str
+    measured: Comparison
+
+
+@dataclass(frozen=True)
 class Claim:
-    """One claim of a paper, with everything that decides its verdict."""
+    """One claim of a paper, with everything that decides its verdict.
+
+    beside: numbers that are shown and decide nothing.
+    stand_ins: what takes the place of an experiment, a cell (`experiment/label`) or a measure at a scale that lacks it,
+    such as `krpo-normal` of `krpo`, or the mathematics benchmarks of arithmetic.
+    """
 
     id: str
     paper: str
@@ -162,6 +181,8 @@ class Claim:
     family: str
     controls: tuple[Control, ...] = field(default=())
     no_control_because: str = ""
+    beside: tuple[Beside, ...] = field(default=())
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.certainty not in CERTAINTIES:
@@ -171,8 +192,10 @@ class Claim:
 
     @property
     def comparisons(self) -> Iterator[Comparison]:
-        """The claim's own comparison and those of its controls."""
+        """The claim's own comparison, those of its controls, and what is shown beside them."""
         yield self.effect
+        for beside in self.beside:
+            yield beside.measured
         for control in self.controls:
             yield control.effect
             if control.contrast:
@@ -196,6 +219,16 @@ class Claim:
     def experiments(self) -> list[str]:
         """Names of the experiments that the claim can use."""
         return list(dict.fromkeys(experiment for experiment, _ in self.cells))
+
+
+def stand_in(cell: Cell, stand_ins: Mapping[str, str]) -> Cell:
+    """The cell that takes the place of one, by its own name or by that of its experiment; itself without any."""
+    experiment, label = cell
+    found = stand_ins.get(f"{experiment}/{label}")
+    if found is None:
+        return stand_ins.get(experiment, experiment), label
+    experiment, label = found.split("/")
+    return experiment, label
 
 
 def beats(control_of: Comparison, control: Comparison) -> Comparison:

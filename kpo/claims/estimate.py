@@ -1,8 +1,9 @@
-"""Effects with intervals and p-values, from one number for each seed or from counts of yes and no.
+"""Effects with intervals and p-values from one number for each seed, and what so many seeds could have seen.
 
 Seeds are the unit of chance: a seed decides base model, prompts and sampling, and is shared by the methods compared,
 so that differences are paired. Intervals are Student's over seeds. Where a difference is one of accuracies, the
-interval is the hull of that one and of the bootstrap over seeds and problems, the wider counting on each side.
+interval is the hull of that one and of the bootstrap over seeds and problems, the wider counting on each side. Shares
+of runs that say yes or no have exact tests of their own (`kpo.claims.shares`).
 """
 
 import dataclasses
@@ -11,18 +12,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from kpo.claims.declare import ABOVE, EQUAL, Rule
 from kpo.evaluation.aggregates import minimum_detectable_effect
 
+MEASURED = "measured"
+COMPUTED = "computed"
+SHARES = "shares"
+KINDS = (MEASURED, COMPUTED, SHARES)
+POWER = 0.8
+# Differences of seeds that agree to so many parts of their size differ by rounding alone.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Effect:
-    """An estimated effect. low, high: its interval, None with fewer than two seeds.
+    """An estimated effect. low, high: its interval, None where there is none.
 
     p_for, p_against: two-sided p-values against "not so" and against "so", in the sense of the rule; None as above.
-    deviation: standard deviation of one unit; units are seeds, or runs where each run is a yes or no.
+    deviation: standard deviation over seeds.
+    kind: "measured", a mean over seeds; "computed", the same of a quantity that follows exactly from its input, so that
+    equal seeds are no accident; "shares", of runs that say yes or no, where the exact p-values alone decide.
     """
 
     value: float
@@ -31,35 +42,50 @@ class Effect:
     p_for: float | None
     p_against: float | None
     deviation: float | None
-    num_units: int
     num_seeds: int
+    kind: str = MEASURED
 
     def widened(self, low: float, high: float) -> "Effect":
         """The same with the hull of its interval and another one."""
-        if self.low is None or self.high is None:
-            return self
-        return dataclasses.replace(self, low=min(self.low, low), high=max(self.high, high))
+        own_low, own_high = (low if self.low is None else self.low), (high if self.high is None else self.high)
+        return dataclasses.replace(self, low=min(own_low, low), high=max(own_high, high))
 
     def detectable(self, rule: Rule, num_claims: int) -> float | None:
-        """The smallest true effect that this many seeds would have found with probability 0.8.
+        """The smallest true effect that so many seeds would show with probability 0.8; None where it means nothing.
 
-        None with one seed, and where all seeds agree, which leaves nothing to tell it from.
+        That is the effect which a t test at the corrected level finds so often, and no less than what lets the estimate
+        reach the margin so often. The spread is that of the wider of the intervals. It says something of the rule
+        "above" alone: the others ask for an interval that is narrow enough, not for an effect.
         """
-        if not self.deviation:
+        if rule.kind != ABOVE or self.kind == SHARES or not self.deviation or self.low is None or self.high is None:
             return None
-        significance = (1.0 - rule.confidence) / num_claims
-        return minimum_detectable_effect(self.deviation, self.num_units, significance=significance)
+        error = self.deviation / math.sqrt(self.num_seeds)
+        half = float(stats.t.ppf((1 + rule.confidence) / 2, self.num_seeds - 1)) * error
+        spread = self.deviation * max(1.0, (self.value - self.low) / half)
+        found = minimum_detectable_effect(
+            spread, self.num_seeds, significance=(1.0 - rule.confidence) / num_claims, power=POWER
+        )
+        return max(found, rule.margin + float(stats.norm.ppf(POWER)) * spread / math.sqrt(self.num_seeds))
 
 
-def effect_of_means(per_seed: Mapping[int, float], rule: Rule) -> Effect:
-    """Mean over seeds with Student's interval."""
+def effect_of_means(per_seed: Mapping[int, float], rule: Rule, kind: str = MEASURED) -> Effect:
+    """Mean over seeds with Student's interval.
+
+    Seeds that all give the same measured number leave no spread, hence neither an interval nor a p-value: that they
+    agree may be a matter of the measure's steps. Of a computed quantity they mean certainty.
+    """
     values = np.array(list(per_seed.values()), dtype=float)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("per_seed must hold at least one number, all finite")
     mean, count = float(values.mean()), len(values)
     if count < 2:
-        return Effect(mean, None, None, None, None, None, count, count)
+        return Effect(mean, None, None, None, None, None, count, kind)
     deviation = float(values.std(ddof=1))
+    # What is measured is a difference of numbers around 1, and cancels to their rounding; what is computed may be tiny.
+    if deviation <= _ROUNDING * max(float(np.abs(values).max()), 0.0 if kind == COMPUTED else 1.0):
+        deviation = 0.0
+        if kind != COMPUTED:
+            return Effect(mean, None, None, None, None, deviation, count, kind)
     error = deviation / math.sqrt(count)
     half = float(stats.t.ppf((1 + rule.confidence) / 2, count - 1)) * error
 
@@ -73,45 +99,12 @@ def effect_of_means(per_seed: Mapping[int, float], rule: Rule) -> Effect:
             return 0.0 if mean < threshold else 1.0
         return float(stats.t.cdf((mean - threshold) / error, count - 1))
 
-    p_for, p_against = _p_values(rule, p_greater, p_less)
-    return Effect(mean, mean - half, mean + half, p_for, p_against, deviation, count, count)
+    p_for, p_against = two_sided(rule, p_greater, p_less)
+    return Effect(mean, mean - half, mean + half, p_for, p_against, deviation, count, kind)
 
 
-def effect_of_shares(first: tuple[int, int], second: tuple[int, int], num_seeds: int, rule: Rule) -> Effect:
-    """Difference of two shares, each (yes, of how many runs), with Newcombe's interval from Wilson's (1998, method 10).
-
-    Unlike Student's it keeps its width where no run, or every run, says yes. p-values invert it.
-    """
-    for yes, of in (first, second):
-        if not 0 <= yes <= of or of == 0:
-            raise ValueError(f"a share needs 0 <= yes <= runs and at least one run, got {yes} of {of}")
-    difference = first[0] / first[1] - second[0] / second[1]
-
-    def bounds(z: float) -> tuple[float, float]:
-        (low_1, high_1), (low_2, high_2) = _wilson(*first, z), _wilson(*second, z)
-        share_1, share_2 = first[0] / first[1], second[0] / second[1]
-        return (
-            difference - math.hypot(share_1 - low_1, high_2 - share_2),
-            difference + math.hypot(high_1 - share_1, share_2 - low_2),
-        )
-
-    def p_greater(threshold: float) -> float:
-        return 1.0 if difference <= threshold else _invert(lambda z: bounds(z)[0] - threshold)
-
-    def p_less(threshold: float) -> float:
-        return 1.0 if difference >= threshold else _invert(lambda z: threshold - bounds(z)[1])
-
-    low, high = bounds(float(stats.norm.ppf((1 + rule.confidence) / 2)))
-    p_for, p_against = _p_values(rule, p_greater, p_less)
-    # One added to each count: with none of ten the deviation of the next run is not 0.
-    pooled = (first[0] + second[0] + 1) / (first[1] + second[1] + 2)
-    units = min(first[1], second[1])
-    deviation = math.sqrt(2 * pooled * (1 - pooled)) if units > 1 else None
-    return Effect(difference, low, high, p_for, p_against, deviation, units, num_seeds)
-
-
-def _p_values(rule: Rule, p_greater: Callable, p_less: Callable) -> tuple[float, float]:
-    """Two-sided p-values for and against, so that an interval's end on a threshold means p = 1 - confidence."""
+def two_sided(rule: Rule, p_greater: Callable[[float], float], p_less: Callable[[float], float]) -> tuple[float, float]:
+    """p-values for and against from one-sided ones: an interval's end on a threshold means p = 1 - confidence."""
     if rule.kind == ABOVE:
         p_for, p_against = p_greater(0.0), p_less(rule.margin)
     elif rule.kind == EQUAL:
@@ -121,17 +114,3 @@ def _p_values(rule: Rule, p_greater: Callable, p_less: Callable) -> tuple[float,
     else:
         p_for, p_against = p_less(rule.margin), p_greater(rule.margin)
     return min(1.0, 2 * p_for), min(1.0, 2 * p_against)
-
-
-def _wilson(yes: int, of: int, z: float) -> tuple[float, float]:
-    share = yes / of
-    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _invert(excess: Callable[[float], float], largest: float = 40.0) -> float:
-    """The one-sided p-value at whose quantile z a bound meets the threshold; excess falls from above 0 at z = 0."""
-    if excess(largest) > 0:
-        return 0.0
-    return float(stats.norm.sf(optimize.brentq(excess, 0.0, largest)))

@@ -1,6 +1,7 @@
 """KPO's claims about its filter (arXiv 2602.10609): structure of the token ratios, gain schedule, overhead.
 
-The margins were fixed before any run of the study.
+The margins were fixed before any run of the study. That of `kpo-2-level` is 0.02, the difference of the two values
+(0.43 and 0.41) that summaries give for one figure of the paper.
 """
 
 from kpo.claims.declare import (
@@ -10,6 +11,7 @@ from kpo.claims.declare import (
     NOT_FOUND,
     SECOND_HAND,
     VERIFIED,
+    Beside,
     Claim,
     Comparison,
     Control,
@@ -25,16 +27,16 @@ PAPER = "arXiv 2602.10609 (KPO)"
 GRPO_RUNS = cell("kpo", "grpo")
 
 
-def _null_controls(effect: Comparison, shuffled: Comparison, noise: Comparison, margin: float | None) -> tuple:
-    """Shuffled tokens and white noise; `margin` None where the rule leaves no contrast to take."""
+NULL_IS_THE_CLAIM = (
+    "that neighbouring tokens are nearly independent is the claim itself, so that the same tokens in random order, and "
+    "white noise, support it where they agree; both stand beside it"
+)
+
+
+def _null_controls(effect: Comparison, shuffled: Comparison, noise: Comparison, margin: float) -> tuple[Control, ...]:
+    """The filter on shuffled tokens and on white noise."""
     return tuple(
-        Control(
-            name,
-            question,
-            control,
-            () if margin is None else beats(effect, control),
-            margin,
-        )
+        Control(name, question, control, beats(effect, control), margin)
         for name, question, control in (
             ("same tokens in shuffled order", "Does the order of the tokens matter at all?", shuffled),
             ("white noise", "Is this what any values without structure give?", noise),
@@ -42,10 +44,21 @@ def _null_controls(effect: Comparison, shuffled: Comparison, noise: Comparison, 
     )
 
 
+def _nulls_beside(measure: str, what: str) -> tuple[Beside, ...]:
+    """What tokens without structure give."""
+    return (
+        Beside(
+            "shuffled tokens", f"{what} of the same tokens in shuffled order", value(f"{measure}_shuffled", GRPO_RUNS)
+        ),
+        Beside("white noise", f"{what} of white noise", value(f"{measure}_noise", GRPO_RUNS)),
+    )
+
+
 def _structure_claims() -> list[Claim]:
     family = "kpo-structure"
     fall = between_measures("switch_raw", "switch_filtered", GRPO_RUNS)
     longer = between_measures("run_filtered", "run_raw", GRPO_RUNS)
+    level = between_measures("switch_filtered", "switch_noise_filtered", GRPO_RUNS)
     lower = between_measures("energy_filtered", "energy_raw", GRPO_RUNS)
     runs = "off-policy minibatches of the GRPO runs"
     return [
@@ -60,7 +73,8 @@ def _structure_claims() -> list[Claim]:
             value("switch_raw", GRPO_RUNS),
             Rule(EQUAL, 0.05, target=0.43),
             family,
-            _null_controls((), value("switch_shuffled", GRPO_RUNS), value("switch_noise", GRPO_RUNS), None),
+            no_control_because=NULL_IS_THE_CLAIM,
+            beside=_nulls_beside("switch", "switch frequency"),
         ),
         Claim(
             "kpo-1-runs",
@@ -73,7 +87,8 @@ def _structure_claims() -> list[Claim]:
             value("run_raw", GRPO_RUNS),
             Rule(AT_MOST, 3.0),
             family,
-            _null_controls((), value("run_shuffled", GRPO_RUNS), value("run_noise", GRPO_RUNS), None),
+            no_control_because=NULL_IS_THE_CLAIM,
+            beside=_nulls_beside("run", "mean run length in tokens"),
         ),
         Claim(
             "kpo-2-switching",
@@ -97,15 +112,25 @@ def _structure_claims() -> list[Claim]:
             "kpo-2-level",
             PAPER,
             "analysis of ratio structure",
-            "After filtering, neighbouring tokens hardly ever deviate in opposite directions.",
+            "After filtering the sign hardly ever switches: no more often than the filter leaves it in white noise.",
             "switch frequency 0.01 after filtering, over responses of thousands of tokens",
             SECOND_HAND,
-            f"switch frequency of the filtered log-ratios, {runs}",
-            value("switch_filtered", GRPO_RUNS),
-            Rule(AT_MOST, 0.05),
+            f"switch frequency of the filtered log-ratios minus that of white noise through the same filter, {runs}",
+            level,
+            # No fixed number: the filter's memory decides it. With the paper's Q / V and lengths white noise gives
+            # 0.010 (4,096 tokens) to 0.018 (1,024), which is the value reported; with a memory of 17 tokens it gives
+            # 0.11, arccos(1 - K) / pi at the steady gain K.
+            Rule(AT_MOST, 0.02),
             family,
-            _null_controls(
-                (), value("switch_shuffled_filtered", GRPO_RUNS), value("switch_noise_filtered", GRPO_RUNS), None
+            (
+                Control(
+                    "same tokens in shuffled order",
+                    "Does the order of the tokens matter at all?",
+                    between_measures("switch_shuffled_filtered", "switch_noise_filtered", GRPO_RUNS),
+                ),
+            ),
+            beside=(
+                Beside("level", "switch frequency of the filtered log-ratios", value("switch_filtered", GRPO_RUNS)),
             ),
         ),
         Claim(
@@ -175,7 +200,10 @@ def _filter_claims() -> list[Claim]:
             "The filter costs little time; the stated limitation is its sequential form.",
             "sequential processing is named a limitation; run time not disclosed",
             NOT_FOUND,
-            "median time of an update, KPO-clipped over GRPO, minus 1",
+            # Runs share the cores with other jobs, so that seeds differ by more than the filter can cost; the interval
+            # shows it.
+            "logarithm of the median time of an update, KPO-clipped minus GRPO (0.05 is 5% more); the runs shared "
+            "their machine with others, and the filter was not timed apart",
             difference("log_update_seconds", cell("kpo", "kpo-clipped"), GRPO_RUNS),
             Rule(AT_MOST, 0.05),
             "kpo-overhead",

@@ -21,6 +21,8 @@ from kpo.claims.declare import (
 
 PAPER = "arXiv 2505.07527 (KRPO)"
 ACCURACY_RULE = Rule(ABOVE, 0.02)
+ON_NORMAL = {"krpo": "krpo-normal"}
+"""The paper's scale trains on each level apart; what is not about another level is compared on normal arithmetic."""
 NOISY_MOTIVE = "noisy rewards are the motive of v2's abstract; no experiment found"
 LARGER_STEP = "Does GRPO with advantages as large as KRPO's do as well?"
 
@@ -44,12 +46,14 @@ def _claim_over_grpo(
     experiment: str,
     family: str,
     label: str = "krpo",
+    level: str | None = None,
 ) -> Claim:
     """Effect: `label` minus GRPO; control: GRPO with advantages rescaled to KRPO's size minus GRPO."""
     effect = _over_grpo(measure, experiment, label)
     return Claim(
         claim_id, PAPER, section, statement, paper_says, certainty, f"{what}, {label} minus GRPO", effect,
         ACCURACY_RULE, family, _step_control(effect, _over_grpo(measure, experiment, "grpo-rescaled")),
+        stand_ins=ON_NORMAL if level is None else {"krpo": f"krpo-{level}"},
     )  # fmt: skip
 
 
@@ -65,6 +69,7 @@ def _accuracy_claims() -> list[Claim]:
             f"held-out accuracy on the {level} level",
             "krpo",
             "krpo-accuracy",
+            level=level,
         )
         for level, gain in (("easy", 5.1), ("normal", 5.4), ("hard", 2.3))
     ]
@@ -100,6 +105,7 @@ def _accuracy_claims() -> list[Claim]:
             ACCURACY_RULE,
             "krpo-accuracy",
             (Control("grpo-rescaled", LARGER_STEP, rescaled, minus(widening, rescaled)),),
+            stand_ins=ON_NORMAL,
         )
     )
     return claims
@@ -139,6 +145,7 @@ def _overhead_claim() -> Claim:
         Rule(AT_MOST, 0.05),
         "krpo-overhead",
         no_control_because="time is compared with GRPO's own on the same machine; nothing cheaper could explain it",
+        stand_ins=ON_NORMAL,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from kpo.advantages import group_advantages
+from kpo.claims.paper_tables import KPO_BENCHMARKS
 from kpo.kalman import kalman_filter
 from kpo.structure import structure_summary
 
@@ -31,20 +32,45 @@ STRUCTURE_MEASURES = {"switch": "switch_frequency", "run": "mean_run_length", "e
 
 @dataclass(frozen=True)
 class Measure:
-    """What a measure is, from which file it comes, and whether it is a yes or no for each run."""
+    """What a measure is and from which file it comes.
+
+    binary: a yes or no for each run. bounded: it lies between 0 and 1, so that a difference is at most 1. computed: it
+    follows exactly from its input, so that runs which agree in it do so for no other reason.
+    """
 
     definition: str
     source: str
     binary: bool = False
+    bounded: bool = False
+    computed: bool = False
 
+
+EVALUATION = "evaluation.json"
+BENCHMARKS = "accuracy.benchmarks"
+"""The measure of accuracy at scales that evaluate on mathematics benchmarks."""
+BENCHMARK_SPLITS = {benchmark.split: benchmark.name for benchmark in KPO_BENCHMARKS}
 
 MEASURES: dict[str, Measure] = {
     **{
         f"accuracy.{split}": Measure(
-            f"share of right answers to the held-out {split} problems at temperature 1", "evaluation.json"
+            f"share of right answers to the held-out {split} problems at temperature 1", EVALUATION, bounded=True
         )
         for split in ("easy", "normal", "hard")
     },
+    **{
+        f"accuracy.{split}": Measure(
+            f"share of right answers to the problems of {name} as sampled for the evaluation",
+            EVALUATION,
+            bounded=True,
+        )
+        for split, name in BENCHMARK_SPLITS.items()
+    },
+    BENCHMARKS: Measure(
+        "mean of the run's accuracies on the mathematics benchmarks of KPO's Table 1 that it was evaluated on, each "
+        "counting the same",
+        EVALUATION,
+        bounded=True,
+    ),
     "reward_late": Measure(
         "mean reward over the last fifth of the rollout batches; a run that stopped scores 0 in the batches it lacks",
         "metrics.jsonl",
@@ -52,16 +78,21 @@ MEASURES: dict[str, Measure] = {
     "reward_area": Measure("mean reward over all rollout batches: area under the learning curve", "metrics.jsonl"),
     "collapse": Measure(
         "1 where the share of right answers over the last fifth of the rollout batches is below half of the best "
-        "moving mean of that width, or more than half of the last fifth's responses were cut off, or the run stopped "
-        "because a value was not finite; else 0",
+        "moving mean of that width, or more than half of the last fifth's responses were cut off, or the run was "
+        "stopped because a value was not finite or no reward was earned any more; else 0",
         "metrics.jsonl",
         binary=True,
+        bounded=True,
     ),
     "entropy_drop": Measure(
-        "1 - (mean token entropy in the last fifth of the updates) / (that in the first fifth)", "metrics.jsonl"
+        "1 - (mean token entropy in the last fifth of the updates) / (that in the first fifth), of the updates whose "
+        "entropy is finite",
+        "metrics.jsonl",
     ),
     "gradient_spikes": Measure(
-        "share of updates whose gradient norm (before clipping) is above 3 times the run's median", "metrics.jsonl"
+        "share of updates whose gradient norm (before clipping) is above 3 times the run's median, or not finite",
+        "metrics.jsonl",
+        bounded=True,
     ),
     "log_update_seconds": Measure("logarithm of the median time of an update", "metrics.jsonl"),
     "log_token_seconds": Measure(
@@ -70,8 +101,10 @@ MEASURES: dict[str, Measure] = {
     ),
     **{
         f"{name}_{series}": Measure(
-            f"{definition}; {label} log-ratios of kept off-policy minibatches", "structure.safetensors"
-        )
+            f"{definition}; {label} log-ratios of kept off-policy minibatches",
+            "structure.safetensors",
+            bounded=name != "run",
+        )  # fmt: skip
         for name, definition in (
             ("switch", "share of adjacent tokens whose signs differ"),
             ("run", "mean length in tokens of runs of one sign"),
@@ -83,9 +116,15 @@ MEASURES: dict[str, Measure] = {
         "root mean square difference between the filter and a moving average with gain K_t at the t-th token, computed "
         "token by token in float64, over the root mean square filtered value",
         "structure.safetensors",
+        computed=True,
     ),
     "constant_gain_deviation": Measure(
-        "the same for a moving average with the filter's steady gain", "structure.safetensors"
+        "the same for a moving average with the filter's steady gain", "structure.safetensors", computed=True
+    ),
+    "order_bias": Measure(
+        "how far KRPO's advantages of kept rewards in sampled order lie, in the direction of their mean over random "
+        "orders, from that mean, relative to its size; 0 where the sampled order is as good as a random one on average",
+        "structure.safetensors",
     ),
     "order_sensitivity": Measure(
         "root mean square difference between KRPO's advantages of kept rewards in sampled and in random order, over "
@@ -95,19 +134,26 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def curve_measures(rows: Sequence[Mapping], planned_batches: int) -> dict[str, float]:
-    """Measures of a run's metrics rows, one for each update; `planned_batches` is what the configuration asks for."""
+def curve_measures(rows: Sequence[Mapping], planned_batches: int, *, stopped: bool = False) -> dict[str, float]:
+    """Measures of a run's metrics rows, one for each update; `planned_batches` is what the configuration asks for.
+
+    stopped: whether training ended because of what the method did, be it in the last rollout batch.
+    """
     batches = [row for row in rows if row["minibatch"] == 1]
-    stopped = len(batches) < planned_batches
+    stopped = stopped or len(batches) < planned_batches
     missing = [0.0] * (planned_batches - len(batches))
     rewards = np.array([_number(row["reward"]) for row in batches] + missing)
     right = np.array([_number(row["accuracy"]) for row in batches] + missing)
     late = _late(planned_batches)
     moving = np.convolve(right, np.full(late, 1.0 / late), mode="valid")
     cut_off = np.mean([_number(row["truncation"]) for row in batches[-late:]])
+    # A run that breaks has entropies that are no number near its end; what it did until then still counts.
     entropy = np.array([_number(row["entropy"]) for row in rows])
+    entropy = entropy[np.isfinite(entropy)]
+    part = _late(len(entropy))
     norms = np.array([_number(row["gradient_norm"]) for row in rows])
-    part = _late(len(rows))
+    finite = np.isfinite(norms)
+    spikes = ~finite | (norms > SPIKE_FACTOR * (np.median(norms[finite]) if finite.any() else 0.0))
     seconds = [
         _number(row["rollout_seconds"])
         + sum(_number(update["update_seconds"]) for update in rows if update["rollout_batch"] == row["rollout_batch"])
@@ -121,7 +167,7 @@ def curve_measures(rows: Sequence[Mapping], planned_batches: int) -> dict[str, f
         "entropy_drop": float(1.0 - entropy[-part:].mean() / entropy[:part].mean())
         if entropy[:part].any()
         else math.nan,
-        "gradient_spikes": float((norms > SPIKE_FACTOR * np.nanmedian(norms)).mean()),
+        "gradient_spikes": float(spikes.mean()),
         "log_update_seconds": _log(np.median([_number(row["update_seconds"]) for row in rows])),
         "log_token_seconds": _log(np.median(np.divide(seconds, np.maximum(lengths, 1.0)))),
     }
@@ -186,6 +232,38 @@ def order_sensitivity(rewards_by_batch: Sequence[torch.Tensor], seed: int) -> fl
             other_PG = group_advantages("krpo-random-order", rewards_PG, generator=generator)
             changed += float((other_PG - sampled_PG).square().sum()) / ORDER_DRAWS
     return math.sqrt(changed / size) if size > 0 else math.nan
+
+
+def order_bias(rewards_by_batch: Sequence[torch.Tensor], seed: int) -> float:
+    """Whether the sampled order of the rewards (P, G) changes KRPO's advantages on average, as the paper denies.
+
+    With A the advantages in sampled order and M, N two independent means over random orders, over all responses
+
+        sum (A - M) N / sum M N.
+
+    Two means, since with one its own noise would enter squared. Where the sampled order is a random one this is 0 in
+    expectation. For 48 groups of 12 rewards, 0.3 to 0.8 of them 1, it strays by 0.013 to 0.034 (standard deviation,
+    simulated on independent rewards); rewards in ascending order give 0.14, -0.10 and -0.50 at 0.3, 0.5 and 0.8.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    moved, size = 0.0, 0.0
+    for rewards_PG in rewards_by_batch:
+        rewards_PG = rewards_PG.double()
+        first_PG, second_PG = (
+            torch.stack(
+                [group_advantages("krpo-random-order", rewards_PG, generator=generator) for _ in range(ORDER_DRAWS)]
+            ).mean(dim=0)
+            for _ in range(2)
+        )
+        moved += float(((group_advantages("krpo", rewards_PG) - first_PG) * second_PG).sum())
+        size += float((first_PG * second_PG).sum())
+    return moved / size if size > 0 else math.nan
+
+
+def mean_of_benchmarks(accuracies: Mapping[str, float]) -> float | None:
+    """`BENCHMARKS` from a run's accuracies by split; None where no split is one of the benchmarks."""
+    found = [value for split, value in accuracies.items() if split in BENCHMARK_SPLITS]
+    return sum(found) / len(found) if found else None
 
 
 def _late(count: int) -> int:

@@ -13,14 +13,27 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kpo.claims.measures import MEASURES, curve_measures, order_sensitivity, structure_measures
+from kpo.checksums import checksums_path
+from kpo.claims.measures import (
+    BENCHMARKS,
+    MEASURES,
+    curve_measures,
+    mean_of_benchmarks,
+    order_bias,
+    order_sensitivity,
+    structure_measures,
+)
 from kpo.config import Configuration
 from kpo.files import read_json, read_jsonl
+from kpo.training.faults import CHECKPOINT, NON_FINITE, UNGRADED
 
 METHOD_FIELDS = (
     "name", "advantage", "ratio", "clip_low", "clip_high", "aggregation", "aggregation_length", "kl_weight",
     "advantage_parameters", "ratio_parameters",
 )  # fmt: skip
+ORDER_MEASURES = {"order_sensitivity": order_sensitivity, "order_bias": order_bias}
+NOT_THE_METHOD = (UNGRADED, CHECKPOINT)
+"""Faults that end a run for no doing of its method: grader or disk. Such a run has no measures."""
 FILES = ("metrics.jsonl", "evaluation.json", "provenance.json", "config.yaml")
 STRUCTURE = "structure.safetensors"
 # libyaml reads hundreds of small files ten times faster; wheels for uncommon machines come without it.
@@ -33,7 +46,10 @@ class ClaimsError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """One measured run. `correct`: for each split the counts of right samples by problem; `samples`: of how many."""
+    """One measured run. `correct`: for each split the counts of right samples by problem; `samples`: of how many.
+
+    code: what identifies the code that trained it; graded_by: that of its evaluation, "" where it was not recorded.
+    """
 
     experiment: str
     label: str
@@ -48,6 +64,7 @@ class Run:
     training: dict[str, Any]
     fingerprint: str
     stopped: str | None = None
+    graded_by: str = ""
 
     @property
     def name(self) -> str:
@@ -66,14 +83,18 @@ def measure_run(
     _check_settings(configuration, experiment, label, seed, folder / "config.yaml")
     stopped = provenance.get("stopped")
     rows = _read_metrics(folder / "metrics.jsonl", settings.training.updates, bool(stopped))
-    values = curve_measures(rows, settings.training.rollout_batches)
+    values = curve_measures(rows, settings.training.rollout_batches, stopped=bool(stopped))
     evaluation = _checked(read_json, folder / "evaluation.json")
     correct, samples = _read_counts(evaluation, folder / "evaluation.json")
-    for split, counts in correct.items():
-        if f"accuracy.{split}" in MEASURES:
-            values[f"accuracy.{split}"] = sum(counts) / (len(counts) * samples[split])
+    accuracies = {split: sum(counts) / (len(counts) * samples[split]) for split, counts in correct.items()}
+    values |= {f"accuracy.{split}": value for split, value in accuracies.items() if f"accuracy.{split}" in MEASURES}
+    on_benchmarks = mean_of_benchmarks(accuracies)
+    if on_benchmarks is not None:
+        values[BENCHMARKS] = on_benchmarks
     if needs_structure(wanted):
         values |= _structure_values(folder / STRUCTURE, settings.kalman_time_constant, seed, wanted)
+    if stopped and _stopped_by(provenance) in NOT_THE_METHOD:
+        values = dict.fromkeys(values, math.nan)
     return Run(
         experiment=experiment,
         label=label,
@@ -88,6 +109,7 @@ def measure_run(
         training=settings.training.model_dump(),
         fingerprint=_fingerprint(rows),
         stopped=None if not stopped else json.dumps(stopped, sort_keys=True),
+        graded_by=_graded_by(folder),
     )
 
 
@@ -98,8 +120,30 @@ def code_of(provenance: dict) -> str:
     return f"commit {provenance.get('commit')}{' with changes' if provenance.get('dirty') else ''}"
 
 
+def _stopped_by(provenance: dict) -> str:
+    """The kind of fault that ended a run."""
+    return next((fault["kind"] for fault in provenance.get("faults", []) if fault.get("action") == "stop"), NON_FINITE)
+
+
+def _graded_by(folder: Path) -> str:
+    """The source hash of the step that evaluated a run; "" where that was not recorded."""
+    path = checksums_path(folder, "evaluate")
+    found = _checked(read_json, path) if path.is_file() else {}
+    return str(found.get("source_hash") or "") if isinstance(found, dict) else ""
+
+
 def needs_structure(wanted: Collection[str]) -> bool:
+    """Whether one of the measures is computed from kept log-ratios or rewards."""
     return any(MEASURES[name].source == STRUCTURE for name in wanted)
+
+
+def differing(own: object, other: object) -> str:
+    """The two values, or those of the first key in which two mappings differ, for a message."""
+    if isinstance(own, dict) and isinstance(other, dict):
+        for key in sorted({*own, *other}, key=str):
+            if own.get(key) != other.get(key):
+                return f"{key} {own.get(key)!r} and {other.get(key)!r}"
+    return f"{own!r} and {other!r}"
 
 
 def _check_settings(configuration: Configuration, experiment: str, label: str, seed: int, path: Path) -> None:
@@ -115,19 +159,24 @@ def _check_settings(configuration: Configuration, experiment: str, label: str, s
         "seed": seed,
         "method": {name: _plain(getattr(method, name)) for name in METHOD_FIELDS},
         "reward": settings.reward,
+        "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
         "problems": configuration.problems.model_dump(),
         "base_model": configuration.base_model and configuration.base_model.model_dump(exclude={"expected_seconds"}),
     }
+    if settings.pretrained is not None:
+        expected["pretrained"] = settings.pretrained.deciding_training()
     found = found if isinstance(found, dict) else {}
     for key, value in expected.items():
         other = found.get(key)
         if isinstance(value, dict) and isinstance(other, dict):
-            differing = [name for name in value if other.get(name) != value[name]]
+            # Of the noise only what is there is named, so that a kind of noise too many is a difference as well.
+            names = {**value, **other} if key == "reward_noise" else value
+            differing = [name for name in names if other.get(name) != value.get(name)]
             if differing:
                 name = differing[0]
                 raise ClaimsError(
-                    f"{path}: made with {key}.{name} {other.get(name)!r}, the configuration says {value[name]!r}; "
+                    f"{path}: made with {key}.{name} {other.get(name)!r}, the configuration says {value.get(name)!r}; "
                     "make the run again"
                 )
         elif other != value:
@@ -169,10 +218,9 @@ def _structure_values(path: Path, time_constant: float, seed: int, wanted: Colle
     except SafetensorError as error:
         raise ClaimsError(f"{path}: not a safetensors file ({error}); the run is partial") from None
     values: dict[str, float] = {}
-    if "order_sensitivity" in wanted:
-        rewards = [tensors[key] for key in sorted(tensors) if key.endswith(".rewards")]
-        values["order_sensitivity"] = order_sensitivity(rewards, seed)
-    if set(wanted) & {name for name in MEASURES if MEASURES[name].source == STRUCTURE} - {"order_sensitivity"}:
+    rewards = [tensors[key] for key in sorted(tensors) if key.endswith(".rewards")]
+    values |= {name: measure(rewards, seed) for name, measure in ORDER_MEASURES.items() if name in wanted}
+    if set(wanted) & {name for name in MEASURES if MEASURES[name].source == STRUCTURE} - set(ORDER_MEASURES):
         updates = sorted(key.removesuffix(".minibatch") for key in tensors if key.endswith(".minibatch"))
         off_policy = [update for update in updates if int(tensors[f"{update}.minibatch"]) > 1]
         if not off_policy:

@@ -2,12 +2,34 @@
 
 from collections import Counter
 
+from kpo.claims.declare import Claim
+from kpo.claims.measures import MEASURES
 from kpo.claims.verdict import INCONCLUSIVE, VERDICTS
 
 MARKS = {"verified": "verified", "second-hand": "second-hand", "not found": "figure not found"}
 
 
-def claims_markdown(results, study, seeds: list[int]) -> str:
+STATISTICS = (
+    "Seeds are the unit of chance: intervals are Student's over seeds, for accuracies widened to the bootstrap over"
+    " seeds and problems where that is wider; shares of runs that say yes or no, such as collapses, have an exact"
+    " sign-flip test over seeds, with Clopper and Pearson's bounds as interval. p-values are two-sided. A claim counts"
+    " as reproduced only where its effect and its advantage over every control are shown: the largest of their p-values"
+    " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against the"
+    " claims and those by which a control does as well."
+)
+ON_THE_WAY = (
+    "**These verdicts are a look on the way.** They come from a part of the full study, which judges the same runs anew"
+    " together with more; no allowance is made for looking twice. Only the full study's verdicts are confirmatory."
+)
+CONFIRMATORY = "These verdicts are confirmatory: they come from all runs that the rules were made for."
+
+
+def rule_text(claim: Claim) -> str:
+    """The rule of a claim as a sentence, with the test that decides."""
+    return claim.rule.describe(any(MEASURES[term.measure].binary for term in claim.effect))
+
+
+def claims_markdown(results, study, seeds: list[int], confirmatory: bool) -> str:
     """The page for readers of a list of `ClaimResult`s."""
     counts = Counter(result.verdict.verdict for result in results)
     lines = [
@@ -17,10 +39,13 @@ def claims_markdown(results, study, seeds: list[int]) -> str:
         + "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         + ".",
         "",
+        CONFIRMATORY if confirmatory else ON_THE_WAY,
+        "",
         "Each verdict follows by a rule that was fixed before the runs; rules, data and details stand below the tables."
         " Brackets after what the paper says tell how sure that is: read in released code or on a primary page"
-        " (verified), quoted from a public summary (second-hand), or not found. Intervals are over seeds. A claim"
-        " counts as reproduced only where its controls, cheaper explanations, do worse.",
+        " (verified), quoted from a public summary (second-hand), or not found.",
+        "",
+        STATISTICS,
     ]
     if study.missing:
         lines += ["", f"**Missing runs:** {', '.join(study.missing)}."]
@@ -67,11 +92,13 @@ def _details(result) -> list[str]:
         f"The paper: {claim.paper_says} ({MARKS[claim.certainty]}).",
         "",
         f"- Measured: {claim.effect_is}: {interval_text(effect)}.",
-        f"- Rule: {claim.rule.describe()}; p-values corrected after Holm for the {result.family_size} tested"
+        f"- Rule: {rule_text(claim)}; p-values corrected after Holm for the {result.family_size} tested"
         f" claims of the family {claim.family}.",
     ]
     if effect is not None and effect.p_for is not None:
-        lines.append(f"- p = {effect.p_for:.2g} for the claim, {effect.p_against:.2g} against it, both corrected.")
+        p = result.corrected
+        beyond = f", {p.claim:.2g} for the effect beyond every control" if result.controls else ""
+        lines.append(f"- p = {p.effect:.2g} for the effect{beyond}, {p.against:.2g} against it, all corrected.")
     for control in result.controls:
         contrast = f"; beyond it: {interval_text(control.contrast.effect)}" if control.contrast else ""
         lines.append(
@@ -79,12 +106,19 @@ def _details(result) -> list[str]:
         )
     if claim.no_control_because:
         lines.append(f"- No control: {claim.no_control_because}.")
-    lines.append(f"- Verdict: **{result.verdict.verdict}**: {result.verdict.reason}.")
-    if result.verdict.verdict == INCONCLUSIVE and result.detectable is not None:
+    for name, what, found in result.beside:
+        lines.append(f"- Beside it, {name}: {what}: {interval_text(found.effect)}.")
+    described = result.compared.described
+    if described:
+        bounds = described["interquartile_mean_interval"]
+        between = " [{:.3g}, {:.3g}]".format(*bounds) if bounds else ""
         lines.append(
-            f"- Could have been found with probability 0.8: an effect of {result.detectable:.2g} (minimum detectable"
-            " effect)."
+            f"- Described: interquartile mean over seeds {described['interquartile_mean']:.3g}{between} (bootstrap);"
+            f" the first scores above the second with probability {described['probability_of_improvement']:.2g}."
         )
+    lines.append(f"- Verdict: **{result.verdict.verdict}**: {result.verdict.reason}.")
+    if result.verdict.verdict == INCONCLUSIVE and result.resolution.text:
+        lines.append(f"- Could have been shown: {result.resolution.text}.")
     left_out = list(dict.fromkeys(_left_out(result)))
     if left_out:
         lines.append(f"- Left out: {'; '.join(left_out)}.")

@@ -1,15 +1,24 @@
 """The page of verdicts: claims.json and claims.md, made from the measured runs alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kpo.checksums import write_checksums
 from kpo.claims.compare import Compared, compare
 from kpo.claims.declarations import CLAIMS
-from kpo.claims.declare import Claim
+from kpo.claims.declare import Claim, Comparison
 from kpo.claims.measures import MEASURES
-from kpo.claims.page import claims_markdown
+from kpo.claims.page import claims_markdown, rule_text
+from kpo.claims.resolution import Resolution, resolution
 from kpo.claims.runs import Study, read_measures
-from kpo.claims.verdict import ControlEvidence, Verdict, correct_family, decide
+from kpo.claims.verdict import (
+    ControlEvidence,
+    PValues,
+    Verdict,
+    contrast_rule,
+    correct_family,
+    decide,
+    p_values,
+)
 from kpo.config import Configuration
 from kpo.files import atomic_write, write_json
 
@@ -26,14 +35,32 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim with its numbers and its verdict. `family_size`: tested claims that the p-values are corrected for."""
+    """A claim with its numbers and its verdict.
+
+    beside: (name, in words, outcome) of what is shown and decides nothing. family_size: tested claims that the p-values
+    are corrected for. corrected: the p-values of the verdict's statements after that correction.
+    """
 
     claim: Claim
     compared: Compared
     controls: list[ControlResult]
+    beside: list[tuple[str, str, Compared]]
     verdict: Verdict
     family_size: int
-    detectable: float | None
+    corrected: PValues
+    resolution: Resolution
+
+
+FULL_STUDY = "full"
+
+
+def is_confirmatory(configuration: Configuration) -> bool:
+    """Whether these runs are those that the rules were made for: at laptop scale the full study, else all of a scale.
+
+    Smaller studies are parts of the full one, which judges the same runs anew together with more, so that their
+    verdicts are looks at it on the way.
+    """
+    return configuration.base_model is None or configuration.study == FULL_STUDY
 
 
 def write_claims(configuration: Configuration) -> None:
@@ -53,47 +80,70 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
     """What claims.json and claims.md hold, judged anew from measures.json."""
     study = read_measures(configuration)
     results = evaluate_claims(study)
+    confirmatory = is_confirmatory(configuration)
     record = {
         "scale": study.scale,
         "seeds": configuration.seeds,
+        "confirmatory": confirmatory,
         "missing": study.missing,
         "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
         "claims": [as_record(result) for result in results],
     }
-    return record, claims_markdown(results, study, configuration.seeds)
+    return record, claims_markdown(results, study, configuration.seeds, confirmatory)
 
 
 def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[ClaimResult]:
     """The result of every claim, p-values corrected within the families of those that the study tests."""
-    compared = {claim.id: compare(study, claim.effect, claim.rule) for claim in claims}
-    sizes = {}
-    for family in dict.fromkeys(claim.family for claim in claims):
-        tested = [claim for claim in claims if claim.family == family and compared[claim.id].effect is not None]
-        sizes[family] = len(tested)
-        corrected = correct_family([compared[claim.id].effect for claim in tested])
-        for claim, effect in zip(tested, corrected, strict=True):
-            compared[claim.id] = replace(compared[claim.id], effect=effect)
-    return [_result(study, claim, compared[claim.id], sizes[claim.family]) for claim in claims]
 
+    def measured(claim: Claim, comparison: Comparison, rule=None) -> Compared:
+        return compare(study, comparison, rule or claim.rule, stand_ins=claim.stand_ins)
 
-def _result(study: Study, claim: Claim, found: Compared, family_size: int) -> ClaimResult:
-    controls, evidence = [], []
-    for control in claim.controls:
-        effect = compare(study, control.effect, claim.rule)
-        contrast = compare(study, control.contrast, claim.rule) if control.contrast else None
-        controls.append(ControlResult(control.name, control.question, effect, contrast))
-        evidence.append(
+    compared = {claim.id: measured(claim, claim.effect) for claim in claims}
+    controls = {
+        claim.id: [
+            ControlResult(
+                control.name,
+                control.question,
+                measured(claim, control.effect),
+                measured(claim, control.contrast, contrast_rule(claim.rule, control.margin))
+                if control.contrast
+                else None,
+            )
+            for control in claim.controls
+        ]
+        for claim in claims
+    }
+    evidence = {
+        claim.id: [
             ControlEvidence(
                 control.name,
-                effect.effect,
-                contrast.effect if contrast else None,
+                found.effect.effect,
+                found.contrast.effect if found.contrast else None,
                 control.margin,
                 bool(control.contrast),
             )
-        )
-    verdict = decide(claim.rule, found.effect, evidence)
-    detectable = found.effect.detectable(claim.rule, family_size) if found.effect else None
-    return ClaimResult(claim, found, controls, verdict, family_size, detectable)
+            for control, found in zip(claim.controls, controls[claim.id], strict=True)
+        ]
+        for claim in claims
+    }
+    sizes, corrected = {}, {}
+    for family in dict.fromkeys(claim.family for claim in claims):
+        tested = [claim for claim in claims if claim.family == family and compared[claim.id].effect is not None]
+        sizes[family] = len(tested)
+        raw = [p_values(claim.rule, compared[claim.id].effect, evidence[claim.id]) for claim in tested]
+        corrected |= {claim.id: found for claim, found in zip(tested, correct_family(raw), strict=True)}
+    results = []
+    for claim in claims:
+        found, p = compared[claim.id], corrected.get(claim.id, PValues())
+        verdict = decide(claim.rule, found.effect, evidence[claim.id], p, found.why_none)
+        undefined = list(dict.fromkeys(name for part in _parts(found, controls[claim.id]) for name in part.undefined))
+        if undefined:
+            # A run that broke must not leave the comparison unseen.
+            verdict = Verdict(verdict.verdict, f"{verdict.reason}; without {', '.join(undefined)}, not defined there")
+        beside = [(one.name, one.what, measured(claim, one.measured)) for one in claim.beside]
+        could = resolution(found.effect, claim.rule, max(1, sizes[claim.family]), claim.effect)
+        results.append(ClaimResult(claim, found, controls[claim.id], beside, verdict, sizes[claim.family], p, could))
+    return results
 
 
 def as_record(result: ClaimResult) -> dict:
@@ -108,9 +158,10 @@ def as_record(result: ClaimResult) -> dict:
         "certainty": claim.certainty,
         "effect_is": claim.effect_is,
         "measures": {name: MEASURES[name].definition for name in claim.measures},
-        "rule": {**claim.rule.__dict__, "text": claim.rule.describe()},
+        "rule": {**claim.rule.__dict__, "text": rule_text(claim)},
         "family": claim.family,
         "family_size": result.family_size,
+        "corrected_p": dict(result.corrected.__dict__),
         "effect": _compared_record(result.compared),
         "controls": [
             {
@@ -122,7 +173,9 @@ def as_record(result: ClaimResult) -> dict:
             for control in result.controls
         ],
         "no_control_because": claim.no_control_because,
-        "minimum_detectable_effect": result.detectable,
+        "beside": [{"name": name, "what": what, **_compared_record(found)} for name, what, found in result.beside],
+        "minimum_detectable_effect": result.resolution.detectable,
+        "resolution": result.resolution.text,
         "verdict": result.verdict.verdict,
         "reason": result.verdict.reason,
         "data": data_files(result),
@@ -132,8 +185,7 @@ def as_record(result: ClaimResult) -> dict:
 def data_files(result: ClaimResult) -> list[str]:
     """The files, below the folder of the scale, from which a result was computed."""
     files = []
-    parts = [result.compared, *(c for control in result.controls for c in (control.effect, control.contrast) if c)]
-    for part in parts:
+    for part in [*_parts(result.compared, result.controls), *(found for _, _, found in result.beside)]:
         for side in part.sides:
             for cell in side["cells"]:
                 files += [f"{cell}/seed{seed}/{MEASURES[side['measure']].source}" for seed in part.per_seed]
@@ -147,4 +199,10 @@ def _compared_record(found: Compared) -> dict:
         "per_seed": {str(seed): value for seed, value in found.per_seed.items()},
         "sides": found.sides,
         "left_out": found.left_out,
+        "described": found.described,
     }
+
+
+def _parts(compared: Compared, controls: list[ControlResult]) -> list[Compared]:
+    """All outcomes that decide."""
+    return [compared, *(part for control in controls for part in (control.effect, control.contrast) if part)]

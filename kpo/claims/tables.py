@@ -5,8 +5,7 @@ found or nothing was measured. A number of ours comes from summary.json or claim
 `kpo.claims.paper_tables`; none is written here. Comparisons on another task than the paper's are tables of their own.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from kpo.claims.one_run import ClaimsError
@@ -26,23 +25,11 @@ from kpo.claims.paper_tables import (
     MARKS,
     STATED_ELSEWHERE,
 )
+from kpo.claims.tables_page import Table, markdown
 from kpo.config import Configuration
 from kpo.files import atomic_write, read_json, write_json
 
 LEVELS = ("easy", "normal", "hard")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of plain text. `values`: its numbers, for programs; each names its row and column."""
-
-    id: str
-    title: str
-    paper: str
-    note: str
-    columns: list[str]
-    rows: list[list[str]]
-    values: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_tables(configuration: Configuration) -> None:
@@ -95,7 +82,7 @@ def _kpo_benchmarks(
         for benchmark in KPO_BENCHMARKS:
             score = KPO_TABLE_1.get((method, benchmark.name))
             paper.append("" if score is None else _score(score.average, score.passed, MARKS[score.certainty]))
-            row = accuracies.get(("base" if method == "base" else "kpo", method, benchmark.split))
+            row = _row(accuracies, "kpo", method, benchmark.split)
             here.append("" if row is None else _measured_score(row, configuration))
             values.append(
                 {
@@ -119,6 +106,14 @@ def _kpo_benchmarks(
     )
 
 
+def _row(
+    accuracies: Mapping[tuple[str, str, str], dict], experiment: str, method: str, split: str
+) -> Mapping[str, Any] | None:
+    """A row of the summary; of the untrained model the experiment's own where it has one, else the shared one."""
+    own = accuracies.get((experiment, method, split))
+    return accuracies.get(("base", "base", split)) if own is None and method == "base" else own
+
+
 def _kpo_arithmetic(
     configuration: Configuration,
     claims: Mapping[str, dict],
@@ -131,7 +126,7 @@ def _kpo_arithmetic(
     controls = [method for method in known if method not in KPO_METHODS]
     rows, values = [], []
     for method in (*KPO_METHODS, *controls):
-        found = [accuracies.get(("base" if method == "base" else "kpo", method, level)) for level in LEVELS]
+        found = [_row(accuracies, "kpo", method, level) for level in LEVELS]
         if method in controls and not any(found):
             continue
         record = compared.get(method)
@@ -168,7 +163,11 @@ def _krpo_arithmetic(
     rows, values = [], []
     for level, gain in KRPO_ARITHMETIC.items():
         record = claims[f"krpo-1-{level}"]
-        scores = [accuracies.get(("krpo", method, level)) for method in ("grpo", "krpo")]
+        # The paper's scale trains on each level apart.
+        scores = [
+            _row(accuracies, "krpo", method, level) or _row(accuracies, f"krpo-{level}", method, level)
+            for method in ("grpo", "krpo")
+        ]
         control = record["controls"][0]["effect"]
         shown = ["" if row is None else f"{100 * row['avg_at_k']:.1f}{_fewer(row, configuration)}" for row in scores]
         paper = f"{gain.points:+.1f} ({MARKS[gain.certainty]})"
@@ -221,28 +220,6 @@ def _directions(claims: Mapping[str, dict]) -> Table:
         rows,
         values,
     )
-
-
-def markdown(tables: Sequence[Table], configuration: Configuration) -> str:
-    """The page for readers."""
-    lines = [
-        f"# The papers' tables and what was measured at scale {configuration.scale}",
-        "",
-        f"Seeds {', '.join(map(str, configuration.seeds))}. {LEGEND}",
-    ]
-    for table in tables:
-        lines += ["", f"## {_escaped(table.title)}", "", f"{_escaped(table.paper)}. {_escaped(table.note)}", ""]
-        lines.append("| " + " | ".join(map(_escaped, table.columns)) + " |")
-        lines.append("|" + "---|" * len(table.columns))
-        lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in table.rows]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """Text that is neither HTML nor a border in a table of markdown."""
-    for character, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(character, written)
-    return " ".join(text.split())
 
 
 def _score(average: float, passed: float | None, mark: str) -> str:

@@ -10,16 +10,22 @@ With the effect judged by the claim's rule as shown, refuted or open:
     shown, and a control was not run or is open      inconclusive
 
 A control is beaten where the method's effect minus the control's is shown to be above 0 by the control's margin;
-without such a contrast, where the claim's own rule refutes it for the control. Unbeaten, it does as well where the rule
-shows it for the control, or where the contrast's interval lies below the margin, so that the method adds less than
-counts.
+without such a contrast, where the claim's own rule refutes it for the control. Unbeaten, it does as well where the
+contrast's interval lies below the margin, so that the method adds less than counts, or where the rule shows it for the
+control and the contrast's interval does not lie above 0.
+
+Each verdict is a statement with a p-value of its own (`PValues`), and each kind of statement is corrected after Holm
+over the tested claims of a family. "Reproduced" says that the effect is there *and* beyond each control: its p-value is
+the largest of theirs, which needs no correction within the claim (an intersection-union test). "The control does as
+well" says that *some* control does, in one of the two ways above: its smallest p-value is multiplied by the number of
+ways, before the effect's own is set against it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from kpo.claims.declare import ABOVE, EQUAL, Rule
-from kpo.claims.estimate import Effect
+from kpo.claims.estimate import COMPUTED, SHARES, Effect
 from kpo.evaluation.aggregates import holm
 
 REPRODUCED = "reproduced"
@@ -45,6 +51,30 @@ class ControlEvidence:
     margin: float | None = None
     has_contrast: bool = True
 
+    def beating(self, rule: Rule) -> Rule:
+        """The rule by which the contrast shows that the control is beaten."""
+        return contrast_rule(rule, self.margin)
+
+
+def contrast_rule(rule: Rule, margin: float | None) -> Rule:
+    """The rule for an effect minus a control's: above 0, by the control's margin or else the claim's."""
+    beyond = rule.margin if margin is None else margin
+    return Rule(ABOVE, beyond, confidence=rule.confidence, min_seeds=rule.min_seeds)
+
+
+@dataclass(frozen=True)
+class PValues:
+    """p-values of the statements that a verdict can make; 1 where the statement cannot be made.
+
+    effect: the effect is as claimed. claim: so, and every control is beaten. as_well: so, and some control does as
+    well. against: the effect is not as claimed.
+    """
+
+    effect: float = 1.0
+    claim: float = 1.0
+    as_well: float = 1.0
+    against: float = 1.0
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -58,10 +88,11 @@ def judge(effect: Effect, rule: Rule) -> str:
     """`SHOWN`, `REFUTED` or `OPEN`; see `kpo.claims.declare.Rule`."""
     if effect.num_seeds < rule.min_seeds or effect.low is None or effect.high is None:
         return OPEN
-    if rule.kind == ABOVE and effect.value == 0 and effect.deviation == 0:
-        # Not one seed shows any difference: nothing to compare happened, such as spikes that no run has.
+    if effect.p_for is None or effect.p_against is None:
         return OPEN
-    significance = 1.0 - rule.confidence
+    if rule.kind == ABOVE and effect.value == 0 and effect.deviation == 0 and effect.kind != COMPUTED:
+        # Not one seed shows any difference: nothing to compare happened, such as collapses that no run has.
+        return OPEN
     if rule.kind == ABOVE:
         shown = effect.low > 0 and effect.value >= rule.margin
         refuted = effect.high < rule.margin
@@ -71,6 +102,10 @@ def judge(effect: Effect, rule: Rule) -> str:
         refuted = effect.low > above or effect.high < below
     else:
         shown, refuted = effect.high <= rule.margin, effect.low > rule.margin
+    if effect.kind == SHARES:
+        # The exact p-values decide; of the interval, which is wider, nothing is asked.
+        shown, refuted = rule.kind != ABOVE or effect.value >= rule.margin, True
+    significance = 1.0 - rule.confidence
     if shown and effect.p_for <= significance:
         return SHOWN
     if refuted and effect.p_against <= significance:
@@ -78,37 +113,68 @@ def judge(effect: Effect, rule: Rule) -> str:
     return OPEN
 
 
-def decide(rule: Rule, effect: Effect | None, controls: Sequence[ControlEvidence] = ()) -> Verdict:
-    """The verdict on a claim whose family correction is already in the effect's p-values.
+def p_values(rule: Rule, effect: Effect | None, controls: Sequence[ControlEvidence] = ()) -> PValues:
+    """The p-value of each statement about a claim, before correction for its family."""
+    if effect is None or effect.p_for is None or effect.p_against is None:
+        return PValues()
+    beaten = [_p_beaten(control) for control in controls]
+    ways = [p_value for control in controls for p_value in _ways_as_well(control, rule)]
+    as_well = min(1.0, len(ways) * min(ways)) if ways else 1.0
+    return PValues(effect.p_for, max([effect.p_for, *beaten]), max(effect.p_for, as_well), effect.p_against)
 
-    effect: None where the scale has no such runs.
+
+def correct_family(found: Sequence[PValues]) -> list[PValues]:
+    """The p-values of a family's tested claims after Holm, each kind of statement by itself."""
+    if not found:
+        return []
+    names = [one.name for one in fields(PValues)]
+    columns = {name: holm([getattr(one, name) for one in found]) for name in names}
+    return [PValues(**{name: float(columns[name][place]) for name in names}) for place in range(len(found))]
+
+
+def decide(
+    rule: Rule,
+    effect: Effect | None,
+    controls: Sequence[ControlEvidence] = (),
+    corrected: PValues | None = None,
+    why_none: str = "no runs of what the claim compares",
+) -> Verdict:
+    """The verdict on a claim.
+
+    effect: None where the scale has no such runs; why_none then says why. corrected: its p-values as corrected for the
+    family, by default those of a family of one.
     """
     if effect is None:
-        return Verdict(NOT_TESTED, "no runs of what the claim compares")
+        return Verdict(NOT_TESTED, why_none)
     if effect.num_seeds < rule.min_seeds:
         return Verdict(INCONCLUSIVE, f"{effect.num_seeds} of at least {rule.min_seeds} seeds")
-    outcome = judge(effect, rule)
+    corrected = p_values(rule, effect, controls) if corrected is None else corrected
+    known = effect.p_for is not None and effect.p_against is not None
+    outcome = judge(replace(effect, p_for=corrected.effect, p_against=corrected.against), rule) if known else OPEN
     if outcome == REFUTED:
-        return Verdict(NOT_REPRODUCED, "the interval excludes an effect as claimed")
+        return Verdict(NOT_REPRODUCED, "an effect as claimed is excluded")
     if outcome == OPEN:
         return Verdict(INCONCLUSIVE, "neither shown nor excluded, after correction for the family")
+    significance = 1.0 - rule.confidence
     outcomes = {control.name: judge_control(control, rule) for control in controls}
+    if all(found == REFUTED for found in outcomes.values()) and corrected.claim <= significance:
+        return Verdict(REPRODUCED, f"the effect is shown{_beyond(controls)}")
     as_well = [name for name, found in outcomes.items() if found == SHOWN]
-    undecided = [control for control in controls if outcomes[control.name] == OPEN]
-    if as_well:
+    if as_well and corrected.as_well <= significance:
         return Verdict(CONTROL_AS_WELL, f"the effect is shown, and so it is for: {', '.join(as_well)}")
-    if undecided:
-        missing = [control.name for control in undecided if control.effect is None]
-        if missing:
-            return Verdict(INCONCLUSIVE, f"the effect is shown, but the control was not run: {', '.join(missing)}")
-        names = ", ".join(control.name for control in undecided)
-        return Verdict(INCONCLUSIVE, f"the effect is shown, but too few seeds to tell it from: {names}")
-    against = f" and larger than with: {', '.join(outcomes)}" if outcomes else ""
-    return Verdict(REPRODUCED, f"the effect is shown{against}")
+    missing = [control.name for control in controls if control.effect is None]
+    if missing:
+        return Verdict(INCONCLUSIVE, f"the effect is shown, but the control was not run: {', '.join(missing)}")
+    if not controls:
+        return Verdict(INCONCLUSIVE, "shown by itself, but not after correction for the family")
+    names = ", ".join(control.name for control in controls if _p_beaten(control) > significance) or ", ".join(outcomes)
+    return Verdict(
+        INCONCLUSIVE, f"the effect is shown, but not, after correction for the family, told from that of: {names}"
+    )
 
 
 def judge_control(control: ControlEvidence, rule: Rule) -> str:
-    """`SHOWN` where the control does as well, `REFUTED` where it is beaten, else `OPEN`."""
+    """`SHOWN` where the control does as well, `REFUTED` where it is beaten, else `OPEN`; before any correction."""
     if control.effect is None:
         return OPEN
     own = judge(control.effect, rule)
@@ -116,25 +182,38 @@ def judge_control(control: ControlEvidence, rule: Rule) -> str:
         return own
     if control.contrast is None:
         return SHOWN if own == SHOWN else OPEN
-    beating = Rule(
-        ABOVE,
-        rule.margin if control.margin is None else control.margin,
-        confidence=rule.confidence,
-        min_seeds=rule.min_seeds,
-    )
-    contrast = judge(control.contrast, beating)
+    contrast = judge(control.contrast, control.beating(rule))
     if contrast == SHOWN:
         return REFUTED
-    return SHOWN if own == SHOWN or contrast == REFUTED else OPEN
+    if contrast == REFUTED:
+        return SHOWN
+    # What lies above 0 without being shown is no sign that the two are alike.
+    above = control.contrast.low is not None and control.contrast.low > 0
+    return SHOWN if own == SHOWN and not above else OPEN
 
 
-def correct_family(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects of a family's tested claims with Holm-corrected p-values, for and against each by themselves."""
-    known = [index for index, effect in enumerate(effects) if effect.p_for is not None]
-    corrected = list(effects)
-    if known:
-        p_for = holm([effects[index].p_for for index in known])
-        p_against = holm([effects[index].p_against for index in known])
-        for place, index in enumerate(known):
-            corrected[index] = replace(effects[index], p_for=float(p_for[place]), p_against=float(p_against[place]))
-    return corrected
+def _p_beaten(control: ControlEvidence) -> float:
+    if control.has_contrast:
+        found = None if control.contrast is None else control.contrast.p_for
+    else:
+        found = None if control.effect is None else control.effect.p_against
+    return 1.0 if found is None else found
+
+
+def _ways_as_well(control: ControlEvidence, rule: Rule) -> list[float]:
+    """The p-values of the ways in which a control can do as well; 1 for a way that its numbers do not take."""
+    if control.effect is None:
+        return []
+    ways = [control.effect.p_for if judge(control.effect, rule) == SHOWN else None]
+    if control.contrast is not None:
+        ways.append(control.contrast.p_against)
+    return [1.0 if p_value is None else p_value for p_value in ways]
+
+
+def _beyond(controls: Sequence[ControlEvidence]) -> str:
+    """By what each control is beaten: a contrast says that the effect is larger, the rule that it does not hold."""
+    larger = [control.name for control in controls if control.has_contrast]
+    refuted = [control.name for control in controls if not control.has_contrast]
+    parts = [f"larger than with: {', '.join(larger)}"] if larger else []
+    parts += [f"not for: {', '.join(refuted)}"] if refuted else []
+    return f", and {', and '.join(parts)}" if parts else ""

@@ -5,32 +5,25 @@ and its samples per problem are not independent of each other. Seeds are a secon
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from kpo.evaluation.aggregates import interquartile_mean, seeds_by_tasks
+from kpo.evaluation.intervals import (
+    Difference,
+    Interval,
+    check_resampling,
+    is_constant,
+    quantiles,
+    quantiles_or_none,
+    without_spread,
+)
 from kpo.evaluation.scores import Statistic, as_matrix, avg_at_k, correct_counts, pass_at_k, score_by_count
 
 # Resamples are drawn in blocks of so many numbers, which bounds the memory.
 _BLOCK = 1 << 21
-
-
-class Interval(NamedTuple):
-    """A point estimate with its confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-class Difference(NamedTuple):
-    """A difference (first minus second) with its confidence interval and a two-sided p-value."""
-
-    estimate: float
-    low: float
-    high: float
-    p_value: float
 
 
 def question_bootstrap(
@@ -48,22 +41,20 @@ def question_bootstrap(
     latter with k; or another function of such a matrix, called for every resample, which takes seconds rather than
     milliseconds.
 
-    Where all problems score 0, or all 1, resampling knows no spread; the interval is then Clopper and Pearson's for
-    that many problems. A single problem with a score between tells nothing about others: its interval is (0, 1). A
-    function of one's own has the plain percentile interval always.
+    Where all problems score the same, resampling knows no spread; the interval is then that of `without_spread`, which
+    for scores of 0 or 1 is Clopper and Pearson's. A single problem with a score between tells nothing about others: its
+    interval is (0, 1). A function of one's own has the plain percentile interval, and NaN where that has no width.
     """
-    _check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence)
     if callable(statistic) and statistic not in (avg_at_k, pass_at_k):
         return _bootstrap_function(correct, statistic, num_resamples, seed, confidence)
     scores = _question_scores(correct, statistic, k)
     estimate = float(scores.mean())
-    if (scores == scores[0]).all() and scores[0] in (0.0, 1.0):
-        # For 0 of n (or n of n) right Clopper and Pearson's bound solves (1 - bound)^n = (1 - confidence) / 2.
-        width = 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / len(scores))
-        return Interval(estimate, max(0.0, estimate - width), min(1.0, estimate + width))
-    if len(scores) == 1:
+    if len(scores) == 1 and scores[0] not in (0.0, 1.0):
         return Interval(estimate, 0.0, 1.0)
-    return Interval(estimate, *_quantiles(_resampled_means(scores, num_resamples, seed), confidence))
+    if (scores == scores[0]).all():
+        return Interval(estimate, *without_spread(estimate, len(scores), confidence, 0.0))
+    return Interval(estimate, *quantiles(_resampled_means(scores, num_resamples, seed), confidence))
 
 
 def hierarchical_bootstrap(
@@ -84,12 +75,18 @@ def hierarchical_bootstrap(
 
     levels: which of these three are drawn. Samples drawn on top of problems count the sampling noise twice, so the full
     interval errs on the wide side. With one seed, or without "seed", the interval says nothing about other seeds.
+
+    Where no draw differs from another, as with a method that is never right, the interval is that of `without_spread`
+    for as many units as the finest level drawn has: problems as in `question_bootstrap`, seeds where these alone are
+    drawn, samples where these are. With problems it says nothing about seeds that differ, of which none was seen.
     """
     counts, tables = _counts_by_seed(correct_by_seed, "correct_by_seed", statistic, k)
-    _check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence)
     estimate = _mean_score(counts, tables)
-    draws = _hierarchical_means([(counts, tables)], levels, num_resamples, seed)
-    return Interval(estimate, *_quantiles(draws[0], confidence))
+    draws = _hierarchical_means([(counts, tables)], levels, num_resamples, seed)[0]
+    if is_constant(draws):
+        return Interval(estimate, *without_spread(estimate, _units(counts, tables, levels), confidence, 0.0))
+    return Interval(estimate, *quantiles(draws, confidence))
 
 
 def paired_difference(
@@ -109,20 +106,23 @@ def paired_difference(
     null hypothesis each problem's difference is as likely to have the other sign): exact where there are no more than
     num_resamples sign patterns, else from as many random ones, (1 + as extreme) / (1 + num_resamples).
 
-    With one problem the interval is (-1, 1); without any difference the p-value is 1.
+    With one problem the interval is (-1, 1); where all differ alike it is that of `without_spread`. Without any
+    difference the p-value is 1.
     """
     scores_a, scores_b = _question_scores(correct_a, statistic, k), _question_scores(correct_b, statistic, k)
     if len(scores_a) != len(scores_b):
         raise ValueError(
             f"correct_a and correct_b must hold the same problems, got {len(scores_a)} and {len(scores_b)} problems"
         )
-    _check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence)
     differences = scores_a - scores_b
     estimate = float(differences.mean())
     p_value = _sign_flip_p_value(differences, num_resamples, seed)
     if len(differences) == 1:
         return Difference(estimate, -1.0, 1.0, p_value)
-    return Difference(estimate, *_quantiles(_resampled_means(differences, num_resamples, seed), confidence), p_value)
+    if is_constant(differences):
+        return Difference(estimate, *without_spread(estimate, len(differences), confidence, -1.0), p_value)
+    return Difference(estimate, *quantiles(_resampled_means(differences, num_resamples, seed), confidence), p_value)
 
 
 def hierarchical_difference(
@@ -139,7 +139,8 @@ def hierarchical_difference(
     """Difference of two methods, a minus b, over the same seeds and problems, resampled as in `hierarchical_bootstrap`.
 
     Both mappings must hold the same seeds: a seed stands for what the two runs share (base model, problems), and each
-    resample draws the same seeds and problems for both.
+    resample draws the same seeds and problems for both. Where no draw differs from another, as with two methods that
+    score the same on every problem, the interval is that of `without_spread`.
     """
     if not isinstance(correct_by_seed_a, Mapping) or not isinstance(correct_by_seed_b, Mapping):
         raise TypeError("correct_by_seed_a and correct_by_seed_b must map seeds to matrices")
@@ -148,7 +149,7 @@ def hierarchical_difference(
             "correct_by_seed_a and correct_by_seed_b must hold the same seeds, "
             f"got {sorted(correct_by_seed_a)} and {sorted(correct_by_seed_b)}"
         )
-    _check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence)
     in_order = {key: correct_by_seed_b[key] for key in correct_by_seed_a}
     side_a = _counts_by_seed(correct_by_seed_a, "correct_by_seed_a", statistic, k)
     side_b = _counts_by_seed(in_order, "correct_by_seed_b", statistic, k)
@@ -156,7 +157,9 @@ def hierarchical_difference(
         raise ValueError("correct_by_seed_a and correct_by_seed_b must hold the same problems")
     estimate = _mean_score(*side_a) - _mean_score(*side_b)
     draws_a, draws_b = _hierarchical_means([side_a, side_b], levels, num_resamples, seed)
-    return Interval(estimate, *_quantiles(draws_a - draws_b, confidence))
+    if is_constant(draws_a - draws_b):
+        return Interval(estimate, *without_spread(estimate, _units(*side_a, levels), confidence, -1.0))
+    return Interval(estimate, *quantiles(draws_a - draws_b, confidence))
 
 
 def seed_bootstrap(
@@ -169,18 +172,20 @@ def seed_bootstrap(
 ) -> Interval:
     """A statistic over (seeds, tasks) scores with a percentile interval from resampling seeds within each task.
 
-    The stratified bootstrap of arXiv 2108.13264. A one-dimensional array is the seeds of one task. With one seed the
-    interval has no width: nothing is known about others.
+    The stratified bootstrap of arXiv 2108.13264. A one-dimensional array is the seeds of one task. Where no draw
+    differs from another, as with one seed, nothing is known about others: both ends are NaN.
     """
     scores = seeds_by_tasks("scores", scores)
-    _check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence)
     rng = np.random.default_rng(seed)
     num_seeds, num_tasks = scores.shape
     columns = np.arange(num_tasks)
-    draws = [
-        statistic(scores[rng.integers(num_seeds, size=(num_seeds, num_tasks)), columns]) for _ in range(num_resamples)
-    ]
-    return Interval(float(statistic(scores)), *_quantiles(np.asarray(draws), confidence))
+    drawn = scores[rng.integers(num_seeds, size=(num_resamples, num_seeds, num_tasks)), columns]
+    if statistic is interquartile_mean:
+        draws = stats.trim_mean(drawn.reshape(num_resamples, -1), 0.25, axis=1)
+    else:
+        draws = np.array([statistic(one) for one in drawn])
+    return Interval(float(statistic(scores)), *quantiles_or_none(draws, confidence))
 
 
 def _bootstrap_function(
@@ -189,7 +194,15 @@ def _bootstrap_function(
     matrix = as_matrix(correct)
     rng = np.random.default_rng(seed)
     draws = [statistic(matrix[rng.integers(len(matrix), size=len(matrix))]) for _ in range(num_resamples)]
-    return Interval(float(statistic(matrix)), *_quantiles(np.asarray(draws, dtype=float), confidence))
+    return Interval(float(statistic(matrix)), *quantiles_or_none(np.asarray(draws, dtype=float), confidence))
+
+
+def _units(counts: np.ndarray, tables: list[np.ndarray], levels: Sequence[str]) -> int:
+    """How many units the finest level drawn has that are not the same ones again."""
+    num_seeds, num_questions = counts.shape
+    if "question" in levels:
+        return num_questions
+    return num_seeds if "seed" in levels else num_questions * min(len(table) - 1 for table in tables)
 
 
 def _question_scores(correct: Any, statistic: Statistic, k: int | None) -> np.ndarray:
@@ -279,15 +292,3 @@ def _sign_flip_p_value(differences: np.ndarray, num_resamples: int, seed: int) -
         signs = rng.integers(2, size=(rows, size), dtype=np.int8) * 2.0 - 1.0
         extreme += int((np.abs(signs @ nonzero) >= threshold).sum())
     return (1 + extreme) / (1 + num_resamples)
-
-
-def _quantiles(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _check_resampling(num_resamples: int, confidence: float) -> None:
-    if isinstance(num_resamples, bool) or not isinstance(num_resamples, int | np.integer) or num_resamples < 1:
-        raise ValueError(f"num_resamples must be an integer of at least 1, got {num_resamples!r}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")

@@ -2,14 +2,13 @@
 
 from kpo.evaluation.aggregates import holm, interquartile_mean, minimum_detectable_effect, probability_of_improvement
 from kpo.evaluation.bootstrap import (
-    Difference,
-    Interval,
     hierarchical_bootstrap,
     hierarchical_difference,
     paired_difference,
     question_bootstrap,
     seed_bootstrap,
 )
+from kpo.evaluation.intervals import Difference, Interval
 from kpo.evaluation.scores import avg_at_k, pass_at_k
 
 __all__ = [

@@ -11,7 +11,8 @@ from kpo.files import read_json
 
 CLAIM_KEYS = (
     "id", "paper", "section", "statement", "paper_says", "certainty", "effect_is", "measures", "rule", "family",
-    "family_size", "effect", "controls", "no_control_because", "minimum_detectable_effect", "verdict", "reason", "data",
+    "family_size", "corrected_p", "effect", "controls", "no_control_because", "beside", "minimum_detectable_effect",
+    "resolution", "verdict", "reason", "data",
 )  # fmt: skip
 PART_KEYS = ("estimate", "per_seed", "sides", "left_out")
 ESTIMATE_KEYS = ("value", "low", "high", "p_for", "p_against", "num_seeds")
@@ -108,7 +109,11 @@ def _check_claim(claim: Any, where: str) -> None:
     if claim["verdict"] not in VERDICTS:
         raise ReportError(f"{where}: unknown verdict {claim['verdict']!r}; judge the claims again (kpo claims)")
     _need(claim["rule"], ("kind", "margin", "target", "text"), f"{where}, rule", "kpo claims")
+    _need(claim["corrected_p"], ("effect", "claim", "as_well", "against"), f"{where}, corrected_p", "kpo claims")
     parts = [("effect", claim["effect"])]
+    for beside in claim["beside"]:
+        _need(beside, ("name", "what"), f"{where}, beside", "kpo claims")
+        parts.append((beside["name"], beside))
     for control in claim["controls"]:
         _need(control, ("name", "question", "effect", "contrast"), f"{where}, controls", "kpo claims")
         parts += [(control["name"], control["effect"])]

@@ -33,7 +33,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a claim's numbers: the effect, a control, or the effect minus a control."""
+    """One line of a claim's numbers: the effect, a control, the effect minus a control, or what stands beside them."""
 
     kind: str
     name: str
@@ -69,6 +69,7 @@ class View:
     seed_names: list[str]
     rows: list[Row]
     axis: Axis | None
+    corrected: str
     detectable: str
     left_out: list[str]
     data: list[File]
@@ -103,10 +104,10 @@ def file_of(folder: Path, path: str) -> File:
 def view(record: dict, folder: Path) -> View:
     """Prepare one entry of claims.json; `folder` is looked at for which data files exist."""
     parts = list(_parts(record))
-    estimates = [part["estimate"] for _, _, _, part in parts if part["estimate"] is not None]
+    estimates = [part["estimate"] for kind, _, _, part in parts if part["estimate"] is not None and kind != "beside"]
     shared = axis(record["rule"], estimates)
     seed_names = sorted({seed for *_, part in parts for seed in part["per_seed"]}, key=_by_number)
-    effect, detectable = record["effect"]["estimate"], record["minimum_detectable_effect"]
+    effect = record["effect"]["estimate"]
     return View(
         record=record,
         anchor=anchor("claim", record["id"]),
@@ -118,7 +119,8 @@ def view(record: dict, folder: Path) -> View:
         seed_names=seed_names,
         rows=[_row(*part, seed_names, shared) for part in parts],
         axis=shared,
-        detectable=number(detectable) if record["verdict"] == INCONCLUSIVE and detectable is not None else "",
+        corrected=_corrected(record),
+        detectable=record["resolution"] if record["verdict"] == INCONCLUSIVE else "",
         left_out=list(dict.fromkeys(text for *_, part in parts for text in part["left_out"])),
         data=[file_of(folder, path) for path in record["data"]],
         runs=_runs(part for *_, part in parts),
@@ -126,12 +128,14 @@ def view(record: dict, folder: Path) -> View:
 
 
 def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, dict]]:
-    """(kind, name, question, part) of the effect, then each control with the effect beyond it."""
+    """(kind, name, question, part) of the effect, each control with the effect beyond it, and what decides nothing."""
     yield "effect", "the claim's effect", "", record["effect"]
     for control in record["controls"]:
         yield "control", control["name"], control["question"], control["effect"]
         if control["contrast"] is not None:
             yield "contrast", control["name"], "", control["contrast"]
+    for beside in record["beside"]:
+        yield "beside", beside["name"], beside["what"], beside
 
 
 def _row(
@@ -144,10 +148,11 @@ def _row(
         name=name,
         question=question,
         text=estimate(found),
-        bar=None if found is None or shared is None else bar(shared, found),
+        # What is shown beside a claim is in no unit of its rule.
+        bar=None if found is None or shared is None or kind == "beside" else bar(shared, found),
         seeds="" if found is None else seeds(found["num_seeds"]),
-        p_for="" if found is None else p_value(found["p_for"]),
-        p_against="" if found is None else p_value(found["p_against"]),
+        p_for="" if found is None or kind == "beside" else p_value(found["p_for"]),
+        p_against="" if found is None or kind == "beside" else p_value(found["p_against"]),
         by_seed=[number(per_seed[seed], largest) if seed in per_seed else "" for seed in seed_names],
         computed=_computed(part["sides"]),
     )
@@ -163,6 +168,13 @@ def _computed(sides: Sequence[Mapping[str, Any]]) -> str:
         mean = "the mean of " if len(side["cells"]) > 1 else ""
         terms.append(f"{sign} {factor}{side['measure']} of {mean}{cells}")
     return " ".join(terms).removeprefix("+ ")
+
+
+def _corrected(record: Mapping[str, Any]) -> str:
+    """The p-values of the verdict's statements, as corrected for the family."""
+    found = {name: p_value(value) for name, value in record["corrected_p"].items()}
+    beyond = f", {found['claim']} for the effect beyond every control" if record["controls"] else ""
+    return f"{found['effect']} for the effect{beyond}, {found['against']} against it"
 
 
 def _runs(parts: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from kpo.claims.page import STATISTICS
+from kpo.claims.report import is_confirmatory
 from kpo.claims.verdict import VERDICTS
 from kpo.config import Configuration
 from kpo.files import atomic_write
@@ -67,6 +69,8 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         sizes=sizes(inputs.summary),
         tables=inputs.tables,
         verdict_words=VERDICTS,
+        statistics=STATISTICS,
+        confirmatory=is_confirmatory(configuration),
         anchor=anchor,
         origin=made,
         data_files=[file_of(inputs.folder, name) for name in DATA_FILES],

@@ -18,7 +18,16 @@ from kpo.claims.declare import (
     difference,
     minus,
 )
-from kpo.claims.measures import MEASURES, curve_measures, order_sensitivity, schedule_deviations, structure_measures
+from kpo.claims.measures import (
+    BENCHMARKS,
+    MEASURES,
+    curve_measures,
+    mean_of_benchmarks,
+    order_bias,
+    order_sensitivity,
+    schedule_deviations,
+    structure_measures,
+)
 
 
 def rows(rewards, accuracy=None, **changes):
@@ -58,6 +67,8 @@ def test_collapse_by_accuracy(accuracy, collapse):
 def test_collapse_by_length_and_by_stopping():
     cut = [0.0] * 16 + [0.6] * 4
     assert curve_measures(rows([0.5] * 10, truncation=cut), 10)["collapse"] == 1.0
+    # Stopped in its very last rollout batch, it has them all.
+    assert curve_measures(rows([0.8] * 10), 10, stopped=True)["collapse"] == 1.0
     stopped = curve_measures(rows([0.8] * 5), 10)
     assert stopped["collapse"] == 1.0
     # The five batches that are not there count as 0.
@@ -71,6 +82,17 @@ def test_entropy_and_spikes_by_hand():
     found = curve_measures(rows([0.5] * 10, entropy=entropy, gradient_norm=norms), 10)
     assert found["entropy_drop"] == pytest.approx(0.75)
     assert found["gradient_spikes"] == pytest.approx(2 / 20)
+
+
+def test_a_run_that_breaks_keeps_its_entropy_and_its_spikes():
+    # Twenty updates, the last two without a finite loss: of the 18 others the first and the last fifth are 4 each.
+    entropy = [1.0] * 14 + [0.25] * 4 + [None, math.nan]
+    norms = [1.0] * 16 + [2.9, 3.1, None, math.inf]
+    found = curve_measures(rows([0.5] * 10, entropy=entropy, gradient_norm=norms), 10)
+    assert found["entropy_drop"] == pytest.approx(0.75)
+    assert found["gradient_spikes"] == pytest.approx(3 / 20)
+    nothing = curve_measures(rows([0.5] * 10, entropy=[None] * 20, gradient_norm=[None] * 20), 10)
+    assert math.isnan(nothing["entropy_drop"]) and nothing["gradient_spikes"] == 1.0
 
 
 def test_times_by_hand():
@@ -131,6 +153,46 @@ def test_order_sensitivity_by_hand():
     assert math.isnan(order_sensitivity([torch.zeros(4, 3)], seed=0))
 
 
+class TestOrderBias:
+    def rewards(self, chance, groups=40, seed=0):
+        random = np.random.default_rng(seed)
+        return torch.tensor((random.random((groups, 12)) < chance).astype(float))
+
+    def test_independent_rewards_have_none_beyond_chance(self):
+        """The standard deviation that the docstring gives, for the most spread of its rates, four times."""
+        for chance in (0.3, 0.5, 0.8):
+            assert abs(order_bias([self.rewards(chance)], seed=1)) < 4 * 0.034 * math.sqrt(48 / 40)
+
+    def test_sorted_rewards_have_one(self):
+        """The rule's margin is 0.1."""
+        for chance, sign in ((0.3, 1), (0.8, -1)):
+            ascending = self.rewards(chance).sort(dim=1).values
+            assert sign * order_bias([ascending], seed=1) > 0.1
+
+    def test_one_group_by_hand(self):
+        """Rewards 1 and 0, each order drawn half of the time: (A - M) M / M M with M the mean of both orders."""
+
+        def krpo(rewards):
+            mean, variance, advantages = 0.0, 1.0, []
+            for reward in rewards:
+                predicted = variance + 1e-5
+                gain = predicted / (predicted + 1e-2)
+                mean, variance = mean + gain * (reward - mean), (1 - gain) * predicted
+                advantages.append((reward - mean) / (math.sqrt(variance) + 1e-8))
+            return np.array(advantages)
+
+        sampled, swapped = krpo([1.0, 0.0]), krpo([0.0, 1.0])[::-1]
+        mean = (sampled + swapped) / 2
+        expected = ((sampled - mean) * mean).sum() / (mean * mean).sum()
+        assert order_bias([torch.tensor([[1.0, 0.0]] * 400)], seed=3) == pytest.approx(expected, abs=0.03)
+        assert math.isnan(order_bias([torch.zeros(4, 3)], seed=0))
+
+
+def test_benchmarks_count_the_same():
+    assert mean_of_benchmarks({"aime24": 0.2, "math500": 0.8, "normal": 0.0}) == pytest.approx(0.5)
+    assert mean_of_benchmarks({"normal": 0.3}) is None
+
+
 class TestDeclarations:
     def test_ids_are_unique_and_every_measure_exists(self):
         assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
@@ -168,6 +230,16 @@ class TestDeclarations:
     def test_needed_cells_name_what_a_choice_goes_by(self):
         assert "reward_late" in needed_cells()["kpo-clips", "grpo-wide"]
         assert "accuracy.normal" in needed_cells()["kpo-clips", "grpo-wide"]
+
+    def test_needed_cells_name_what_stands_in_at_another_scale(self):
+        needed = needed_cells()
+        assert "order_bias" in needed["krpo-normal", "krpo"] and "accuracy.hard" in needed["krpo-hard", "krpo"]
+        assert BENCHMARKS in needed["kpo", "gmpo"] and "reward_late" in needed["kpo-q", "kpo-q1e-2"]
+
+    def test_what_agreement_supports_is_no_control(self):
+        for claim_id in ("kpo-1-switching", "kpo-1-runs"):
+            claim = get_claim(claim_id)
+            assert not claim.controls and len(claim.beside) == 2 and "support" in claim.no_control_because
 
     def test_incomplete_declarations_are_refused(self):
         with pytest.raises(ValueError, match="control"):

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import scipy.stats
 import yaml
 
+from kpo.claims import get_claim
 from kpo.claims.compare import check_comparable, compare
 from kpo.claims.declare import Rule, along, best_of, cell, difference
 from kpo.claims.one_run import METHOD_FIELDS, ClaimsError
@@ -52,6 +54,7 @@ def run_config(configuration: Configuration, experiment: str, label: str, seed: 
         "seed": seed,
         "method": {name: method[name] for name in METHOD_FIELDS},
         "reward": settings.reward,
+        "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
         "problems": configuration.problems.model_dump(),
         "base_model": configuration.base_model.model_dump(),
@@ -105,8 +108,9 @@ def record(configuration, claim_id) -> dict:
     ],
 )
 def test_four_verdicts_from_results(results, grpo, kpo, ema, unit, kpo_spread, verdict):
-    for label, percent in {"grpo": grpo, "kpo-ema": ema, "kpo-unit": unit}.items():
+    for label, percent in {"grpo": grpo, "kpo-unit": unit}.items():
         set_accuracy(results, "kpo", label, percent)
+    set_accuracy(results, "kpo", "kpo-ema", ema, {1: -0.3, 2: 0.1, 3: 0.2})
     set_accuracy(results, "kpo", "kpo-clipped", kpo, kpo_spread)
     found = record(results, "kpo-4-over-grpo")
     assert found["verdict"] == verdict, found["reason"]
@@ -117,7 +121,7 @@ def test_four_verdicts_from_results(results, grpo, kpo, ema, unit, kpo_spread, v
     assert row.endswith(f"**{verdict}** |")
     if verdict == INCONCLUSIVE:
         assert found["minimum_detectable_effect"] > 0.05
-        assert "minimum detectable effect" in page
+        assert f"an effect of {found['minimum_detectable_effect']:.3g} or more" in page
 
 
 def test_the_fifth_verdict_and_the_page(results):
@@ -168,7 +172,8 @@ def test_holm_makes_a_family_of_many_harder(results):
     alone = compare(
         study, difference("accuracy.normal", cell("kpo", "kpo-clipped"), cell("kpo", "grpo")), Rule("above", 0.02)
     )
-    assert found["effect"]["estimate"]["p_for"] >= alone.effect.p_for
+    assert found["effect"]["estimate"]["p_for"] == alone.effect.p_for
+    assert found["corrected_p"]["claim"] >= found["corrected_p"]["effect"] >= alone.effect.p_for
 
 
 class TestMissing:
@@ -197,6 +202,41 @@ class TestMissing:
         found = record(results, "kpo-3-collapse")
         # One of three KPO runs collapsed, no GRPO run: 0 - 1/3.
         assert found["effect"]["estimate"]["value"] == pytest.approx(-1 / 3)
+        assert found["verdict"] == INCONCLUSIVE and "no outcome of 3 seeds could show this" in found["resolution"]
+        assert "exact sign-flip test" in found["rule"]["text"]
+        page = (results.folder / "claims.md").read_text()
+        assert f"Could have shown: {found['resolution']}" not in page and found["resolution"] in page
+        # Stopped in the very last update it is one all the same.
+        rows = read_jsonl(folder / "metrics.jsonl")
+        rows += [{**rows[0], "update": number} for number in range(13, 21)]
+        for number, row in enumerate(rows):
+            row |= {"rollout_batch": number // 4 + 1, "minibatch": number % 4 + 1}
+        write_jsonl(folder / "metrics.jsonl", rows)
+        assert record(results, "kpo-3-collapse")["effect"]["per_seed"]["1"] == -1
+
+    def test_a_run_that_the_grader_stopped_is_no_collapse(self, results):
+        """It has no measures, and leaves each comparison by name."""
+        folder = results.run_folder("kpo", "grpo", 1)
+        write_jsonl(folder / "metrics.jsonl", read_jsonl(folder / "metrics.jsonl")[:12])
+        provenance = read_json(folder / "provenance.json")
+        fault = {"kind": "ungraded", "action": "stop", "message": "no response could be graded"}
+        others = {"kind": "collapse", "action": "continue", "message": "no response earned a reward"}
+        stopped = {"stopped": "update 12: no response could be graded", "faults": [others, fault]}
+        write_json(folder / "provenance.json", provenance | stopped)
+        found = record(results, "kpo-3-collapse")
+        assert sorted(found["effect"]["per_seed"]) == ["2", "3"]
+        assert "without kpo/grpo/seed1, not defined there" in found["reason"]
+        (line,) = [text for text in found["effect"]["left_out"] if text.startswith("kpo/grpo/seed1")]
+        assert "collapse is not defined for it (it was stopped: " in line and "could be graded" in line
+        assert sorted(record(results, "kpo-4-over-grpo")["effect"]["per_seed"]) == ["2", "3"]
+
+    def test_a_run_without_finite_entropy_near_its_end_stays(self, results):
+        folder = results.run_folder("kpo", "grpo", 1)
+        rows = read_jsonl(folder / "metrics.jsonl")
+        for row in rows[-3:]:
+            row["entropy"] = None
+        write_jsonl(folder / "metrics.jsonl", rows)
+        assert sorted(record(results, "kpo-3-entropy")["effect"]["per_seed"]) == ["1", "2", "3"]
 
     def test_measures_must_hold_every_run(self, results):
         with pytest.raises(ClaimsError, match="measure the runs first"):
@@ -247,6 +287,8 @@ class TestRefusals:
             ("config.yaml", lambda v: v["method"].update(clip_low=0.3), "method.clip_low 0.3"),
             ("config.yaml", lambda v: v["training"].update(learning_rate=0.1), "training.learning_rate 0.1"),
             ("config.yaml", lambda v: v["problems"].update(seed=5), "problems.seed 5"),
+            ("config.yaml", lambda v: v["reward_noise"].update(flips=0.2), "reward_noise.flips 0.2.*says None"),
+            ("config.yaml", lambda v: v.pop("reward_noise"), "made with reward_noise None"),
             ("evaluation.json", lambda v: v["splits"]["hard"]["correct"].pop(), "split 'hard'"),
             ("evaluation.json", lambda v: v.pop("sampling"), "'sampling'"),
         ],
@@ -282,6 +324,21 @@ class TestRefusals:
         self.change(results, ("kpo", "kpo-clipped", 2), "provenance.json", lambda v: v.update(commit="1" * 40))
         write_measures(results)
         write_claims(results)
+
+    def test_evaluations_by_differing_code(self, results):
+        """Compared in accuracy they are refused; in what training alone measures they are not."""
+        for run in results.runs():
+            code = "old" if run == ("kpo", "gspo", 1) else "new"
+            write_json(results.run_folder(*run) / "checksums" / "evaluate.json", {"source_hash": code})
+        study = measure_runs(results)
+        gspo, grpo = cell("kpo", "gspo"), cell("kpo", "grpo")
+        with pytest.raises(ClaimsError, match="gspo/seed.*were evaluated by different code"):
+            compare(study, difference("accuracy.normal", gspo, grpo), Rule("above", 0.02))
+        assert compare(study, difference("reward_late", gspo, grpo), Rule("above", 0.02)).effect is not None
+        # Runs that were measured before it was recorded have no such code.
+        unknown = {seed: dataclasses.replace(run, graded_by="") for seed, run in study.runs["kpo", "gspo"].items()}
+        study = dataclasses.replace(study, runs={**study.runs, ("kpo", "gspo"): unknown})
+        assert compare(study, difference("accuracy.normal", gspo, grpo), Rule("above", 0.02)).effect is not None
 
     def test_hardware_matters_to_times_alone(self, results):
         study = measure_runs(results)
@@ -339,6 +396,42 @@ class TestSides:
         side = best_of((("kpo", "grpo"), ("kpo", "gspo"), ("kpo", "gmpo")), "reward_late")
         found = compare(study, difference("accuracy.normal", side, cell("kpo", "kpo-ema")), Rule("above", 0.1))
         assert found.sides[0]["cells"] == ["kpo/grpo"]
+
+    def test_the_winner_of_the_tries_decides_no_seeds(self, study):
+        """The other try has two seeds, so the comparison has these two, whichever wins."""
+        few = {seed: run for seed, run in study.runs["kpo", "gspo"].items() if seed < 3}
+        study = dataclasses.replace(study, runs={**study.runs, ("kpo", "gspo"): few})
+        side = best_of((("kpo", "grpo"), ("kpo", "gspo")), "reward_late")
+        for best in ("grpo", "gspo"):
+            rewards = {("kpo", best): {"reward_late": {1: 0.9, 2: 0.9, 3: 0.9}}}
+            found = compare(
+                self.change(study, rewards),
+                difference("accuracy.normal", side, cell("kpo", "gmpo")),
+                Rule("above", 0.1),
+            )
+            assert found.sides[0]["cells"] == [f"kpo/{best}"] and sorted(found.per_seed) == [1, 2]
+
+    def test_why_nothing_was_compared(self, study):
+        def reason(measure, *cells):
+            return compare(
+                study, difference(measure, *(cell("kpo", label) for label in cells)), Rule("above", 0)
+            ).why_none
+
+        assert reason("reward_late", "grpo", "krpo") == "the configuration of these runs has no kpo/krpo"
+        assert reason("accuracy.aime24", "grpo", "gspo") == "accuracy.aime24 was not measured of the runs kpo/grpo"
+        study = dataclasses.replace(study, runs={**study.runs, ("kpo", "gspo"): {}})
+        assert reason("reward_late", "grpo", "gspo") == "the runs kpo/gspo are missing"
+
+    def test_a_contrast_is_judged_by_its_control_s_margin(self, study):
+        """Shuffled tokens lower the switch frequency by 0.1 less; the control's margin is 0.02, the claim's 0.2."""
+        columns = {"switch_raw": 0.5, "switch_filtered": 0.1, "switch_shuffled": 0.5, "switch_shuffled_filtered": 0.2}
+        values = {name: {1: value, 2: value + 0.01, 3: value - 0.005} for name, value in columns.items()}
+        values["switch_filtered"] = {1: 0.1, 2: 0.1, 3: 0.1}
+        (result,) = evaluate_claims(self.change(study, {("kpo", "grpo"): values}), (get_claim("kpo-2-switching"),))
+        contrast = result.controls[0].contrast.effect
+        error = contrast.deviation / 3**0.5
+        assert contrast.value == pytest.approx(0.1, abs=0.01)
+        assert contrast.p_against == pytest.approx(min(1.0, 2 * scipy.stats.t.cdf((contrast.value - 0.02) / error, 2)))
 
     def test_best_needs_every_try_and_the_same_training(self, study):
         other = best_of((("kpo", "grpo"), ("kpo-clips", "grpo-wide")), "reward_late")

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from kpo.claims.declare import ABOVE, AT_MOST, EQUAL, Rule
-from kpo.claims.estimate import Effect, effect_of_means, effect_of_shares
+from kpo.claims.estimate import COMPUTED, Effect, effect_of_means
 from kpo.claims.verdict import (
     CONTROL_AS_WELL,
     INCONCLUSIVE,
@@ -17,16 +18,19 @@ from kpo.claims.verdict import (
     SHOWN,
     VERDICTS,
     ControlEvidence,
+    PValues,
+    contrast_rule,
     correct_family,
     decide,
     judge,
+    p_values,
 )
 
 RULE = Rule(ABOVE, 0.02)
 
 
 def effect(value, low, high, p_for=0.001, p_against=0.001, num_seeds=5):
-    return Effect(value, low, high, p_for, p_against, 0.01, num_seeds, num_seeds)
+    return Effect(value, low, high, p_for, p_against, 0.01, num_seeds)
 
 
 class TestMeans:
@@ -72,9 +76,21 @@ class TestMeans:
         assert found.low is None and found.p_for is None and found.detectable(RULE, 1) is None
         assert judge(found, RULE) == OPEN
 
-    def test_identical_seeds(self):
-        found = effect_of_means({1: 0.3, 2: 0.3, 3: 0.3}, RULE)
+    @pytest.mark.parametrize("value", [0.0, 0.3, 1 / 96, 0.1 + 0.2])
+    def test_seeds_that_agree_leave_no_spread_and_decide_nothing(self, value):
+        """One spike more in each of three seeds is 1/96 three times: a step of the measure, no certainty."""
+        found = effect_of_means({1: value, 2: value, 3: value + 1e-17}, Rule(ABOVE, 0.01))
+        assert (found.value, found.deviation) == (pytest.approx(value), 0.0)
+        assert found.low is found.high is found.p_for is found.p_against is None
+        for rule in (Rule(ABOVE, 0.01), Rule(AT_MOST, 0.5), Rule(EQUAL, 0.5)):
+            decided = decide(rule, effect_of_means({1: value, 2: value, 3: value}, rule))
+            assert decided.verdict == INCONCLUSIVE
+
+    def test_seeds_that_agree_in_what_is_computed_are_certain(self):
+        found = effect_of_means({1: 0.3, 2: 0.3, 3: 0.3}, RULE, COMPUTED)
         assert (found.low, found.high, found.p_for, found.p_against) == (0.3, 0.3, 0.0, 1.0)
+        exact = Rule(AT_MOST, 1e-9)
+        assert judge(effect_of_means({1: 0.0, 2: 0.0, 3: 0.0}, exact, COMPUTED), exact) == SHOWN
 
     def test_nothing_is_filled_in(self):
         for values in ({}, {1: math.nan, 2: 0.1}):
@@ -87,30 +103,27 @@ class TestMeans:
         )
         assert many.detectable(RULE, 1) < few.detectable(RULE, 1) < few.detectable(RULE, 4)
 
+    def test_detectable_effect_reaches_the_margin_as_well(self):
+        """By simulation: at the effect named, an interval above 0 and an estimate above the margin come 4 times in 5."""
+        random = np.random.default_rng(0)
+        for margin in (0.0, 0.3):
+            rule = Rule(ABOVE, margin)
+            # Five seeds with a deviation of exactly 0.1.
+            least = effect_of_means(dict(enumerate(0.1 * np.array([-1, -1, 0, 1, 1]))), rule).detectable(rule, 1)
+            draws = random.normal(least, 0.1, size=(20_000, 5))
+            low = draws.mean(axis=1) - 2.776445 * draws.std(axis=1, ddof=1) / math.sqrt(5)
+            shown = ((low > 0) & (draws.mean(axis=1) >= margin)).mean()
+            # At the margin alone nearly all of these intervals exclude 0.
+            assert shown == pytest.approx(0.8, abs=0.015)
 
-class TestShares:
-    def test_newcombe_example(self):
-        """Newcombe (1998), table II: 56/70 and 48/80 give 0.2 with (0.0524, 0.3339) by method 10."""
-        found = effect_of_shares((56, 70), (48, 80), 5, RULE)
-        assert found.value == pytest.approx(0.2)
-        assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    def test_detectable_effect_counts_the_wider_interval(self):
+        found = effect_of_means({1: 0.1, 2: 0.2, 3: 0.3}, RULE)
+        wider = found.widened(found.low - 0.248414, found.high)
+        assert wider.detectable(RULE, 1) == pytest.approx(2 * found.detectable(RULE, 1), rel=1e-4)
 
-    def test_no_collapse_at_all_is_no_certainty(self):
-        """Newcombe (1998), table II: 0/10 and 0/10 give (-0.2775, 0.2775)."""
-        found = effect_of_shares((0, 10), (0, 10), 5, RULE)
-        assert (found.low, found.high) == pytest.approx((-0.2775, 0.2775), abs=5e-5)
-        assert judge(found, Rule(ABOVE, 0.1)) == OPEN
-        assert found.detectable(RULE, 1) > 0
-
-    def test_p_values_agree_with_the_interval(self):
-        for first, second in (((9, 10), (2, 10)), ((3, 15), (1, 15)), ((15, 15), (0, 15)), ((6, 10), (1, 10))):
-            for confidence in (0.8, 0.95, 0.999):
-                found = effect_of_shares(first, second, 5, Rule(ABOVE, 0.1, confidence=confidence))
-                assert (found.p_for < 1 - confidence) == (found.low > 0)
-
-    def test_bad_counts(self):
-        with pytest.raises(ValueError, match="share"):
-            effect_of_shares((3, 2), (0, 2), 2, RULE)
+    @pytest.mark.parametrize("rule", [Rule(EQUAL, 0.1), Rule(AT_MOST, 0.1)])
+    def test_no_detectable_effect_of_rules_that_ask_for_none(self, rule):
+        assert effect_of_means({1: 0.1, 2: 0.2, 3: 0.3}, rule).detectable(rule, 1) is None
 
 
 class TestJudge:
@@ -138,18 +151,13 @@ class TestJudge:
         assert judge(effect(0.05, 0.01, 0.09, p_for=0.06), RULE) == OPEN
         assert judge(effect(0.0, -0.02, 0.01, p_against=0.06), RULE) == OPEN
 
-    def test_no_difference_in_any_seed_decides_nothing(self):
-        nothing = effect_of_means({1: 0.0, 2: 0.0, 3: 0.0}, RULE)
-        assert judge(nothing, RULE) == OPEN and nothing.detectable(RULE, 1) is None
-        exact = Rule(AT_MOST, 1e-9)
-        assert judge(effect_of_means({1: 0.0, 2: 0.0, 3: 0.0}, exact), exact) == SHOWN
-
     def test_too_few_seeds(self):
         assert judge(effect(0.05, 0.04, 0.06, num_seeds=2), RULE) == OPEN
 
 
 CLEAR = effect(0.10, 0.08, 0.12)
 NOTHING = effect(0.0, -0.01, 0.01)
+HINT = effect(0.015, 0.001, 0.029)
 UNSURE = effect(0.05, -0.05, 0.15)
 
 
@@ -166,6 +174,7 @@ class TestDecide:
             (CLEAR, UNSURE, NOTHING, CONTROL_AS_WELL),  # the method adds less than counts
             (CLEAR, UNSURE, UNSURE, INCONCLUSIVE),
             (CLEAR, CLEAR, UNSURE, CONTROL_AS_WELL),
+            (CLEAR, CLEAR, HINT, INCONCLUSIVE),  # above 0, not by enough: neither beaten nor as good
             (CLEAR, None, None, INCONCLUSIVE),
         ],
     )
@@ -197,15 +206,64 @@ class TestDecide:
         decided = decide(RULE, effect(0.1, 0.08, 0.12, num_seeds=2))
         assert decided.verdict == INCONCLUSIVE and "2 of at least 3" in decided.reason
 
+    def test_the_sentence_fits_the_rule(self):
+        above = decide(RULE, CLEAR, [ControlEvidence("c", NOTHING, CLEAR)])
+        assert above.reason == "the effect is shown, and larger than with: c"
+        rule = Rule(AT_MOST, 1e-9)
+        exact, far = effect(1e-12, 1e-13, 1e-11), effect(0.3, 0.2, 0.4)
+        at_most = decide(rule, exact, [ControlEvidence("c", far, has_contrast=False)])
+        assert at_most.reason == "the effect is shown, and not for: c"
 
-def test_holm_within_a_family_by_hand():
-    """p = .01, .04, .03 become .03, .06, .06; both directions are corrected by themselves; one seed stays out."""
-    effects = [effect(0.1, 0.0, 0.2, p, q) for p, q in ((0.01, 0.5), (0.04, 0.9), (0.03, 0.001))]
-    alone = Effect(0.1, None, None, None, None, None, 1, 1)
-    corrected = correct_family([*effects, alone])
-    assert [e.p_for for e in corrected[:3]] == pytest.approx([0.03, 0.06, 0.06])
-    assert [e.p_against for e in corrected[:3]] == pytest.approx([1.0, 1.0, 0.003])
-    assert corrected[3] == alone
+    def test_why_nothing_was_tested(self):
+        assert decide(RULE, None, why_none="the runs kpo/grpo are missing").reason == "the runs kpo/grpo are missing"
+
+
+class TestFamily:
+    def test_holm_by_hand(self):
+        """p = .01, .04, .03 become .03, .06, .06; each kind of statement is corrected by itself."""
+        raw = [PValues(p, 0.5, 1.0, q) for p, q in ((0.01, 0.5), (0.04, 0.9), (0.03, 0.001))]
+        corrected = correct_family(raw)
+        assert [p.effect for p in corrected] == pytest.approx([0.03, 0.06, 0.06])
+        assert [p.claim for p in corrected] == [1.0, 1.0, 1.0]
+        assert [p.against for p in corrected] == pytest.approx([1.0, 1.0, 0.003])
+        assert correct_family([]) == []
+
+    def test_a_claim_has_the_largest_of_its_p_values(self):
+        first = effect(0.1, 0.08, 0.12, p_for=0.0004)
+        contrasts = [effect(0.05, 0.01, 0.09, p_for=p) for p in (0.029, 0.0001)]
+        controls = [ControlEvidence(name, NOTHING, found) for name, found in zip("ab", contrasts, strict=True)]
+        assert p_values(RULE, first, controls).claim == 0.029
+        assert p_values(RULE, first, [*controls, ControlEvidence("c", None, None)]).claim == 1.0
+        # Without a contrast the control is beaten where the rule is refuted for it.
+        exact = Rule(AT_MOST, 1e-9)
+        far = effect(0.3, 0.2, 0.4, p_against=0.04)
+        one = effect(1e-12, 1e-13, 1e-11)
+        assert p_values(exact, one, [ControlEvidence("c", far, has_contrast=False)]).claim == 0.04
+
+    def test_one_weak_contrast_among_six_claims_is_not_enough(self):
+        """Raw, p = .029 for "beyond the control" shows it; corrected for six claims, 6 x .029 = .17 does not."""
+        strong = effect(0.73, 0.70, 0.76, p_for=0.0004)
+        weak = effect(0.05, 0.01, 0.09, p_for=0.029)
+        control = ControlEvidence("shuffled", effect(0.68, 0.67, 0.69, p_for=0.0001), weak)
+        assert decide(RULE, strong, [control]).verdict == REPRODUCED
+        family = [p_values(RULE, strong, [control])] + [PValues(0.001, 0.9, 0.9, 1.0)] * 5
+        corrected = correct_family(family)[0]
+        assert corrected.claim == pytest.approx(6 * 0.029)
+        decided = decide(RULE, strong, [control], corrected)
+        assert decided.verdict == INCONCLUSIVE and "told from that of: shuffled" in decided.reason
+
+    def test_as_well_pays_for_every_way(self):
+        """Two controls that can each do as well in two ways: four times the smallest p, set against the effect's."""
+        controls = [
+            ControlEvidence("a", effect(0.1, 0.08, 0.12, p_for=0.003), effect(0.0, -0.01, 0.01, p_against=0.002)),
+            ControlEvidence("b", NOTHING, effect(0.1, 0.08, 0.12, p_against=1.0)),
+        ]
+        assert p_values(RULE, CLEAR, controls).as_well == pytest.approx(4 * 0.002)
+        assert p_values(RULE, effect(0.1, 0.08, 0.12, p_for=0.04), controls).as_well == 0.04
+
+    def test_a_contrast_has_the_control_s_margin(self):
+        assert contrast_rule(Rule(ABOVE, 0.2, min_seeds=4), 0.02) == Rule(ABOVE, 0.02, min_seeds=4)
+        assert contrast_rule(Rule(ABOVE, 0.2), None) == Rule(ABOVE, 0.2)
 
 
 @pytest.mark.parametrize(

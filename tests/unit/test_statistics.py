@@ -129,7 +129,8 @@ def test_question_bootstrap_degenerate_cases():
     exact = scipy.stats.binomtest(0, 3).proportion_ci(0.95, method="exact")
     assert bound == pytest.approx(exact.high)
     assert question_bootstrap([[1, 0]]) == (0.5, 0.0, 1.0)
-    assert question_bootstrap([[1, 0]] * 5) == (0.5, 0.5, 0.5)
+    # None of five differed; at most 1 - .025^(1/5) = .5218 of all do, and these could score 0 or 1.
+    assert question_bootstrap([[1, 0]] * 5) == pytest.approx((0.5, 0.5 - 0.2609, 0.5 + 0.2609), abs=1e-4)
     # pass@2 is 1 for every problem although not every sample is right.
     assert question_bootstrap([[1, 0]] * 3, "pass_at_k", 2) == pytest.approx((1.0, 1.0 - bound, 1.0))
 
@@ -148,14 +149,28 @@ def test_hierarchical_bootstrap_levels():
     # Seeds differ, questions of a seed do not: only drawing seeds gives a width.
     correct = {1: [[1, 1]] * 4, 2: [[0, 0]] * 4}
     assert hierarchical_bootstrap(correct) == (0.5, 0.0, 1.0)
-    assert hierarchical_bootstrap(correct, levels=["question"]) == (0.5, 0.5, 0.5)
-    assert hierarchical_bootstrap(correct, levels=["sample"]) == (0.5, 0.5, 0.5)
+    # Where no draw differs the interval is that of four problems, or of eight samples, which all agreed.
+    for level, units in (("question", 4), ("sample", 8)):
+        half = (1 - 0.025 ** (1 / units)) / 2
+        assert hierarchical_bootstrap(correct, levels=[level]) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
     # Questions differ, seeds do not: one set of questions is drawn for all seeds, so more seeds do not narrow it.
     one = np.repeat([[1], [0]], 8, axis=0)
     few = hierarchical_bootstrap([one] * 2, levels=["seed", "question"], num_resamples=40_000)
     many = hierarchical_bootstrap([one] * 6, levels=["seed", "question"], num_resamples=40_000)
     assert few == pytest.approx(many, abs=0.07) and few.high - few.low > 0.4
     assert few == pytest.approx(question_bootstrap(one, num_resamples=40_000), abs=0.07)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_a_method_that_is_never_or_always_right_is_not_certain(right):
+    """Five seeds of 150 problems, all the same: Clopper and Pearson's interval of 150, not one without width."""
+    correct = {seed: np.full((150, 4), right) for seed in range(5)}
+    exact = scipy.stats.binomtest(150 * right, 150).proportion_ci(0.95, method="exact")
+    found = hierarchical_bootstrap(correct, levels=("seed", "question"), num_resamples=200)
+    assert found == pytest.approx((right, exact.low, exact.high))
+    alone = hierarchical_bootstrap(correct, levels=("seed",), num_resamples=200)
+    exact = scipy.stats.binomtest(5 * right, 5).proportion_ci(0.95, method="exact")
+    assert alone == pytest.approx((right, exact.low, exact.high))
 
 
 def test_hierarchical_sample_level_by_hand():
@@ -197,7 +212,9 @@ def test_hierarchical_refuses():
 
 def test_hierarchical_difference():
     base = {seed: draw(60, 4, seed) for seed in range(3)}
-    assert hierarchical_difference(base, base, levels=["seed", "question"]) == (0.0, 0.0, 0.0)
+    bound = scipy.stats.binomtest(0, 60).proportion_ci(0.95, method="exact").high
+    same = hierarchical_difference(base, base, levels=["seed", "question"])
+    assert same == pytest.approx((0.0, -bound, bound))
     better = {seed: np.maximum(matrix, draw(60, 4, seed + 10)) for seed, matrix in base.items()}
     difference = hierarchical_difference(better, base)
     assert difference.estimate == pytest.approx(np.mean([better[s].mean() - base[s].mean() for s in base]))
@@ -246,7 +263,10 @@ def test_paired_p_value_agrees_with_scipy(problems):
 
 
 def test_paired_difference_degenerate_cases():
-    assert paired_difference(CORRECT, CORRECT) == (0.0, 0.0, 0.0, 1.0)
+    bound = scipy.stats.binomtest(0, 3).proportion_ci(0.95, method="exact").high
+    assert paired_difference(CORRECT, CORRECT) == pytest.approx((0.0, -bound, bound, 1.0))
+    # Everything won: as sure as 3 of 3.
+    assert paired_difference([[1]] * 3, [[0]] * 3)[:3] == pytest.approx((1.0, 1.0 - 2 * bound, 1.0))
     assert paired_difference([[1]], [[0]]) == (1.0, -1.0, 1.0, 1.0)
     # Different numbers of samples are compared by their means.
     assert paired_difference([[1, 0]] * 2, [[1, 1, 0, 0]] * 2).estimate == 0.0
@@ -311,7 +331,11 @@ def test_seed_bootstrap():
     # Each task draws its own seeds: the mean is 5, 5.5 or 6 with probabilities 1/4, 1/2, 1/4 and halves between.
     interval = seed_bootstrap(scores, np.mean, num_resamples=4_000)
     assert interval == (5.5, 5.0, 6.0)
-    assert seed_bootstrap([0.3], num_resamples=10) == (0.3, 0.3, 0.3)
+    for alone in ([0.3], [0.3, 0.3, 0.3]):
+        estimate, low, high = seed_bootstrap(alone, num_resamples=10)
+        assert estimate == pytest.approx(0.3) and math.isnan(low) and math.isnan(high)
+    values = [0.1, 0.2, 0.3, 0.5, 0.9]
+    assert seed_bootstrap(values) == pytest.approx(seed_bootstrap(values, lambda drawn: interquartile_mean(drawn)))
     assert seed_bootstrap([1, 2, 3, 4, 5], seed=1) == seed_bootstrap([1, 2, 3, 4, 5], seed=1)
     with pytest.raises(ValueError, match="scores"):
         seed_bootstrap(np.zeros((2, 2, 2)))
