@@ -61,7 +61,18 @@ def check_files(folder: Path, recorded: dict[str, Any]) -> list[str]:
     return problems
 
 
+def is_made(folder: Path, step: str) -> bool:
+    """Whether a step's files and inputs are all there as it recorded them, made by this code and these versions."""
+    try:
+        recorded = read_checksums(folder, step)
+    except ValueError:
+        return False
+    made_with = recorded["source_hash"], recorded["versions"]
+    return made_with == (source_hash(), versions()) and not check_files(folder, recorded)
+
+
 def checksums_path(folder: Path, step: str) -> Path:
+    """Where the checksums of a step's files in `folder` lie."""
     return folder / "checksums" / f"{step}.json"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kpo.allocator import keep_freed_memory
 from kpo.config import Configuration, ConfigurationError, load, read_resolved, read_yaml
+from kpo.devices import hold_lease
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command = step("launch", _launch, "train or evaluate on CUDA devices that no other job holds", run=True)
     command.add_argument("--step", dest="inner", choices=("train", "evaluate"), required=True)
     command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--devices", type=int, default=None, help="devices to train on (default: those it needs)")
     command.add_argument(
         "--wait", type=float, default=None, help="seconds to wait for free devices (default: for ever)"
     )
@@ -183,6 +185,7 @@ def _pretrain(arguments) -> None:
 
 def _train(arguments) -> None:
     configuration = _start(arguments)
+    hold_lease()
     _known_run(configuration, arguments.experiment, arguments.method)
     _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
     if configuration.experiments[arguments.experiment].pretrained is not None:
@@ -205,6 +208,7 @@ def _train(arguments) -> None:
 
 def _evaluate(arguments) -> None:
     configuration = _start(arguments)
+    hold_lease()
     if arguments.experiment != "base":
         _known_run(configuration, arguments.experiment, arguments.method)
     _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
@@ -332,7 +336,7 @@ def _launch(arguments) -> None:
     given += ["--threads", str(arguments.threads), *(["--log", str(arguments.log)] if arguments.log else [])]
     # What fails before the job begins goes to the terminal; the job opens its log itself.
     arguments.log = None
-    launch(configuration, arguments.inner, arguments.experiment, given, arguments.wait)
+    launch(configuration, arguments.inner, arguments.experiment, given, arguments.wait, arguments.devices)
 
 
 def _lease(arguments) -> None:

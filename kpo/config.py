@@ -38,6 +38,8 @@ class ConfigurationError(ValueError):
 
 
 class Section(BaseModel):
+    """A part of the configuration: no key but those declared, no value of another type, nothing changed afterwards."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -104,10 +106,12 @@ class TrainingSettings(Section):
 
     @property
     def sequences_per_rollout(self) -> int:
+        """Responses of one rollout batch."""
         return self.prompts_per_rollout * self.group_size
 
     @property
     def updates(self) -> int:
+        """Optimiser steps of a whole run."""
         return self.rollout_batches * self.minibatches * self.epochs
 
     @model_validator(mode="after")
@@ -284,6 +288,7 @@ class Configuration(Section):
 
     @property
     def folder(self) -> Path:
+        """The results of the scale."""
         return Path(self.results) / self.scale
 
     def run_folder(self, experiment: str, method: str, seed: int) -> Path:

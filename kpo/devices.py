@@ -1,15 +1,24 @@
 """CUDA devices of this machine, and leases that keep two jobs off the same one.
 
-Snakemake's `gpu` resource only counts. A lease hands out device ids: a lock file for each device, held with flock by
-the process that uses it, so that the kernel frees it when that process ends, however it ends. `kpo lease --devices 2 --
-command` takes two devices, puts them into CUDA_VISIBLE_DEVICES and becomes the command, which so holds the locks.
+Snakemake's `gpu` resource only counts. A lease hands out device ids: a lock file for each device, held with flock, so
+that the kernel frees it when its holders end, however they end. `kpo lease --devices 2 -- command` takes two devices,
+puts them into CUDA_VISIBLE_DEVICES and becomes the command, which so holds the locks.
+
+A command may be a launcher whose workers do the work and inherit nothing but its environment. So a lock is shared: who
+leases takes it alone and then keeps a share, each worker takes a share of its own (`hold_lease`, as KPO_LEASE tells
+it), and nobody else can take it before all are gone. Where a launcher was killed before its worker came to that, and
+another has the device, the worker finds another lease's token in the lock file and ends.
 
 Devices are asked for at nvidia-smi, not through torch, which takes seconds to import and opens every device.
 """
 
 import contextlib
 import fcntl
+import json
 import os
+import re
+import secrets
+import stat
 import subprocess
 import tempfile
 import time
@@ -18,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECONDS_BETWEEN_TRIES = 0.5
+LEASE_VARIABLE = "KPO_LEASE"
+"""The environment variable that names a lease to the processes of its command: JSON with folder, locks and token."""
 _QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
 
 
@@ -44,10 +55,11 @@ class Device:
 
 @dataclass
 class Lease:
-    """Devices held until `release` or the end of every process that has `files` open."""
+    """Devices held until `release` or the end of every process that has `files` open or a share of its own."""
 
     devices: list[Device]
     files: list[int] = field(repr=False)
+    token: str = ""
 
     def release(self) -> None:
         """Give the devices back."""
@@ -55,11 +67,14 @@ class Lease:
             os.close(self.files.pop())
 
 
-def visible_devices() -> list[Device]:
+def visible_devices(*, certain: bool = False) -> list[Device]:
     """The devices that this process may use: those nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES names them.
 
     An entry that nvidia-smi does not list (a part of a device, MIG) is a device of unknown memory. Without nvidia-smi,
     or where it fails, there is none.
+
+    certain: raise DeviceError where numbers in CUDA_VISIBLE_DEVICES may mean other devices to CUDA than to nvidia-smi,
+    which counts by bus while CUDA puts the fastest first unless CUDA_DEVICE_ORDER says PCI_BUS_ID.
     """
     try:
         output = subprocess.run(_QUERY, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -72,7 +87,20 @@ def visible_devices() -> list[Device]:
             memory = int(float(parts[3]) * 2**20) if parts[3].replace(".", "").isdigit() else None
             found.append(Device(parts[0], parts[2], memory, parts[1] or None))
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if certain and chosen is not None:
+        _check_numbers(found, chosen)
     return found if chosen is None or not found else _chosen(found, chosen)
+
+
+def _check_numbers(found: list[Device], names: str) -> None:
+    kinds = dict.fromkeys(device.name for device in found)
+    numbered = any(part.strip().isdigit() for part in names.split(","))
+    if numbered and len(kinds) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise DeviceError(
+            f"CUDA_VISIBLE_DEVICES={names} is ambiguous on a machine with {' and '.join(kinds)}: CUDA counts the "
+            "fastest first, nvidia-smi by bus; set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name devices by uuid (nvidia-smi "
+            "-L)"
+        )
 
 
 def _chosen(found: list[Device], names: str) -> list[Device]:
@@ -90,7 +118,9 @@ def _chosen(found: list[Device], names: str) -> list[Device]:
 def lease_folder() -> Path:
     """Where the locks of this machine's devices lie: $KPO_LEASE_FOLDER, or the user's folder among temporary files.
 
-    It must be on this machine, not shared with others, whose devices have locks of their own.
+    It must be on this machine, not shared with others, whose devices have locks of their own. Only jobs that look in
+    the same folder keep off each other: where several users share devices, all of them name one folder in which all
+    may write (lock files are as open as their folder).
     """
     given = os.environ.get("KPO_LEASE_FOLDER")
     return Path(given) if given else Path(tempfile.gettempdir()) / f"kpo-devices-{os.getuid()}"
@@ -109,9 +139,10 @@ def acquire(
     All are taken together or none, so that two jobs with half of their devices each cannot wait for one another.
     timeout: seconds to wait at most, None for ever. inheritable: whether the locks survive into an exec'ed command.
 
-    Raises DeviceError where the machine has fewer devices, or where the time is up, naming who holds them.
+    Raises DeviceError where the machine has fewer devices or it is not certain which are meant, or where the time is
+    up, naming who holds them.
     """
-    devices = visible_devices() if devices is None else list(devices)
+    devices = visible_devices(certain=True) if devices is None else list(devices)
     if count < 1:
         raise DeviceError(f"--devices must be at least 1, found {count}")
     if len(devices) < count:
@@ -155,21 +186,62 @@ def run_with_lease(count: int, command: Sequence[str], timeout: float | None = N
     """
     if not command:
         raise DeviceError("no command to run was given; write it after --")
-    devices = acquire(count, timeout=timeout, inheritable=True).devices if count else []
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid or device.id for device in devices)
+    os.environ.pop(LEASE_VARIABLE, None)
+    lease = acquire(count, timeout=timeout, inheritable=True) if count else Lease([], [])
+    if lease.devices:
+        locks = [device.lock_name for device in lease.devices]
+        named = {"folder": str(lease_folder().resolve()), "locks": locks, "token": lease.token}
+        os.environ[LEASE_VARIABLE] = json.dumps(named)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid or device.id for device in lease.devices)
     try:
         os.execvp(command[0], list(command))
     except OSError as error:
         raise DeviceError(f"{command[0]}: cannot be run ({error.strerror})") from None
 
 
+def hold_lease() -> None:
+    """Take a share in the lease that this process runs under, until it ends; nothing where it runs under none.
+
+    Raises DeviceError where the lease is lost: all who held it ended, and another job may have the devices.
+    """
+    text = os.environ.get(LEASE_VARIABLE)
+    if not text:
+        return
+    try:
+        named = json.loads(text)
+        folder, locks, token = Path(named["folder"]), list(named["locks"]), str(named["token"])
+        with _opened(folder / "all.lock") as all_devices:
+            fcntl.flock(all_devices, fcntl.LOCK_EX)
+            for name in locks:
+                _take_share(folder / name, token)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError(
+            f"{LEASE_VARIABLE}={text} is no lease ({error!r}); unset it, or start the job with kpo lease"
+        ) from None
+
+
+def _take_share(path: Path, token: str) -> None:
+    file = _open(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.pread(file, len(token), 0).decode(errors="replace") != token:
+            raise BlockingIOError
+        os.pwrite(file, f"process {os.getpid()}\n".encode(), os.fstat(file).st_size)
+    except BlockingIOError:
+        os.close(file)
+        raise DeviceError(
+            "the lease of this job's devices is lost: who took it ended before this process began; start the job again"
+        ) from None
+    # The file stays open, so that the share ends with the process.
+
+
 def _try_all(devices: list[Device], count: int, folder: Path) -> Lease | None:
-    # One job at a time looks, so that none takes what another is about to count.
+    # One job at a time looks, so that none takes what another is about to count, or about to share.
     with _opened(folder / "all.lock") as all_devices:
         fcntl.flock(all_devices, fcntl.LOCK_EX)
-        lease = Lease([], [])
+        lease = Lease([], [], secrets.token_hex(8))
         for device in devices:
-            file = os.open(folder / device.lock_name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            file = _open(folder / device.lock_name)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -180,7 +252,8 @@ def _try_all(devices: list[Device], count: int, folder: Path) -> Lease | None:
             if len(lease.devices) == count:
                 for held in lease.files:
                     os.truncate(held, 0)
-                    os.pwrite(held, f"process {os.getpid()}".encode(), 0)
+                    os.pwrite(held, f"{lease.token}\nprocess {os.getpid()}\n".encode(), 0)
+                    fcntl.flock(held, fcntl.LOCK_SH)
                 return lease
         lease.release()
         return None
@@ -188,13 +261,46 @@ def _try_all(devices: list[Device], count: int, folder: Path) -> Lease | None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    file = _open(path)
     try:
         yield file
     finally:
         os.close(file)
 
 
+def _open(path: Path) -> int:
+    """Open a lock file, made where it is not there with the permissions to write that its folder gives."""
+    # An existing file is opened without O_CREAT, which Linux refuses for files of others in folders like /tmp.
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    writers = stat.S_IMODE(path.parent.stat().st_mode) & 0o022
+    mask = os.umask(0)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600 | writers | writers << 1)
+    finally:
+        os.umask(mask)
+
+
 def _holders(devices: list[Device], folder: Path) -> str:
-    said = {(folder / device.lock_name).read_text() for device in devices if (folder / device.lock_name).exists()}
-    return ", ".join(sorted(said - {""})) or "processes unknown"
+    """The processes that said in the lock files of held devices that they hold them, as far as they still run."""
+    found: set[int] = set()
+    with _opened(folder / "all.lock") as all_devices:
+        fcntl.flock(all_devices, fcntl.LOCK_EX)
+        for device in devices:
+            with _opened(folder / device.lock_name) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    text = os.pread(file, 2**16, 0).decode(errors="replace")
+                    found |= {int(number) for number in re.findall(r"^process (\d+)$", text, re.MULTILINE)}
+    return ", ".join(f"process {number}" for number in sorted(found) if _runs(number)) or "processes unknown"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True

@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from kpo.config import CONFIG_FOLDER, Configuration, ConfigurationError
+from kpo.config import CONFIG_FOLDER, Configuration, ConfigurationError, ExperimentSettings
 from kpo.devices import run_with_lease, visible_devices
 from kpo.sizing import planned_count
 
@@ -27,20 +27,39 @@ def run_arguments(config: Path | str, experiment: str, method: str, seed: int) -
     return ["--config", str(config), "--experiment", experiment, "--method", method, "--seed", str(seed)]
 
 
-def launch(configuration: Configuration, step: str, experiment: str, arguments: list[str], wait: float | None) -> None:
+def launch(
+    configuration: Configuration,
+    step: str,
+    experiment: str,
+    arguments: list[str],
+    wait: float | None,
+    devices: int | None = None,
+) -> None:
     """Lease the devices of a job and become it; never returns.
 
     Training and evaluation take the same number: what training needs. An evaluation starts a process on each itself.
 
-    Raises ConfigurationError or DeviceError with one line, before any device is touched.
+    devices: how many a scheduler gave the job, which are then what it takes; None for as many as the experiment needs
+    on this machine. Raises ConfigurationError or DeviceError with one line, before any device is touched.
     """
-    settings = configuration.experiments[experiment]
+    settings, found = configuration.experiments[experiment], visible_devices()
+    if devices is not None and devices < 0:
+        raise ConfigurationError(f"--devices must be at least 0, found {devices}")
     try:
-        count = planned_count(settings, visible_devices())
+        count = planned_count(settings, found)
+        if devices is not None and devices != count:
+            # Training has to fit into them; an evaluation shares out its shards over any number.
+            count = planned_count(_with_devices(settings, devices), found) if step == "train" else devices
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     os.environ.setdefault("OMP_NUM_THREADS", "4")
     run_with_lease(count, step_command(step, count if step == "train" else 1, arguments), wait)
+
+
+def _with_devices(settings: ExperimentSettings, count: int) -> ExperimentSettings:
+    pretrained = settings.pretrained
+    chosen = pretrained.devices.model_copy(update={"count": count})
+    return settings.model_copy(update={"pretrained": pretrained.model_copy(update={"devices": chosen})})
 
 
 def printed_command(configuration: Configuration, experiment: str, count: int) -> str:

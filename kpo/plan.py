@@ -12,6 +12,7 @@ from kpo.sizing import (
     BANDWIDTH_SHARE,
     COMPUTE_SHARE,
     LENGTH_SHARE,
+    PROMPT_SHARE,
     evaluation_hours,
     planned_count,
     planned_memory,
@@ -94,7 +95,7 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
         assumed[f"{memory / 1e9:.0f} GB at the speed of an {speed.name}"] = None
         runs = len(experiment.methods) * len(configuration.seeds_of(name))
         training, evaluation = (
-            training_hours(experiment, max(count, 1), speed),
+            training_hours(experiment, max(count, 1), speed, memory),
             evaluation_hours(configuration, experiment, speed),
         )
         hours = runs * training + (runs + 1) * evaluation
@@ -108,8 +109,8 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
             lines.append(f"      needs {count} devices at once, and this machine has {len(devices)}")
     lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")
     lines.append(
-        f"    how: kpo/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit, {BANDWIDTH_SHARE:.0%} of the "
-        f"bandwidth and {COMPUTE_SHARE:.0%} of the operations that the makers state"
+        f"    how: kpo/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit and prompts of {PROMPT_SHARE:.0%}, "
+        f"{BANDWIDTH_SHARE:.0%} of the bandwidth and {COMPUTE_SHARE:.0%} of the operations that the makers state"
     )
     return [*lines, "  launch       the first run of each experiment, after the data and model steps:", *commands]
 

@@ -1,18 +1,23 @@
-"""Publishing a finished scale: its compact results into `results_published/`, its numbers into the README, its executed
-notebooks into `notebooks/`."""
+"""Publishing a finished scale: its compact results into `results_published/`, and of a scale with small models of its
+own also its numbers into the README and its executed notebooks into `notebooks/`.
+
+The README and the notebooks speak of the small models. A scale with models of the hub publishes its folder alone, from
+which `results=published` makes its figures, notebooks and report.
+"""
 
 import os
-import tempfile
+import shutil
 from collections import Counter
 from pathlib import Path
 
+from kpo.checksums import check_files, read_checksums
 from kpo.claims.runs import read_measures
 from kpo.claims.verdict import VERDICTS
 from kpo.config import CONFIG_FOLDER, Configuration, read_resolved, read_yaml
 from kpo.evaluation.summary import summary_markdown
-from kpo.files import atomic_write, read_json, write_json
+from kpo.files import atomic_write, only_process, read_json, write_json
 from kpo.progress import clock
-from kpo.published import COPIED, FOLDER, copy, write_compact
+from kpo.published import COPIED, FOLDER, copy, set_aside, write_compact
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 SHOWN_FIGURES = ("training_curves", "final_accuracy")
@@ -22,43 +27,66 @@ JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 def publish(configuration: Configuration, repository: Path, *, allow_missing: bool = False) -> None:
     """Replace `results_published/<scale>` by the results of a finished workflow, and what is shown of them.
 
-    The README's block between its two marks is rewritten, and the notebooks of the repository become those that were
-    executed on the results. allow_missing: publish although measures.json names runs as missing; provenance.json and
-    the README then list them.
-    Raises ValueError where the scale is not finished, or its runs come from differing code or package versions; nothing
-    has been changed then.
+    Where the scale has small models of its own, the README's block between its two marks is rewritten, and the
+    notebooks of the repository become those that were executed on the results. allow_missing: publish although
+    measures.json names runs as missing; provenance.json and the README then list them.
+    Raises ValueError where the scale is not finished, its verdicts are of other measures, or its runs come from
+    differing code or package versions; nothing has been changed then.
     """
     from kpo.notebook import NOTEBOOKS
 
     source, target = configuration.folder, repository / FOLDER / configuration.scale
-    notebooks = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
-    shown = [f"figures/{name}.png" for name in SHOWN_FIGURES]
+    is_shown = configuration.base_model is not None
+    notebooks = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS] if is_shown else []
+    shown = [f"figures/{name}.png" for name in SHOWN_FIGURES] if is_shown else []
     for name in (*COPIED, *JUDGED, *shown, *notebooks):
         if not (source / name).is_file():
             raise ValueError(f"{source / name} is missing; finish the workflow before publishing")
     missing = _missing(configuration, allow_missing)
     digest = {**provenance_digest(configuration, missing), "missing": missing}
     readme = repository / "README.md"
-    before, after = _around_block(readme)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{configuration.scale}.") as temporary:
-        new, old = Path(temporary, "new"), Path(temporary, "old")
-        write_compact(configuration, missing, new)
-        write_json(new / "provenance.json", digest)
-        for path in [*(source / name for name in JUDGED), *sorted((source / "figures").glob("*.png"))]:
-            copy(path, new / path.relative_to(source))
-        block = readme_block(new)
-        # The whole folder changes at once, so that nothing of an earlier configuration stays among the files.
-        if target.exists():
-            os.replace(target, old)
-        os.replace(new, target)
-    atomic_write(readme, before + START + "\n" + block + END + after)
+    before, after = _around_block(readme) if is_shown else ("", "")
+    with only_process(target.parent):
+        new = target.parent / f".{target.name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            write_compact(configuration, missing, new)
+            write_json(new / "provenance.json", digest)
+            for path in [*(source / name for name in JUDGED), *sorted((source / "figures").glob("*.png"))]:
+                copy(path, new / path.relative_to(source))
+            block = readme_block(new) if is_shown else ""
+            _replace_folder(target, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    if is_shown:
+        atomic_write(readme, before + START + "\n" + block + END + after)
     for name in notebooks:
         copy(source / name, repository / name)
 
 
+def _replace_folder(target: Path, new: Path) -> None:
+    """Put `new` in the place of `target`, whole, so that nothing of an earlier configuration stays among the files.
+
+    Between the two renames neither is in its place. What was there then lies beside it under the name of `set_aside`,
+    from where an interrupted call's is brought back first.
+    """
+    old = set_aside(target)
+    if old.exists() and not target.exists():
+        os.replace(old, target)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _missing(configuration: Configuration, allow_missing: bool) -> list[str]:
-    """The runs that measures.json names as missing, which must be those that the verdicts were made without."""
+    """The runs that measures.json names as missing; the verdicts must be made from that very file."""
     missing = read_measures(configuration).missing
     if missing and not allow_missing:
         raise ValueError(
@@ -69,6 +97,9 @@ def _missing(configuration: Configuration, allow_missing: bool) -> list[str]:
         raise ValueError(
             f"{configuration.folder / 'claims.json'} was made from other measures; judge the claims again (kpo claims)"
         )
+    changed = check_files(configuration.folder, read_checksums(configuration.folder, "claims"))
+    if changed:
+        raise ValueError(f"{changed[0]}; judge the claims again (kpo claims)")
     return missing
 
 

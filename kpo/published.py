@@ -4,7 +4,7 @@ Below `results_published/<scale>/` lies what figures, tables, verdicts and noteb
 code reads it as reads a results folder:
 
     config.yaml, summary.json, summary.md, measures.json, provenance.json (what all runs share, and each one's times)
-    base/seed<n>/evaluation.json
+    base/seed<n>/evaluation.json    with models of the hub <experiment>/base/seed<n>/evaluation.json
     <experiment>/<method>/seed<n>/  of the experiments in `EXPERIMENTS`: metrics.jsonl with what figures draw,
                                     evaluation.json, provenance.json, and for two methods parts of structure.safetensors
     claims.*, tables.*, figures/    as they were made from these; `unpack` leaves them out, to be made anew
@@ -49,8 +49,8 @@ def write_compact(configuration: Configuration, missing: list[str], target: Path
     for name in COPIED:
         copy(source / name, target / name)
     atomic_write(target / "config.yaml", dump(_without_machine_paths(configuration)))
-    for seed in configuration.seeds:
-        name = f"base/seed{seed}/evaluation.json"
+    for untrained in configuration.untrained():
+        name = f"{configuration.run_folder(*untrained).relative_to(source).as_posix()}/evaluation.json"
         write_lines_of_numbers(target / name, compact_evaluation(read_json(source / name)))
     for experiment, method, seed in configuration.runs():
         folder = configuration.run_folder(experiment, method, seed)
@@ -128,11 +128,20 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _without_machine_paths(configuration: Configuration) -> Configuration:
-    """Where results and problem file lay on one machine says nothing to others; the file's name does."""
-    file = configuration.arithmetic_file
+    """Where results, mirror and problem file lay on one machine says nothing to others; the file's name does."""
+    file, data = configuration.arithmetic_file, configuration.data
     return configuration.model_copy(
-        update={"results": FOLDER, "arithmetic_file": None if file is None else Path(file).name}
+        update={
+            "results": FOLDER,
+            "arithmetic_file": None if file is None else Path(file).name,
+            "data": data.model_copy(update={"mirror": None}),
+        }
     )
+
+
+def set_aside(folder: Path) -> Path:
+    """Where `kpo publish` puts a published folder for the moment between two renames."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def published_configuration(overrides: Mapping[str, Any], repository: Path = REPOSITORY) -> Configuration:
@@ -145,6 +154,11 @@ def published_configuration(overrides: Mapping[str, Any], repository: Path = REP
     folder = repository / FOLDER / scale
     where = f"results={CHOICE}: {FOLDER}/{scale}"
     if not folder.is_dir():
+        if set_aside(folder).is_dir():
+            raise ConfigurationError(
+                f"{where} lies in {set_aside(folder).name} beside it since `kpo publish` was interrupted; publish "
+                "again, or rename it back"
+            )
         there = sorted(path.parent.name for path in (repository / FOLDER).glob("*/config.yaml"))
         raise ConfigurationError(
             f"{where} does not exist; published are the scales {', '.join(there) or '(none)'}; "

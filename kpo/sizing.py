@@ -3,16 +3,19 @@
 Memory of one of D devices, in bytes, P parameters:
 
     16 P / D                      32-bit weights, gradients and both moments of AdamW, sharded
-    4 P / D                       the reference model, where a method has a KL term
+    4 P / D                       the reference model, where a method has a KL term; on several devices also 4 P, or 2 P
+                                  in 16 bits, as TRL shards it as one piece and so gathers it whole
     12 m C v                      logits of a micro-batch of m responses of C tokens over v words: three 32-bit copies
     share * memory                the engine's, where vLLM samples beside the trainer; it must hold 2 P bytes of weights
                                   and the keys and values of SEQUENCES_IN_ENGINE whole windows
     0.08 memory + 1 GB            activations, buffers, CUDA itself
 
-Time: sampling reads the weights (2 P bytes) for every token of the longest response, and each response's keys and
-values again for every token; training spends 6 P operations a token, 2 P more with activation checkpointing, 2 P for
-old log-probabilities and 2 P for the reference. Devices reach BANDWIDTH_SHARE and COMPUTE_SHARE of what their makers
-state; a response has LENGTH_SHARE of the tokens that it may have. Each of these four numbers is an assumption.
+Time: sampling reads the weights (2 P bytes) for every token of the longest response, as often as it takes to sample all
+responses with the keys and values that the engine's memory holds at once, and each response's keys and values again for
+every token; training spends 6 P operations a token, 2 P more with activation checkpointing, 2 P for old
+log-probabilities and 2 P for the reference. Devices reach BANDWIDTH_SHARE and COMPUTE_SHARE of what their makers state;
+a response has LENGTH_SHARE of the tokens that it may have, a prompt PROMPT_SHARE. Each of these five numbers is an
+assumption, and so is the share of memory in the last line above.
 """
 
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from kpo.devices import Device
 from kpo.pretrained import ARITHMETIC
 
 LENGTH_SHARE = 0.5
+PROMPT_SHARE = 0.25
 BANDWIDTH_SHARE = 0.5
 COMPUTE_SHARE = 0.35
 SEQUENCES_IN_ENGINE = 16
@@ -61,8 +65,11 @@ def speed_of(name: str, memory_bytes: float) -> Speed:
 def memory_needed(experiment: ExperimentSettings, count: int, memory_bytes: float) -> float:
     """Bytes that each of `count` devices of `memory_bytes` needs; infinite where the engine's share is too small."""
     settings, model = experiment.pretrained, experiment.pretrained.model
-    has_reference = any(experiment.method(label).kl_weight for label in experiment.methods)
+    has_reference = _has_reference(experiment)
     sharded = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
+    gathered = 0.0
+    if has_reference and count > 1:
+        gathered = (2.0 if settings.precision == "bfloat16" else 4.0) * model.parameters
     completion = experiment.training.max_completion_length
     logits = 12.0 * settings.micro_batch * completion * model.vocabulary
     engine = 0.0
@@ -71,7 +78,11 @@ def memory_needed(experiment: ExperimentSettings, count: int, memory_bytes: floa
         window = settings.max_prompt_length + completion
         if engine < 2.0 * model.parameters + SEQUENCES_IN_ENGINE * window * model.kv_bytes_per_token:
             return float("inf")
-    return sharded + logits + engine + 0.08 * memory_bytes + GIGABYTE
+    return sharded + gathered + logits + engine + 0.08 * memory_bytes + GIGABYTE
+
+
+def _has_reference(experiment: ExperimentSettings) -> bool:
+    return any(experiment.method(label).kl_weight for label in experiment.methods)
 
 
 def devices_needed(experiment: ExperimentSettings, memory_bytes: float) -> int | None:
@@ -79,16 +90,20 @@ def devices_needed(experiment: ExperimentSettings, memory_bytes: float) -> int |
 
     Only numbers are tried that divide a minibatch into whole micro-batches. None where no number is enough.
     """
-    settings, training = experiment.pretrained, experiment.training
-    if settings.devices.count == 0:
+    if experiment.pretrained.devices.count == 0:
         return 0
-    minibatch = training.sequences_per_rollout // training.minibatches
-    counts = [settings.devices.count] if settings.devices.count else range(1, MAX_DEVICES + 1)
-    for count in counts:
-        divides = minibatch % (count * settings.micro_batch) == 0
-        if divides and memory_needed(experiment, count, memory_bytes) <= memory_bytes:
+    for count in _dividing_counts(experiment):
+        if memory_needed(experiment, count, memory_bytes) <= memory_bytes:
             return count
     return None
+
+
+def _dividing_counts(experiment: ExperimentSettings) -> list[int]:
+    """The numbers of devices to try, smallest first, that share a minibatch in whole micro-batches."""
+    settings, training = experiment.pretrained, experiment.training
+    minibatch = training.sequences_per_rollout // training.minibatches
+    counts = [settings.devices.count] if settings.devices.count else range(1, MAX_DEVICES + 1)
+    return [count for count in counts if minibatch % (count * settings.micro_batch) == 0]
 
 
 def planned_memory(experiment: ExperimentSettings, devices: list[Device]) -> float:
@@ -98,15 +113,24 @@ def planned_memory(experiment: ExperimentSettings, devices: list[Device]) -> flo
 
 
 def planned_count(experiment: ExperimentSettings, devices: list[Device]) -> int:
-    """Devices of one training; ValueError where none of the numbers tried is enough."""
+    """Devices of one training; ValueError where none of the numbers tried is enough, or none divides a minibatch."""
     memory = planned_memory(experiment, devices)
     count = devices_needed(experiment, memory)
     if count is None:
-        settings = experiment.pretrained
+        settings, training = experiment.pretrained, experiment.training
         tried = f"{settings.devices.count} devices" if settings.devices.count else f"up to {MAX_DEVICES} devices"
-        needed = memory_needed(experiment, settings.devices.count or 1, memory)
+        dividing = _dividing_counts(experiment)
+        if not dividing:
+            raise ValueError(
+                f"{settings.model.name}: a minibatch of {training.sequences_per_rollout // training.minibatches} "
+                f"responses does not divide among {tried} in equal micro-batches of {settings.micro_batch}; change "
+                "the number of devices (pretrained.devices) or micro_batch"
+            )
+        needed = memory_needed(experiment, dividing[-1], memory)
         reason = (
-            "the engine's share is too small" if needed == float("inf") else f"each would need {needed / 1e9:.0f} GB"
+            "the engine's share is too small"
+            if needed == float("inf")
+            else f"each of {dividing[-1]} would need {needed / GIGABYTE:.0f} GB"
         )
         raise ValueError(
             f"{settings.model.name} does not fit into {tried} of {memory / GIGABYTE:.0f} GB ({reason}); use larger or "
@@ -137,18 +161,29 @@ def _sampling_seconds(sequences: float, cap: int, concurrent: float, model, spee
     return read / (BANDWIDTH_SHARE * speed.bandwidth) + operations / (COMPUTE_SHARE * speed.operations)
 
 
-def training_hours(experiment: ExperimentSettings, count: int, speed: Speed) -> float:
-    """Device-hours of one training of the experiment on `count` devices."""
+def sequences_at_once(experiment: ExperimentSettings, memory_bytes: float) -> float:
+    """Responses whose keys and values the engine holds at once, on one device of `memory_bytes`; no bound without vLLM.
+
+    Counted at their mean length: vLLM gives a response memory as it grows.
+    """
+    settings, model = experiment.pretrained, experiment.pretrained.model
+    if settings.engine != "vllm":
+        return float("inf")
+    length = PROMPT_SHARE * settings.max_prompt_length + LENGTH_SHARE * experiment.training.max_completion_length
+    free = settings.engine_memory_share * memory_bytes - 2.0 * model.parameters
+    return max(1.0, free / (length * model.kv_bytes_per_token))
+
+
+def training_hours(experiment: ExperimentSettings, count: int, speed: Speed, memory_bytes: float) -> float:
+    """Device-hours of one training of the experiment on `count` devices of `memory_bytes` each."""
     settings, training = experiment.pretrained, experiment.training
     model, sequences = settings.model, training.sequences_per_rollout
-    sampling = count * _sampling_seconds(
-        sequences / count, training.max_completion_length, sequences / count, model, speed
-    )
-    has_reference = any(experiment.method(label).kl_weight for label in experiment.methods)
-    per_token = 6.0 * training.epochs + 2.0 + (2.0 if has_reference else 0.0)
+    at_once = min(sequences / count, sequences_at_once(experiment, memory_bytes))
+    sampling = count * _sampling_seconds(sequences / count, training.max_completion_length, at_once, model, speed)
+    per_token = 6.0 * training.epochs + 2.0 + (2.0 if _has_reference(experiment) else 0.0)
     per_token += 2.0 * training.epochs if settings.activation_checkpointing else 0.0
-    tokens = sequences * (LENGTH_SHARE * training.max_completion_length + settings.max_prompt_length / 4.0)
-    learning = per_token * model.parameters * tokens / (COMPUTE_SHARE * speed.operations)
+    length = LENGTH_SHARE * training.max_completion_length + PROMPT_SHARE * settings.max_prompt_length
+    learning = per_token * model.parameters * sequences * length / (COMPUTE_SHARE * speed.operations)
     return training.rollout_batches * (sampling + learning) / 3600.0
 
 

@@ -53,8 +53,12 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
 
 
 def default_scale(overrides: dict[str, Any]) -> str:
-    """The largest scale that this machine's CUDA devices hold; laptop without any. Not looked up where one is given."""
-    devices = [] if "scale" in overrides else visible_devices()
+    """The largest scale that this machine's CUDA devices hold; laptop without any, and for a study, which extends that.
+
+    Devices are not looked up where a scale is given.
+    """
+    is_chosen = "scale" in overrides or overrides.get("study") is not None
+    devices = [] if is_chosen else visible_devices()
     for scale in ("paper", "gpu") if devices else ():
         if fits(load({"scale": scale}), devices):
             return scale

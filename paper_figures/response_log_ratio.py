@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import seaborn
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kpo.kalman import kalman_filter
@@ -83,27 +85,30 @@ def choose(results: Results) -> Response:
 
 
 def draw(results: Results) -> Figure:
-    """Left the tokens' own order, right the same values shuffled; above raw, below filtered."""
+    """Left the tokens' own order, in the middle the same values shuffled, right how the values are distributed; above
+    raw, below filtered.
+    """
     response = choose(results)
     time_constant = results.time_constant(EXPERIMENT)
     caption = (
         f"GRPO, experiment {EXPERIMENT}, seed {response.seed}, update {response.update} (minibatch "
         f"{response.minibatch} of its rollout batch): the response of median log-ratio spread in that minibatch; one "
         f"response of one run. The filter is KPO's, a random walk with V = 1 and Q = 1/{time_constant:g}\u00b2, so "
-        f"that it forgets over {time_constant:g} tokens; it starts at 0. Right: the same values in random order "
+        f"that it forgets over {time_constant:g} tokens; it starts at 0. Middle: the same values in random order "
         "through the same filter. What looks alike on both sides is made by the filter, not by the order of the "
-        f"tokens. The lower panels have a scale of their own. {claims_text(NAME)}"
+        "tokens. Right: how the values are distributed (kernel density; dashed: filtered after shuffling). The lower "
+        f"panels have a scale of their own. {claims_text(NAME)}"
     )
     title = f"Log-ratios of one response before and after filtering ({results.scale} scale)"
     figure = style.new_figure(3.4, title, caption, missing=results.missing_notes(EXPERIMENT, [METHOD], FILE))
-    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    axes = figure.subplots(2, 3, sharex="col", sharey="row", width_ratios=[4, 4, 1.2])
     raw_colour, filtered_colour = style.LOOKS["grpo"].colour, style.LOOKS["kpo-clipped"].colour
     tokens = np.arange(1, len(response.raw) + 1)
     columns = (
         ("in the order of the tokens", response.raw, response.filtered),
         ("the same values shuffled", response.shuffled, response.shuffled_filtered),
     )
-    for (upper, lower), (column_title, raw, smooth) in zip(axes.T, columns, strict=True):
+    for (upper, lower), (column_title, raw, smooth) in zip(axes.T[:2], columns, strict=True):
         upper.vlines(tokens, 0, raw, color=raw_colour, linewidth=1.0)
         upper.plot(tokens, raw, linestyle="none", marker="o", markersize=2.2, color=raw_colour)
         lower.plot(tokens, smooth, color=filtered_colour)
@@ -111,11 +116,21 @@ def draw(results: Results) -> Figure:
             panel.axhline(0, color="#444444", linewidth=0.6, zorder=1)
         upper.set_title(column_title, loc="left")
         lower.set_xlabel("token of the response")
+    _draw_density(axes[0, 2], response.raw, raw_colour, "-")
+    _draw_density(axes[1, 2], response.filtered, filtered_colour, "-")
+    _draw_density(axes[1, 2], response.shuffled_filtered, filtered_colour, (0, (3, 1.5)))
+    axes[1, 2].set_xlabel("density")
     axes[0, 0].set_ylabel("raw log-ratio (nats)")
     axes[1, 0].set_ylabel("filtered log-ratio (nats)")
     axes[1, 0].margins(y=0.15)
     figure.align_ylabels(axes[:, 0])
     return figure
+
+
+def _draw_density(panel: Axes, values: np.ndarray, colour: str, line: str | tuple) -> None:
+    """A kernel density along the y axis; nothing where all values are equal, which have none."""
+    seaborn.kdeplot(y=values, ax=panel, color=colour, linestyle=line, linewidth=1.1, cut=0, warn_singular=False)
+    panel.set(xlabel="", ylabel="", xticks=[])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

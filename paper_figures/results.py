@@ -32,12 +32,11 @@ class Results:
         self.allow_missing = allow_missing
         self._metrics_read: dict[tuple[str, str], dict[int, list[dict]]] = {}
         if not self.root.is_dir():
-            raise ResultsError(
-                f"{self.root}: no such folder; give --results the folder of one scale, such as results/laptop"
-            )
+            raise ResultsError(f"{self.root}: no such folder; give --results a scale's folder, such as results/laptop")
 
     @cached_property
     def config(self) -> dict:
+        """The scale's config.yaml; ResultsError where it is missing or lacks scale, seeds or experiments."""
         path = self._existing(self.root / "config.yaml")
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -52,10 +51,12 @@ class Results:
 
     @property
     def scale(self) -> str:
+        """The name of the scale."""
         return self.config["scale"]
 
     @property
     def seeds(self) -> list[int]:
+        """All seeds of the scale; an experiment may have fewer, see `seeds_of`."""
         return [int(seed) for seed in self.config["seeds"]]
 
     @property
@@ -71,6 +72,7 @@ class Results:
 
     @property
     def experiments(self) -> list[str]:
+        """The names of all experiments, in the order of the configuration."""
         return list(self.config["experiments"])
 
     def experiment(self, name: str) -> dict:
@@ -80,6 +82,7 @@ class Results:
         return self.config["experiments"][name]
 
     def methods(self, experiment: str) -> list[str]:
+        """The labels of an experiment's methods, without `base`; ResultsError where it lists none."""
         methods = self.experiment(experiment).get("methods")
         if not methods:
             raise ResultsError(f"{self.root / 'config.yaml'}: experiment {experiment!r} lists no methods")
@@ -103,6 +106,7 @@ class Results:
             raise NotConfigured(f"{self.root / 'config.yaml'}: no {lacks}, which this figure shows")
 
     def require_method(self, experiment: str, method: str) -> None:
+        """Raise NotConfigured where an experiment has no such method."""
         if method not in self.methods(experiment):
             raise NotConfigured(
                 f"{self.root / 'config.yaml'}: experiment {experiment!r} has no method {method!r}, "

@@ -17,11 +17,11 @@ class Accuracies:
 
 
 def accuracies(summary: Sequence[dict]) -> list[Accuracies]:
-    """One table for each experiment of summary.json, each with the base model it started from."""
-    splits = list(dict.fromkeys(row["split"] for row in summary))
+    """One table for each experiment of summary.json, each with the base model it started from and its own splits."""
     tables = []
     for experiment in dict.fromkeys(row["experiment"] for row in summary if row["experiment"] != "base"):
         shown = [row for row in summary if row["experiment"] in ("base", experiment)]
+        splits = list(dict.fromkeys(row["split"] for row in shown))
         rows = []
         for method in dict.fromkeys(row["method"] for row in shown):
             cells = {row["split"]: _cell(row) for row in shown if row["method"] == method}
@@ -33,13 +33,12 @@ def accuracies(summary: Sequence[dict]) -> list[Accuracies]:
 
 
 def sizes(summary: Sequence[dict]) -> str:
-    """How many problems and samples each split has, in words."""
-    first = {row["split"]: row for row in reversed(summary)}
-    order = dict.fromkeys(row["split"] for row in summary)
-    return "; ".join(
-        f"{split}: {first[split]['num_problems']} problems, {first[split]['samples_per_problem']} samples each"
-        for split in order
-    )
+    """How many problems and samples each split has, in words; all of them where experiments differ in that."""
+    found: dict[str, dict[str, None]] = {}
+    for row in summary:
+        size = f"{row['num_problems']} problems, {row['samples_per_problem']} samples each"
+        found.setdefault(row["split"], {})[size] = None
+    return "; ".join(f"{split}: {' or '.join(of_split)}" for split, of_split in found.items())
 
 
 def _cell(row: dict) -> tuple[str, str, str]:

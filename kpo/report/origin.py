@@ -57,7 +57,7 @@ def origin(inputs: Inputs) -> Origin:
         sampling=grouped(runs, lambda run: words(_sampling(run))),
         times=f"{clock(min(times))} to {clock(max(times))} each, {clock(sum(times))} together" if times else "",
         memory=f"at most {amount_of_memory(max(memory))}" if memory else "",
-        stopped=[(run_name(run), _reason(run["stopped"])) for run in runs if run["stopped"]],
+        stopped=[(run_name(run), stopped_because(run["stopped"])) for run in runs if run["stopped"]],
         missing=inputs.missing,
     )
 
@@ -115,8 +115,8 @@ def _commit(record: Mapping[str, Any]) -> str:
     return str(record["commit"])[:10] + (" with changes" if record.get("dirty") else "")
 
 
-def _reason(stopped: str) -> str:
-    """The trainer's words; measures.json holds them as JSON text, a string or a mapping."""
+def stopped_because(stopped: str) -> str:
+    """Why a run of measures.json ended early, in the trainer's words, which are JSON text: a string or a mapping."""
     try:
         found = json.loads(stopped)
     except ValueError:

@@ -1,11 +1,12 @@
 """report.html of a scale: read, arrange, render, write."""
 
 import re
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from kpo.claims.page import STATISTICS
 from kpo.claims.report import is_confirmatory
@@ -14,6 +15,7 @@ from kpo.config import Configuration
 from kpo.files import atomic_write
 from kpo.report.accuracy import accuracies, sizes
 from kpo.report.inputs import Inputs, ReportError, read_inputs
+from kpo.report.models import models_text
 from kpo.report.origin import Origin, configuration_text, origin
 from kpo.report.verdicts import View, anchor, badges, file_of, view
 
@@ -34,7 +36,10 @@ def write_report(configuration: Configuration) -> None:
 
 
 def render(configuration: Configuration, inputs: Inputs) -> str:
-    """The page as text. Everything that comes from files is escaped by the template."""
+    """The page as text. Everything that comes from files is escaped by the template.
+
+    Raises ReportError naming the template and its line where the template does not fit what is shown.
+    """
     try:
         from kpo.report.figures import pictures
         from paper_figures import claim_figures
@@ -48,16 +53,12 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
     claims = [view(record, inputs.folder) for record in inputs.claims]
     drawn = {picture.name: picture for picture in pictures(configuration)}
     counts = Counter(claim.badge.text for claim in claims)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
+    return rendered(
+        TEMPLATES,
+        "report.html",
         configuration=configuration,
         configuration_text=configuration_text(configuration),
+        models=models_text(configuration),
         claims=claims,
         papers=_papers(claims),
         other_code={claim.anchor: _other_code(claim, made) for claim in claims},
@@ -75,6 +76,28 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         origin=made,
         data_files=[file_of(inputs.folder, name) for name in DATA_FILES],
     )
+
+
+def rendered(folder: Path, template: str, **values) -> str:
+    """A template of `folder` with `values` in it; ReportError naming file and line where it asks for others."""
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    try:
+        return environment.get_template(template).render(**values)
+    except TemplateError as error:
+        # Jinja leaves the lines of the template in the traceback; an error of its syntax has a line of its own.
+        inside = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == folder]
+        line = getattr(error, "lineno", None) or (inside[-1].lineno if inside else None)
+        file = getattr(error, "filename", None) or (inside[-1].filename if inside else folder / template)
+        raise ReportError(
+            f"{file}{f', line {line}' if line else ''}: {error.message}; the page's template does not fit these "
+            "results, correct it there"
+        ) from error
 
 
 def _papers(claims: Sequence[View]) -> list[tuple[str, str, list[View]]]:

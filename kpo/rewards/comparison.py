@@ -46,12 +46,14 @@ def compare_strings(answer: str, gold: str) -> str:
     return "equal" if all(_same_element(answer, gold) for answer, gold in pairs) else "unequal"
 
 
-_DROPPED = ("\\left", "\\right", "\\!", "\\,", "\\;", "\\ ", "\\displaystyle", "\\$", "$", "\\%", "%")
+_SPACES = ("\\,", "\\;", "\\ ")
+_DROPPED = ("\\left", "\\right", "\\!", "\\displaystyle", "\\$", "$", "\\%", "%")
 _DEGREES = ("^\\circ", "^{\\circ}")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
+# A lone m is metres after a space or in \text, else a variable: 3m is not 3.
 _UNITS = re.compile(
-    r"(?<=[0-9}])\s*(?:degrees?|cm|km|mm|meters?|metres?|m|inch(?:es)?|feet|foot|units?|square units|hours?|minutes?"
-    r"|seconds?|days?|dollars?|cents?|points?|mph)(?:\^\{?[23]\}?)?$"
+    r"(?<=[0-9}])(?:\s*(?:degrees?|cm|km|mm|meters?|metres?|inch(?:es)?|feet|foot|units?|square units|hours?|minutes?"
+    r"|seconds?|days?|dollars?|cents?|points?|mph)|\s+m)(?:\^\{?[23]\}?)?$"
 )
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _NAME_BEFORE = re.compile(r"^[a-zA-Z](?:\([a-zA-Z]\))?=")
@@ -67,9 +69,11 @@ def normalise_latex(latex: str) -> str:
     r"""One spelling for answers that differ in typography only: '\dfrac12 \text{ cm}' -> '\frac{1}{2}'."""
     latex = latex.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cdot", "*")
     latex = latex.replace("{,}", ",")
+    for part in _SPACES:
+        latex = latex.replace(part, " ")
     for part in (*_DROPPED, *_DEGREES):
         latex = latex.replace(part, "")
-    latex = _TEXT.sub(r"\1", latex).strip().rstrip(".")
+    latex = _TEXT.sub(r" \1", latex).strip().rstrip(".")
     latex = _UNITS.sub("", latex)
     latex = re.sub(r"\s+", "", latex)
     if latex[:1] not in ("(", "[", "\\"):

@@ -13,7 +13,7 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from trl import GRPOConfig
 
-from kpo.checksums import sha256, write_checksums
+from kpo.checksums import is_made, sha256, write_checksums
 from kpo.config import Configuration, TrainingSettings
 from kpo.data.arithmetic import Problem, normalise_question
 from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
@@ -68,7 +68,8 @@ def train_run(
 
     Killed at any moment and called again, it continues from `output`/checkpoint and leaves the same bytes as if it had
     not been killed (times apart; on a CPU). A checkpoint of other settings, data, code or versions is removed with a
-    line in the log. Raises RuntimeError with one line where the process cannot go on (memory, disk).
+    line in the log. Where another process trains the run, this one waits, and does nothing if that one has finished it.
+    Raises RuntimeError with one line where the process cannot go on (memory, disk).
     """
     stopwatch = Stopwatch(seed)
     settings = configuration.experiments[experiment]
@@ -98,8 +99,17 @@ def train_run(
             ruled, group_size=training.group_size, rollout_batch=recorder.rollouts_scored, seed=seed
         )
 
+    waited = []
+
+    def wait() -> None:
+        waited.append(True)
+        progress.say("another process trains this run; waiting for its end")
+
     # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
-    with only_process(output, lambda: progress.say("another process trains this run; waiting for its end")):
+    with only_process(output, wait):
+        if waited and is_made(output, "train") and (output / "config.yaml").read_text("utf-8") == settings_text:
+            progress.say("the other process has finished this run; nothing is left to do")
+            return
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 trainer = MethodTrainer(

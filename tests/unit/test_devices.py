@@ -1,5 +1,7 @@
 """Leases of CUDA devices: ids handed out once, freed when the holder dies. nvidia-smi is a script here."""
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from kpo import devices
-from kpo.devices import Device, DeviceError, acquire, leased, visible_devices
+from kpo.cli import main
+from kpo.config import dump, load
+from kpo.devices import LEASE_VARIABLE, Device, DeviceError, acquire, hold_lease, leased, visible_devices
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREE = [Device(str(index), "Test", 24 * 10**9, f"GPU-{index}") for index in range(3)]
@@ -127,6 +131,122 @@ def test_a_killed_holder_frees_its_devices(machine):
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait(timeout=60)
+
+
+# A launcher like accelerate's: its worker begins a session of its own and inherits no open file. The worker takes its
+# share once it may begin, and says its process id.
+LAUNCHER = """
+import subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, start_new_session=True)
+print(worker.pid, flush=True)
+if sys.argv[2] == "now":
+    worker.stdin.write(b"begin\\n")
+    worker.stdin.flush()
+worker.wait()
+"""
+WORKER = """
+import sys, time
+from kpo.devices import DeviceError, hold_lease
+sys.stdin.readline()
+try:
+    hold_lease()
+except DeviceError as error:
+    print(error, flush=True)
+    sys.exit(2)
+print("holds", flush=True)
+time.sleep(120)
+"""
+
+
+def kill(*processes):
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def test_workers_of_a_killed_launcher_keep_their_devices(machine):
+    launcher = job(machine, 2, [sys.executable, "-c", LAUNCHER, WORKER, "now"])
+    worker = int(launcher.stdout.readline())
+    try:
+        assert launcher.stdout.readline() == "holds\n"
+        os.kill(launcher.pid, signal.SIGKILL)
+        launcher.wait(timeout=60)
+        # Of three devices one is free; the two of the worker are not, and the worker is named, not the dead launcher.
+        acquire(1, timeout=0).release()
+        with pytest.raises(DeviceError, match=rf"held by process {worker}$"):
+            acquire(2, timeout=0)
+        os.kill(worker, signal.SIGKILL)
+        acquire(3, timeout=60).release()
+    finally:
+        kill(launcher.pid, worker)
+        launcher.wait(timeout=60)
+
+
+def test_a_worker_whose_launcher_died_first_does_not_share_with_the_next_job(machine):
+    """Until the worker has come to its share nothing holds the device, so it has to see that another took it."""
+    launcher = job(machine, 3, [sys.executable, "-c", LAUNCHER, WORKER, "later"])
+    worker = int(launcher.stdout.readline())
+    try:
+        os.kill(launcher.pid, signal.SIGKILL)  # the worker's input ends with it, and so the worker begins
+        with leased(3, timeout=60):
+            assert "is lost" in launcher.stdout.readline()
+    finally:
+        kill(launcher.pid, worker)
+        launcher.wait(timeout=60)
+
+
+def test_steps_take_their_share(machine, tmp_path, monkeypatch, capfd):
+    """Training and evaluation on a lease that another has by now end with one line; so does what is no lease."""
+    config = tmp_path / "config.yaml"
+    config.write_text(dump(load({"scale": "smoke", "results": str(tmp_path / "results")})))
+    run = ["--config", str(config), "--experiment", "kpo", "--method", "grpo", "--seed", "1"]
+    with leased(1) as (device,):
+        lost = {"folder": str(devices.lease_folder()), "locks": [device.lock_name], "token": "another"}
+        for text, words in ((json.dumps(lost), "lease of this job's devices is lost"), ("here", "is no lease")):
+            monkeypatch.setenv(LEASE_VARIABLE, text)
+            for step in ("train", "evaluate"):
+                assert main([step, *run]) == 2
+                error = capfd.readouterr().err
+                assert words in error and error.count("\n") == 1
+    monkeypatch.delenv(LEASE_VARIABLE)
+    hold_lease()
+
+
+def test_who_ended_is_not_named_as_holder(machine, tmp_path):
+    ended = job(machine, 1, ["true"])
+    assert ended.wait(timeout=60) == 0
+    (lock,) = (tmp_path / "locks").glob("GPU-0.lock")
+    assert f"process {ended.pid}" in lock.read_text()
+    with open(lock) as held:
+        fcntl.flock(held, fcntl.LOCK_SH)  # by one that wrote nothing
+        with pytest.raises(DeviceError, match="held by processes unknown"):
+            acquire(3, timeout=0)
+
+
+@pytest.mark.parametrize(("folder_mode", "file_mode"), [(0o700, 0o600), (0o770, 0o660), (0o1777, 0o666)])
+def test_locks_are_as_open_as_their_folder(tmp_path, folder_mode, file_mode):
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    folder.chmod(folder_mode)
+    with leased(1, THREE, folder=folder):
+        found = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert found == {"all.lock": file_mode, "GPU-0.lock": file_mode}
+
+
+def test_numbers_are_refused_where_they_may_mean_another_device(machine, tmp_path, monkeypatch):
+    """CUDA counts the fastest first; nvidia-smi, and with it a lease, by bus."""
+    script = "echo '0, GPU-0, NVIDIA RTX A2000, 12288'\necho '1, GPU-1, NVIDIA H100 80GB HBM3, 81559'\n"
+    (tmp_path / "tools" / "nvidia-smi").write_text(f"#!/bin/sh\n{script}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(DeviceError, match="RTX A2000 and NVIDIA H100.*CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        acquire(1)
+    assert [device.id for device in visible_devices()] == ["0"]
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    acquire(1).release()
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    for unambiguous in ("GPU-1", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", unambiguous)
+        assert len(visible_devices(certain=True)) == bool(unambiguous)
 
 
 def test_command_line(machine):

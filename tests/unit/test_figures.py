@@ -67,7 +67,7 @@ def test_a_script_refuses_with_status_2_and_one_line(tmp_path):
     refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.splitlines() == [
-        "training_curves: nowhere: no such folder; give --results the folder of one scale, such as results/laptop"
+        "training_curves: nowhere: no such folder; give --results a scale's folder, such as results/laptop"
     ]
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -13,7 +14,8 @@ from kpo import notebook as support
 from kpo.claims import CLAIMS, VERDICTS
 from kpo.claims.declare import NOT_FOUND
 from kpo.claims.report import write_claims
-from kpo.config import dump
+from kpo.config import CONFIG_FOLDER, dump, read_yaml
+from kpo.config import load as load_configuration
 from kpo.files import atomic_write, read_json, write_json
 from kpo.notebook import (
     NOTEBOOKS,
@@ -29,6 +31,8 @@ from kpo.notebook import (
     table,
     values,
 )
+from kpo.report.origin import stopped_because
+from kpo.rewards.noise import RewardNoise
 from tests.unit.test_claims_study import configuration_of
 
 LARGEST = 400_000
@@ -128,6 +132,45 @@ class TestFiles:
         for output in shown:
             assert output["metadata"]["image/png"]["alt"]
         assert "text/html" in code(name)[-1]["outputs"][0]["data"]
+
+
+class TestCells:
+    """Cells whose words or numbers have to be those of other files, run by themselves."""
+
+    def run(self, name, identity, **names):
+        (cell,) = [cell for cell in load(name)["cells"] if cell["id"] == identity]
+        exec(source(cell), names)
+        return names
+
+    @pytest.mark.parametrize("measured", [(), ("krpo-noise-drift",)])
+    def test_amounts_of_noise_are_those_of_the_runs_or_of_the_study(self, measured):
+        stated = read_yaml(CONFIG_FOLDER / "study" / "full.yaml")["experiments"]
+        own = {"reward_noise": {"drift": 0.25, "drift_period": 3.0}}
+        data = SimpleNamespace(experiments=measured, experiment=lambda name: own)
+        shown = []
+        given = {
+            "data": data,
+            "load": load_configuration,
+            "RewardNoise": RewardNoise,
+            "table": lambda *a: shown.append(a),
+        }
+        amounts = self.run(NOTEBOOKS[5], "06-06", **given)["amounts"]
+        noisy = [name for name in stated if name.startswith("krpo-noise-")]
+        assert list(amounts) == noisy and len(shown[0][1]) == 1 + len(noisy)
+        assert amounts == {name: (own if name in measured else stated[name])["reward_noise"] for name in noisy}
+
+    def test_each_run_that_ended_early_has_its_own_reason(self):
+        reasons = {1: '"the gradient is not finite"', 2: '{"kind": "ungraded", "update": 3}', 3: None}
+        runs = [{"experiment": "kpo", "label": "grpo", "seed": seed, "stopped": why} for seed, why in reasons.items()]
+        shown = []
+        names = {"folder": None, "stopped_because": stopped_because, "table": lambda *a: shown.append(a)}
+        self.run(NOTEBOOKS[2], "03-17", read_runs=lambda folder: runs, **names)
+        self.run(NOTEBOOKS[2], "03-17", read_runs=lambda folder: runs[2:], **names)
+        assert shown[0][1] == [
+            ["kpo/grpo/seed1", "the gradient is not finite"], ["kpo/grpo/seed2", "kind ungraded, update 3"],
+        ]  # fmt: skip
+        assert shown[1][1] == [["none of the measured runs", ""]]
+        assert "not finite" not in " ".join(shown[0][0])
 
 
 class TestTables:

@@ -67,6 +67,14 @@ def test_every_import_is_declared(folder, extras):
     assert missing == {}
 
 
+@pytest.mark.parametrize(("folder", "extra"), [("kpo", ()), ("kpo", ("train",)), ("paper_figures", ("figures",))])
+def test_what_is_declared_is_imported(folder, extra):
+    """Whoever installs the package gets nothing that its code does not use."""
+    own = declared(extra) - declared(()) if extra else declared(())
+    run_as_command = {"accelerate"}  # kpo.launch
+    assert own and own - run_as_command <= set(imported_distributions(folder))
+
+
 def test_ranges_allow_the_locked_versions():
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements/cpu.txt").read_text("utf-8"), re.M))
     extras = PYPROJECT["project"]["optional-dependencies"].values()

@@ -2,6 +2,8 @@
 refused and changes nothing; the README says what the files say."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 from kpo.claims.report import write_claims
 from kpo.claims.runs import write_measures
+from kpo.claims.tables import write_tables
 from kpo.config import ConfigurationError, dump, read_resolved
 from kpo.files import atomic_write, read_json, read_jsonl, write_json
 from kpo.notebook import NOTEBOOKS
@@ -21,6 +24,7 @@ from kpo.workflow import is_published, notebook_source, prepare, run_files
 from paper_figures.catalogue import ENTRIES
 from paper_figures.results import METRICS
 from tests.finished_results import FIGURES, draw, finished_results, make_the_rest
+from tests.hub_results import write_hub_results
 
 README = f"# A title\n\n{START}\nwhat stood there\n{END}\n\nThe rest.\n"
 
@@ -123,6 +127,72 @@ def test_publishing_again_replaces_the_folder(finished):
     assert [path.name for path in (repository / "results_published").iterdir()] == ["laptop"]
 
 
+def test_a_kill_between_the_two_renames_loses_nothing(finished, monkeypatch):
+    """The earlier results lie beside their place then, are said to, and the next call publishes as ever."""
+    configuration, repository = finished
+    publish(configuration, repository)
+    folder, replace = repository / "results_published", os.replace
+    before = contents(folder / "laptop")
+
+    def killed(source, target):
+        if Path(source).name == ".laptop.new":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr("kpo.publish.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish(configuration, repository)
+    monkeypatch.undo()
+    assert contents(folder / ".laptop.old") == before
+    with pytest.raises(ConfigurationError, match=r"results_published/laptop lies in \.laptop\.old beside it since"):
+        published_configuration({"results": "published"}, repository)
+    publish(configuration, repository)
+    assert contents(folder) == {f"laptop/{name}": content for name, content in before.items()}
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_earlier_one(finished, monkeypatch):
+    configuration, repository = finished
+    publish(configuration, repository)
+    before, replace = contents(repository), os.replace
+
+    def full(source, target):
+        if Path(source).name == ".laptop.new":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("kpo.publish.os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish(configuration, repository)
+    assert contents(repository) == before
+
+
+def test_a_scale_with_models_of_the_hub(tmp_path):
+    """Its folder is whole enough to judge and draw from; README and notebooks stay those of the small models."""
+    mirror = str(tmp_path / "a mirror")
+    configuration = write_hub_results(tmp_path / "results", "gpu", seeds=[1, 2], data={"mirror": mirror})
+    write_tables(configuration)
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/README.md").write_text(README)
+    publish(configuration, tmp_path / "repository")
+    source = tmp_path / "repository/results_published/gpu"
+    published = contents(source)
+    for run in (*configuration.untrained(), *configuration.runs()):
+        assert "/".join((*run[:2], f"seed{run[2]}", "evaluation.json")) in published
+    assert not [name for name in published if name.startswith("base/")]
+    assert mirror.encode() not in b"".join(published.values())
+    assert (tmp_path / "repository/README.md").read_text() == README
+    assert not (tmp_path / "repository/notebooks").exists()
+
+    original = contents(configuration.folder)
+    shutil.rmtree(configuration.folder)
+    assert published_configuration({"results": "published", "scale": "gpu"}, tmp_path / "repository")
+    unpack(read_resolved(source / "config.yaml"), source, tmp_path / "back")
+    back = read_resolved(tmp_path / "back/gpu/config.yaml")
+    write_claims(back)
+    assert (back.folder / "claims.json").read_bytes() == original["claims.json"]
+    draw(back.folder, ["final_accuracy", "training_curves"])
+
+
 class TestRefused:
     def refused(self, finished, match, **keywords):
         configuration, repository = finished
@@ -170,6 +240,13 @@ class TestRefused:
         assert "krpo/krpo/seed3" not in digest["wall_seconds"] and "krpo/krpo/seed2" in digest["wall_seconds"]
         assert not (published / "krpo/krpo/seed3").exists()
         assert "over fewer seeds: krpo/krpo/seed3." in (repository / "README.md").read_text()
+
+    @pytest.mark.parametrize("name", ["measures.json", "claims.json"])
+    def test_verdicts_that_are_not_of_these_measures(self, finished, name):
+        """The lists of missing runs agree, but a number was measured anew, or a verdict changed by hand."""
+        path = finished[0].folder / name
+        path.write_text(re.sub(r"0\.\d{4,}", "0.1234567", path.read_text(), count=1))
+        self.refused(finished, rf"{name}: .*judge the claims again \(kpo claims\)")
 
     def test_a_summary_of_what_is_there(self, finished):
         configuration, _ = finished

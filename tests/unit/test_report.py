@@ -6,7 +6,6 @@ import re
 import shutil
 import struct
 import tomllib
-import zlib
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +20,7 @@ from kpo.files import read_json, write_json
 from kpo.report import ReportError, write_report
 from kpo.report.numbers import estimate, number
 from kpo.report.verdicts import anchor, relative_link
+from tests.hub_results import png
 from tests.synthetic_study import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,17 +58,6 @@ class Page(HTMLParser):
 
     def of(self, tag: str) -> list[dict]:
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def png(width: int, height: int, shade: int) -> bytes:
-    """A grey image, made by hand."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows = (b"\0" + bytes([shade]) * width) * height
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def drawable(configuration: Configuration) -> list[str]:

@@ -7,10 +7,20 @@ import yaml
 
 from kpo.config import CONFIG_FOLDER, ConfigurationError, load, read_yaml
 from kpo.devices import Device
-from kpo.launch import printed_command
+from kpo.launch import launch, printed_command
 from kpo.plan import plan_text
 from kpo.pretrained import PretrainedSettings
-from kpo.sizing import devices_needed, evaluation_hours, fits, memory_needed, planned_count, speed_of, training_hours
+from kpo.sizing import (
+    Speed,
+    devices_needed,
+    evaluation_hours,
+    fits,
+    memory_needed,
+    planned_count,
+    sequences_at_once,
+    speed_of,
+    training_hours,
+)
 from kpo.tasks import check_pins, needed_sets
 from kpo.workflow import default_scale, job_threads, prepare, run_settings
 
@@ -139,6 +149,9 @@ def test_memory_by_hand():
     # KRPO's KL term keeps a reference model; an engine's share that holds no weights is no share.
     krpo = load({"scale": "gpu"}).experiments["krpo"]
     assert memory_needed(krpo, 1, 24e9) == pytest.approx(expected + 4 * 4.94e8 - 12 * 2 * 256 * 151936)
+    # On two devices its states are halved, but each gathers the reference whole, in 16 bits.
+    expected = memory_needed(krpo, 1, 24e9) - 20 * 4.94e8 / 2 + 2 * 4.94e8
+    assert memory_needed(krpo, 2, 24e9) == pytest.approx(expected)
     small = load(pretrained(engine_memory_share=0.01)).experiments["kpo"]
     assert memory_needed(small, 1, 24e9) == float("inf")
 
@@ -157,6 +170,8 @@ def test_the_largest_scale_that_the_devices_hold(monkeypatch):
     assert chosen(H100, Device("1", "MIG", None)) == "laptop"
     monkeypatch.setattr("kpo.workflow.visible_devices", lambda: pytest.fail("asked although a scale is given"))
     assert prepare({"scale": "laptop"}).scale == "laptop"
+    # The README's commands with a study name no scale.
+    assert prepare({"study": "core"}).scale == "laptop"
 
 
 def test_devices_of_a_run_divide_its_minibatch():
@@ -168,9 +183,43 @@ def test_devices_of_a_run_divide_its_minibatch():
     ):
         planned_count(kpo, [Device("0", "old", 8 * 10**9)])
     fixed = load({"scale": "paper", "experiments": {"kpo": {"pretrained": {"devices": {"count": 1}}}}})
-    with pytest.raises(ValueError, match="does not fit into 1 devices of 86 GB .each would need"):
+    with pytest.raises(ValueError, match=r"does not fit into 1 devices of 86 GB \(each of 1 would need"):
         planned_count(fixed.experiments["kpo"], [H100, H100])
     assert not fits(fixed, [H100, H100])
+
+
+def with_count(experiment, count):
+    devices = experiment.pretrained.devices.model_copy(update={"count": count})
+    return experiment.model_copy(update={"pretrained": experiment.pretrained.model_copy(update={"devices": devices})})
+
+
+def test_a_number_of_devices_that_does_not_divide_a_minibatch_is_not_called_too_small():
+    kpo = load({"scale": "paper"}).experiments["kpo"]
+    with pytest.raises(ValueError, match="64 responses does not divide among 3 devices in equal micro-batches of 1"):
+        planned_count(with_count(kpo, 3), [H100] * 3)
+
+
+def test_a_job_takes_the_devices_that_its_scheduler_gave_it(monkeypatch):
+    """Reckoned for 80 GB, the job asked for two; where the cards are larger, one would do and leave one idle."""
+    leased = []
+    monkeypatch.setattr("kpo.launch.run_with_lease", lambda count, command, wait: leased.append((count, command)))
+    configuration = load({"scale": "paper"})
+
+    def devices_of(machine, step="train", **given):
+        monkeypatch.setattr("kpo.launch.visible_devices", lambda: machine)
+        launch(configuration, step, "kpo", [], None, **given)
+        count, command = leased.pop()
+        assert ("--num_processes" in command) == (count > 1)
+        return count
+
+    assert devices_of([H200] * 2) == 1 and devices_of([H200] * 2, devices=2) == 2
+    assert devices_of([H100] * 2, devices=2) == 2 and devices_of([H100] * 2, step="evaluate", devices=2) == 1
+    with pytest.raises(ConfigurationError, match="does not fit into 1 devices of 86 GB"):
+        devices_of([H100] * 2, devices=1)
+    with pytest.raises(ConfigurationError, match="does not divide among 3 devices"):
+        devices_of([H200] * 3, devices=3)
+    with pytest.raises(ConfigurationError, match="at least 0, found -1"):
+        devices_of([H200], devices=-1)
 
 
 def test_hours_grow_as_they_must():
@@ -178,16 +227,31 @@ def test_hours_grow_as_they_must():
     kpo, krpo, fast = paper.experiments["kpo"], paper.experiments["krpo-normal"], speed_of("NVIDIA H100", 85e9)
     slow = speed_of("NVIDIA A100-SXM4-80GB", 85e9)
     assert speed_of("unheard of", 85e9).name == "H100" and speed_of("unheard of", 24e9).name == "4090"
-    assert training_hours(kpo, 2, slow) > training_hours(kpo, 2, fast) > training_hours(krpo, 1, fast) > 0
+    hours = training_hours(kpo, 2, fast, 80e9)
+    assert training_hours(kpo, 2, slow, 80e9) > hours > training_hours(krpo, 1, fast, 80e9) > 0
     longer = load({"scale": "paper", "experiments": {"kpo": {"training": {"rollout_batches": 2174}}}}).experiments[
         "kpo"
     ]
-    assert training_hours(longer, 2, fast) == pytest.approx(2 * training_hours(kpo, 2, fast))
+    assert training_hours(longer, 2, fast, 80e9) == pytest.approx(2 * hours)
     # One update's learning alone, by hand: 10 P operations for each token of responses and prompts.
     tokens = 256 * (0.5 * 4096 + 256)
     learning = 1087 * 10 * 4.02e9 * tokens / (0.35 * 989e12) / 3600
-    assert learning < training_hours(kpo, 2, fast) < 3 * learning
+    assert learning < hours < 4 * learning
     assert evaluation_hours(paper, kpo, fast) > 0
+
+
+def test_sampling_reads_the_weights_as_often_as_the_engine_must_begin_anew():
+    """By hand: 24 GB less 8.04 GB of weights hold keys and values of 47 half responses with a quarter prompt."""
+    kpo = load({"scale": "paper"}).experiments["kpo"]
+    at_once = (0.3 * 80e9 - 2 * 4.02e9) / ((0.5 * 4096 + 0.25 * 1024) * 147456)
+    assert sequences_at_once(kpo, 80e9) == pytest.approx(at_once) and 46 < at_once < 48
+    # With operations at no cost what a larger memory saves are readings of the weights alone.
+    reading = Speed("reading", 1e30, 3.35e12)
+    saved = training_hours(kpo, 2, reading, 80e9) - training_hours(kpo, 2, reading, 1e15)
+    rounds = 128 / at_once
+    assert saved == pytest.approx(1087 * 2 * (rounds - 1) * 4096 * 2 * 4.02e9 / (0.5 * 3.35e12) / 3600)
+    transformers = load({"scale": "paper", "experiments": {"kpo": {"pretrained": {"engine": "transformers"}}}})
+    assert sequences_at_once(transformers.experiments["kpo"], 80e9) == float("inf")
 
 
 def test_the_plan_says_scale_runs_devices_hours_and_commands():

@@ -61,7 +61,7 @@ rule train_pretrained:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
         "{KPO} launch --step train --config {input.config:q} --experiment {wildcards.experiment}"
-        " --method {wildcards.method} --seed {wildcards.seed} --log {log:q}"
+        " --method {wildcards.method} --seed {wildcards.seed} --devices {resources.gpu} --log {log:q}"
 
 
 rule evaluate_pretrained:
