@@ -1,13 +1,25 @@
 """How much memory and time an experiment with a model of the hub should take: reckoned from sizes, measured nowhere.
 
-Memory of one of D devices, in bytes, P parameters:
+Memory of one of D devices, in bytes, P parameters, m responses in a micro-batch, each of n tokens with its prompt:
 
     16 P / D                      32-bit weights, gradients and both moments of AdamW, sharded
     4 P / D                       the reference model, where a method has a KL term
-    12 m C v                      logits of a micro-batch of m responses of C tokens over v words: three 32-bit copies
+    4 P + 16 LORA_WEIGHTS r h L   in place of both with adapters of rank r, on one device: the weights without gradients
+                                  and moments, which are also the reference, and the adapters with them
+    head                          TRL's fused head computes log-probabilities and entropies in tiles of TILE_TOKENS x
+                                  TILE_WORDS logits, twice (again in the backward pass), and never holds m n v of them:
+                                  one tile, the head's 32-bit weights gathered and their gradient (8 v h), and the
+                                  32-bit gradient of the last hidden states (4 m n h); v words, h hidden size
+    m n h (L b + LAYER_BYTES)     with activation checkpointing: what enters each of L layers, in b bytes (2 where
+                                  16-bit weights are gathered, else 4), and one layer computed again; without it all
+                                  layers, m n h L LAYER_BYTES
     share * memory                the engine's, where vLLM samples beside the trainer; it must hold 2 P bytes of weights
                                   and the keys and values of SEQUENCES_IN_ENGINE whole windows
-    0.08 memory + 1 GB            activations, buffers, CUDA itself
+    0.04 memory + 1 GB            fragments, one gathered layer, CUDA itself
+
+LAYER_BYTES counts what a layer of Qwen3-4B keeps for its backward pass, in bytes a token for each unit of the hidden
+size: both norms with their 32-bit copies 16, queries, keys and values with theirs 32, and the gated MLP 30 (four
+16-bit tensors of 3.8 h). That is twice the 34 of a plain transformer (Korthikanti et al. 2022, arXiv 2205.05198).
 
 Time: sampling reads the weights (2 P bytes) for every token of the longest response, and each response's keys and
 values again for every token; training spends 6 P operations a token, 2 P more with activation checkpointing, 2 P for
@@ -28,6 +40,9 @@ COMPUTE_SHARE = 0.35
 SEQUENCES_IN_ENGINE = 16
 MAX_DEVICES = 64
 GIGABYTE = 1e9
+LAYER_BYTES = 78.0
+LORA_WEIGHTS = 23.0  # of the adapters of one layer of Qwen3-4B, for each unit of rank and hidden size
+TILE_TOKENS, TILE_WORDS = 4096, 32768  # trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE, trl.trainer.utils' chunk size
 
 
 @dataclass(frozen=True)
@@ -62,16 +77,28 @@ def memory_needed(experiment: ExperimentSettings, count: int, memory_bytes: floa
     """Bytes that each of `count` devices of `memory_bytes` needs; infinite where the engine's share is too small."""
     settings, model = experiment.pretrained, experiment.pretrained.model
     has_reference = any(experiment.method(label).kl_weight for label in experiment.methods)
-    sharded = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
+    states = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
+    if settings.lora is not None:
+        adapters = LORA_WEIGHTS * settings.lora.rank * model.hidden_size * model.layers
+        states = 4.0 * model.parameters + 16.0 * adapters
     completion = experiment.training.max_completion_length
-    logits = 12.0 * settings.micro_batch * completion * model.vocabulary
+    tokens = float(settings.micro_batch * (settings.max_prompt_length + completion))
+    width = 2.0 if settings.precision == "bfloat16" else 4.0
+    head = width * min(tokens, TILE_TOKENS) * min(model.vocabulary, TILE_WORDS)
+    head += 8.0 * model.vocabulary * model.hidden_size + 4.0 * tokens * model.hidden_size
+    a_layer = tokens * model.hidden_size * LAYER_BYTES * width / 2.0
+    if settings.activation_checkpointing:
+        entering = tokens * model.hidden_size * (width if count > 1 else 4.0)
+        activations = model.layers * entering + a_layer
+    else:
+        activations = model.layers * a_layer
     engine = 0.0
     if settings.engine == "vllm":
         engine = settings.engine_memory_share * memory_bytes
         window = settings.max_prompt_length + completion
         if engine < 2.0 * model.parameters + SEQUENCES_IN_ENGINE * window * model.kv_bytes_per_token:
             return float("inf")
-    return sharded + logits + engine + 0.08 * memory_bytes + GIGABYTE
+    return states + head + activations + engine + 0.04 * memory_bytes + GIGABYTE
 
 
 def devices_needed(experiment: ExperimentSettings, memory_bytes: float) -> int | None:
@@ -83,12 +110,16 @@ def devices_needed(experiment: ExperimentSettings, memory_bytes: float) -> int |
     if settings.devices.count == 0:
         return 0
     minibatch = training.sequences_per_rollout // training.minibatches
-    counts = [settings.devices.count] if settings.devices.count else range(1, MAX_DEVICES + 1)
+    counts = [settings.devices.count] if settings.devices.count else range(1, _most_devices(experiment) + 1)
     for count in counts:
         divides = minibatch % (count * settings.micro_batch) == 0
         if divides and memory_needed(experiment, count, memory_bytes) <= memory_bytes:
             return count
     return None
+
+
+def _most_devices(experiment: ExperimentSettings) -> int:
+    return MAX_DEVICES if experiment.pretrained.lora is None else 1
 
 
 def planned_memory(experiment: ExperimentSettings, devices: list[Device]) -> float:
@@ -103,7 +134,7 @@ def planned_count(experiment: ExperimentSettings, devices: list[Device]) -> int:
     count = devices_needed(experiment, memory)
     if count is None:
         settings = experiment.pretrained
-        tried = f"{settings.devices.count} devices" if settings.devices.count else f"up to {MAX_DEVICES} devices"
+        tried = f"{settings.devices.count or f'up to {_most_devices(experiment)}'} devices"
         needed = memory_needed(experiment, settings.devices.count or 1, memory)
         reason = (
             "the engine's share is too small" if needed == float("inf") else f"each would need {needed / 1e9:.0f} GB"
