@@ -102,10 +102,13 @@ def test_two_processes_make_the_updates_of_one(server, given, tmp_path, label):
 def test_a_model_shared_by_fsdp2_makes_the_updates_of_one_process(server, given, tmp_path):
     """As the launcher shares it, the reference model of the KL term included."""
     same_updates(server, given, tmp_path, "krpo", fsdp=True)
+    assert abs(rows_of(tmp_path / "krpo-2")[0]["kl"]) < 1e-6, "before the first update the policy is the reference"
 
 
 def test_log_probabilities_of_a_shared_16_bit_model_are_not_rounded_to_16_bits(server, given, tmp_path):
-    """accelerate's own policy returns bfloat16: log-ratios would be multiples of 1/128, since log 260 is above 4."""
+    """accelerate's own policy returns bfloat16: log-ratios are then multiples of 1/32 where log-probabilities are below
+    -4, as nearly all of this model's are.
+    """
     job = {"processes": 2, "fixed_rollouts": 2, "fsdp": True, "output": tmp_path / "run"}
     assert server.run(**changed(given, tmp_path, precision="bfloat16"), label="gspo", **job) == [0, 0]
     kept = load_file(tmp_path / "run/structure.safetensors")

@@ -271,7 +271,7 @@ def test_launch_commands_parse_and_name_files_that_exist():
             assert launched.num_processes == count and launched.module and launched.training_script == "kpo"
             shared = read_yaml(CONFIG_FOLDER.parent / launched.config_file)
             assert shared["mixed_precision"] == "no", "pretrained.precision decides"
-            assert shared["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] is False, "reference models need their weights"
+            assert shared["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] is False, "see there"
             assert shared["distributed_type"] == "FSDP" and shared["fsdp_config"]["fsdp_version"] == 2
             inner = launched.training_script_args
         else:
