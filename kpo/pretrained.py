@@ -30,6 +30,8 @@ class ModelSettings(_Section):
     parameters: Positive
     kv_bytes_per_token: Count
     vocabulary: Count
+    layers: Count
+    hidden_size: Count
 
     @field_validator("revision")
     @classmethod
@@ -72,6 +74,15 @@ class SamplingSettings(_Section):
     shard_problems: Count
 
 
+class LoraSettings(_Section):
+    """Low-rank adapters of every linear layer but the head, trained in place of the weights (Hu et al. 2021, arXiv
+    2106.09685): W + alpha / rank B A. Without dropout, under which old and new log-probabilities would differ.
+    """
+
+    rank: Count
+    alpha: Positive
+
+
 class DeviceSettings(_Section):
     """Devices of one training; an evaluation takes as many and gives each its own problems. count: null for the fewest
     that hold the training, 0 for none, on the CPU. memory_gb: of a device to plan for where none is seen.
@@ -96,6 +107,7 @@ class PretrainedSettings(_Section):
     precision: Literal["bfloat16", "float32"]
     activation_checkpointing: bool
     micro_batch: Count
+    lora: LoraSettings | None
     engine: Literal["vllm", "transformers"]
     engine_memory_share: Annotated[float, Field(gt=0, lt=1)]
     devices: DeviceSettings
@@ -127,6 +139,15 @@ class PretrainedSettings(_Section):
             raise ValueError(f"train_sets mixes {ARITHMETIC!r} with sets of the hub; give each an experiment")
         return self
 
+    @model_validator(mode="after")
+    def _adapters_are_whole(self):
+        if self.lora is not None and (self.devices.count or 0) > 1:
+            raise ValueError(
+                f"lora trains on one device, found devices.count {self.devices.count}: whether the engine gets the "
+                "adapters of a model that several devices share is not known; set devices.count to 1, or lora to null"
+            )
+        return self
+
     @property
     def trains_on_arithmetic(self) -> bool:
         """Whether the training problems are generated ones, chosen by `training.level_weights`."""
@@ -140,7 +161,7 @@ class PretrainedSettings(_Section):
         """What of this section decides a trained model; the rest says where it runs and how it is evaluated."""
         chosen = {
             "model", "train_sets", "held_out", "train_prompt", "answer_markers", "max_prompt_length", "warmup_ratio",
-            "precision", "engine",
+            "precision", "engine", "lora",
         }  # fmt: skip
         return self.model_dump(include=chosen)
 

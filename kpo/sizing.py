@@ -1,14 +1,26 @@
 """How much memory and time an experiment with a model of the hub should take: reckoned from sizes, measured nowhere.
 
-Memory of one of D devices, in bytes, P parameters:
+Memory of one of D devices, in bytes, P parameters, m responses in a micro-batch, each of n tokens with its prompt:
 
     16 P / D                      32-bit weights, gradients and both moments of AdamW, sharded
     4 P / D                       the reference model, where a method has a KL term; on several devices also 4 P, or 2 P
                                   in 16 bits, as TRL shards it as one piece and so gathers it whole
-    12 m C v                      logits of a micro-batch of m responses of C tokens over v words: three 32-bit copies
+    4 P + 16 LORA_WEIGHTS r h L   in place of both with adapters of rank r, on one device: the weights without gradients
+                                  and moments, which are also the reference, and the adapters with them
+    head                          TRL's fused head computes log-probabilities and entropies in tiles of TILE_TOKENS x
+                                  TILE_WORDS logits, twice (again in the backward pass), and never holds m n v of them:
+                                  one tile, the head's 32-bit weights gathered and their gradient (8 v h), and the
+                                  32-bit gradient of the last hidden states (4 m n h); v words, h hidden size
+    m n h (L b + LAYER_BYTES)     with activation checkpointing: what enters each of L layers, in b bytes (2 where
+                                  16-bit weights are gathered, else 4), and one layer computed again; without it all
+                                  layers, m n h L LAYER_BYTES
     share * memory                the engine's, where vLLM samples beside the trainer; it must hold 2 P bytes of weights
                                   and the keys and values of SEQUENCES_IN_ENGINE whole windows
-    0.08 memory + 1 GB            activations, buffers, CUDA itself
+    0.04 memory + 1 GB            fragments, one gathered layer, CUDA itself
+
+LAYER_BYTES counts what a layer of Qwen3-4B keeps for its backward pass, in bytes a token for each unit of the hidden
+size: both norms with their 32-bit copies 16, queries, keys and values with theirs 32, and the gated MLP 30 (four
+16-bit tensors of 3.8 h). That is twice the 34 of a plain transformer (Korthikanti et al. 2022, arXiv 2205.05198).
 
 Time: sampling reads the weights (2 P bytes) for every token of the longest response, as often as it takes to sample all
 responses with the keys and values that the engine's memory holds at once, and each response's keys and values again for
@@ -32,6 +44,9 @@ COMPUTE_SHARE = 0.35
 SEQUENCES_IN_ENGINE = 16
 MAX_DEVICES = 64
 GIGABYTE = 1e9
+LAYER_BYTES = 78.0
+LORA_WEIGHTS = 23.0  # of the adapters of one layer of Qwen3-4B, for each unit of rank and hidden size
+TILE_TOKENS, TILE_WORDS = 4096, 32768  # trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE, trl.trainer.utils' chunk size
 
 
 @dataclass(frozen=True)
@@ -66,19 +81,31 @@ def memory_needed(experiment: ExperimentSettings, count: int, memory_bytes: floa
     """Bytes that each of `count` devices of `memory_bytes` needs; infinite where the engine's share is too small."""
     settings, model = experiment.pretrained, experiment.pretrained.model
     has_reference = _has_reference(experiment)
-    sharded = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
+    states = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
+    if settings.lora is not None:
+        adapters = LORA_WEIGHTS * settings.lora.rank * model.hidden_size * model.layers
+        states = 4.0 * model.parameters + 16.0 * adapters
     gathered = 0.0
     if has_reference and count > 1:
         gathered = (2.0 if settings.precision == "bfloat16" else 4.0) * model.parameters
     completion = experiment.training.max_completion_length
-    logits = 12.0 * settings.micro_batch * completion * model.vocabulary
+    tokens = float(settings.micro_batch * (settings.max_prompt_length + completion))
+    width = 2.0 if settings.precision == "bfloat16" else 4.0
+    head = width * min(tokens, TILE_TOKENS) * min(model.vocabulary, TILE_WORDS)
+    head += 8.0 * model.vocabulary * model.hidden_size + 4.0 * tokens * model.hidden_size
+    a_layer = tokens * model.hidden_size * LAYER_BYTES * width / 2.0
+    if settings.activation_checkpointing:
+        entering = tokens * model.hidden_size * (width if count > 1 else 4.0)
+        activations = model.layers * entering + a_layer
+    else:
+        activations = model.layers * a_layer
     engine = 0.0
     if settings.engine == "vllm":
         engine = settings.engine_memory_share * memory_bytes
         window = settings.max_prompt_length + completion
         if engine < 2.0 * model.parameters + SEQUENCES_IN_ENGINE * window * model.kv_bytes_per_token:
             return float("inf")
-    return sharded + gathered + logits + engine + 0.08 * memory_bytes + GIGABYTE
+    return states + gathered + head + activations + engine + 0.04 * memory_bytes + GIGABYTE
 
 
 def _has_reference(experiment: ExperimentSettings) -> bool:
@@ -102,8 +129,12 @@ def _dividing_counts(experiment: ExperimentSettings) -> list[int]:
     """The numbers of devices to try, smallest first, that share a minibatch in whole micro-batches."""
     settings, training = experiment.pretrained, experiment.training
     minibatch = training.sequences_per_rollout // training.minibatches
-    counts = [settings.devices.count] if settings.devices.count else range(1, MAX_DEVICES + 1)
+    counts = [settings.devices.count] if settings.devices.count else range(1, _most_devices(experiment) + 1)
     return [count for count in counts if minibatch % (count * settings.micro_batch) == 0]
+
+
+def _most_devices(experiment: ExperimentSettings) -> int:
+    return MAX_DEVICES if experiment.pretrained.lora is None else 1
 
 
 def planned_memory(experiment: ExperimentSettings, devices: list[Device]) -> float:
@@ -118,7 +149,7 @@ def planned_count(experiment: ExperimentSettings, devices: list[Device]) -> int:
     count = devices_needed(experiment, memory)
     if count is None:
         settings, training = experiment.pretrained, experiment.training
-        tried = f"{settings.devices.count} devices" if settings.devices.count else f"up to {MAX_DEVICES} devices"
+        tried = f"{settings.devices.count or f'up to {_most_devices(experiment)}'} devices"
         dividing = _dividing_counts(experiment)
         if not dividing:
             raise ValueError(

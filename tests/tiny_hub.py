@@ -11,7 +11,10 @@ from kpo.config import load
 from kpo.data.catalogue import get_set
 from tests.byte_tokenizer import byte_tokenizer
 
-MODEL = {"name": "tiny/model", "revision": "a" * 40, "parameters": 1e5, "kv_bytes_per_token": 128, "vocabulary": 260}
+MODEL = {
+    "name": "tiny/model", "revision": "a" * 40, "parameters": 1e5, "kv_bytes_per_token": 128, "vocabulary": 260,
+    "layers": 1, "hidden_size": 32,
+}  # fmt: skip
 
 
 def write_model(mirror: Path, window: int = 1024) -> Path:

@@ -3,6 +3,9 @@
     <run folder>/checkpoint/update-00040/     checkpoint.json  state.json  state.safetensors  model.safetensors
                                               trainer_state.json (transformers' own)
 
+Of a run in several processes, process k writes all but checkpoint.json into a folder process-0000k of its own, with
+what it holds of the model (`kpo.training.shards`); they must see the same file system.
+
 A checkpoint is written into a temporary folder beside its place, flushed to disk and renamed; only then is the previous
 one removed. It holds nested dicts and lists of numbers, text and tensors, so reading it runs no code (no pickle).
 
@@ -11,6 +14,7 @@ since half a run of each would be a result of neither: `CheckpointFolder.latest`
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -27,6 +31,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from kpo.files import read_json, write_json
+from kpo.training.faults import describe
+from kpo.training.processes import from_all, in_all, in_first, process_count, process_index
 
 MODEL = "model.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that transformers reads
@@ -37,7 +43,8 @@ class CheckpointFolder:
     """The checkpoints of one run, of which only the newest whole one is kept.
 
     folder: holds them and the history of the run's interruptions, nothing else. identity: JSON-ready; what must be
-    equal for a checkpoint to be continued. report: called with a line for each checkpoint that cannot be.
+    equal for a checkpoint to be continued; the first process's counts. report: called, there alone, with a line for
+    each checkpoint that cannot be.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], report: Callable[[str], None] = lambda line: None):
@@ -48,48 +55,77 @@ class CheckpointFolder:
     def write(self, update: int, fill: Callable[[Path], None]) -> Path:
         """Make the checkpoint of `update` with what `fill` writes into the folder it is given.
 
-        Raises OSError where it cannot be written (a full disk); what was there before is then still there.
+        Every process of the run calls this. Raises OSError in all of them where one cannot write (a full disk); what
+        was there before is then still there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"update-{update:05d}"
-        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{final.name}."))
+        temporary = None
         try:
-            fill(temporary)
-            write_json(temporary / "checkpoint.json", {"update": update, "identity": self.identity})
-            for path in temporary.iterdir():
-                _flush(path)
-            _flush(temporary)
-            if final.exists():
-                shutil.rmtree(final)
-            os.rename(temporary, final)
-            _flush(self.folder)
+            temporary = in_first(lambda: self._temporary(final))
+            in_all(lambda: _fill(self.part(temporary), fill))
+            in_first(lambda: self._complete(temporary, final, update))
         except OSError as error:
             raise OSError(error.errno, f"the checkpoint of update {update} was not written: {error}") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary is not None and process_index() == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return final
+
+    def part(self, checkpoint: Path) -> Path:
+        """Where in a checkpoint this process has its files."""
+        return checkpoint if process_count() == 1 else checkpoint / f"process-{process_index():05d}"
+
+    def _temporary(self, final: Path) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{final.name}."))
+
+    def _complete(self, temporary: Path, final: Path, update: int) -> None:
+        write_json(temporary / "checkpoint.json", {"update": update, "identity": self.identity})
+        _flush(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        _flush(self.folder)
         for other in self.folder.iterdir():
             if other.is_dir() and other != final:
                 shutil.rmtree(other, ignore_errors=True)
-        return final
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The checkpoint to continue from and its state, or None.
+        """This process's part of the checkpoint to continue from and its state, or None.
 
-        Those that cannot be continued are removed, with a line each.
+        Every process of the run calls this. Those that cannot be continued are removed, with a line each.
         """
+        while True:
+            checkpoint = in_first(self._newest_of_this_run)
+            if checkpoint is None:
+                return None
+            part, problem, state = self.part(checkpoint), None, {}
+            try:
+                with safe_open(part / MODEL, framework="pt"):  # checks that the file is whole
+                    state = load_state(part)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+                problem = f"not a whole checkpoint ({error})"
+            problems = [found for found in from_all(problem) if found]
+            if not problems:
+                return part, state
+            in_first(functools.partial(self._discard, checkpoint, problems[0]))
+
+    def _newest_of_this_run(self) -> Path | None:
         for path in sorted(self.folder.glob("update-*"), reverse=True):
             try:
                 found = read_json(path / "checkpoint.json")["identity"]
                 differing = [name for name in self.identity if found.get(name) != self.identity[name]]
                 if not differing:
-                    with safe_open(path / MODEL, framework="pt"):  # checks that the file is whole
-                        return path, load_state(path)
+                    return path
                 problem = f"made with another {', '.join(differing)}"
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 problem = f"not a whole checkpoint ({error})"
-            self.report(f"{path}: {problem}; removed, the run starts anew")
-            shutil.rmtree(path)
+            self._discard(path, problem)
         return None
+
+    def _discard(self, path: Path, problem: str) -> None:
+        self.report(f"{path}: {problem}; removed, the run starts anew")
+        shutil.rmtree(path)
 
     def note(self, event: dict[str, Any]) -> None:
         """Add an event (JSON-ready) to the run's history, which lies beside the checkpoints; a full disk loses it."""
@@ -104,6 +140,15 @@ class CheckpointFolder:
             return list(found["events"]) if found["identity"] == self.identity else []
         except (OSError, ValueError, KeyError, TypeError):
             return []
+
+    def ended(self, run: str, update: int, error: Exception) -> RuntimeError:
+        """One line for a run that cannot go on, and a note of it: what ended it, what the same command will do."""
+        what = describe(error)
+        if process_index() == 0:
+            self.note({"failed_after_update": update, "error": type(error).__name__, "message": what})
+        kept = any(self.folder.glob("update-*"))
+        then = f"continues from {self.folder}" if kept else "starts it anew"
+        return RuntimeError(f"{run} ended after update {update}: {what}; the same command {then}")
 
     def remove(self) -> None:
         """Remove all checkpoints, when the run has left its results."""
@@ -181,6 +226,13 @@ def _unpack(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(tree, list):
         return [_unpack(inner, tensors) for inner in tree]
     return tree
+
+
+def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
+    folder.mkdir(exist_ok=True)
+    fill(folder)
+    for path in [*folder.iterdir(), folder]:
+        _flush(path)
 
 
 def _flush(path: Path) -> None:

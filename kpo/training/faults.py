@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from kpo.training.processes import from_all
+from kpo.training.shards import local_tensor
+
 NON_FINITE = "non-finite"
 UNGRADED = "ungraded"
 COLLAPSE = "collapse"
@@ -61,10 +64,11 @@ class FaultMonitor:
         """Asked before gradients are applied. Where not, they are dropped and no weight moves.
 
         That is where the loss or a gradient is not finite, whether the run then ends or goes on, and where a run is to
-        end for any other reason.
+        end for any other reason. The processes of a run decide together, since each may see its own shard alone.
         """
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
-        finite = all(bool(torch.isfinite(parameter.grad).all()) for parameter in parameters)
+        finite = all(bool(torch.isfinite(local_tensor(parameter.grad)).all()) for parameter in parameters)
+        finite = all(from_all(finite))
         if not finite and self._loss_is_finite:
             self.notice(NON_FINITE, update, "the gradient is not finite")
         sound = finite and self._loss_is_finite and self.stopped is None

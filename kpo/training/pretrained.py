@@ -1,11 +1,13 @@
 """One run with a model of the hub: the same trainer and methods as the small scales, on one device or under accelerate.
 
 Nothing here changes with the number of processes: the minibatch is the configuration's, and accumulation follows.
-Such a run keeps no checkpoints, since those of `kpo.training.checkpoint` are written by one process that holds the
-whole model: one that is interrupted starts anew, and says so where `safety.checkpoint_every` asks for them. Faults are
-answered as `safety` says, like those of every run.
+Killed and called again with as many processes, a run continues from its checkpoint: on a CPU to the bit; on a GPU as
+exactly as its arithmetic repeats, and with other samples where vLLM draws them, whose random states are its own. Faults
+are answered as `safety` says, like those of every run.
 """
 
+import contextlib
+import math
 import os
 import random
 import tempfile
@@ -13,23 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig
 
 from kpo.checksums import write_checksums
 from kpo.config import Configuration, ExperimentSettings
 from kpo.data import Problem
 from kpo.data.mathematics import MathProblem
 from kpo.data.prompts import prompt_messages, user_text, within_length
-from kpo.files import atomic_path, atomic_write, write_json, write_jsonl
+from kpo.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
 from kpo.progress import Progress
 from kpo.provenance import Stopwatch
 from kpo.rewards.rules import batch_rewards
+from kpo.training.arguments import adapter_arguments, pretrained_arguments
+from kpo.training.checkpoint import CheckpointFolder
 from kpo.training.faults import KINDS, FaultMonitor
+from kpo.training.processes import from_all, process_count, process_index
 from kpo.training.recorder import Recorder
-from kpo.training.run import choose_prompts, resolved_run
+from kpo.training.run import choose_prompts, resolved_run, run_identity
 from kpo.training.saving import save_model
 from kpo.training.trainer import MethodTrainer
 
@@ -52,46 +57,50 @@ def train_pretrained(
     stopwatch = Stopwatch(seed)
     settings = configuration.experiments[experiment]
     method, training, pretrained = settings.method(label), settings.training, settings.pretrained
-    safety = configuration.safety
-    processes, is_first = int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("RANK", "0") == "0"
-    if processes > 1 and not settings.noise.is_clean:
-        raise ValueError("reward_noise is drawn for whole rollout batches; train such an experiment with one process")
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    # 32-bit weights under 16-bit arithmetic: a step of 1e-6 is below what 16-bit weights can tell apart.
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    prompts = chosen_prompts(settings, problems, tokenizer, seed)
-    with open(os.devnull, "w") as nowhere:
-        progress = Progress(
-            f"{experiment}/{label} seed {seed}", training.updates, progress_stream if is_first else nowhere
-        )
+    safety, processes, is_first = configuration.safety, process_count(), process_index() == 0
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        # Made first: it connects the processes.
+        arguments = pretrained_arguments(settings, method.kl_weight, seed, scratch, processes, safety.checkpoint_every)
+        stream = progress_stream if is_first else stack.enter_context(open(os.devnull, "w"))
+        progress = Progress(f"{experiment}/{label} seed {seed}", training.updates, stream)
+        if is_first:
+            # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
+            waiting = "another process trains this run; waiting for its end"
+            stack.enter_context(only_process(output, lambda: progress.say(waiting)))
+        tokenizer = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        prompts = chosen_prompts(settings, problems, tokenizer, seed)
+        settings_text = resolved_run(configuration, experiment, label, seed)
+        identity = _identity(settings_text, settings, model_folder, prompts) if is_first else {}
+        checkpoints = CheckpointFolder(output / "checkpoint", identity, progress.say)
         recorder = Recorder(training, progress)
-        if safety.checkpoint_every is not None:
-            progress.say("safety.checkpoint_every: runs with models of the hub keep no checkpoints; a kill loses all")
         faults = FaultMonitor(
             {kind: getattr(safety, kind.replace("-", "_")) for kind in KINDS}, collapse_after=safety.collapse_after
         )
 
         def reward(completions, answer, **_):
             texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-            found = batch_rewards(settings.reward, texts, answer, pretrained.answer_markers)
-            known = [value for value in found if value is not None]
-            right, number = _sum_over_processes(sum(value == 1.0 for value in known), len(known))
-            recorder.accuracy = right / max(number, 1)
+            own = batch_rewards(settings.reward, texts, answer, pretrained.answer_markers)
+            # Groups, accuracy and noise are those of the whole rollout batch, whoever sampled which part of it.
+            parts = from_all([float("nan") if value is None else value for value in own])
+            found = [value for part in parts for value in part]
+            known = [value for value in found if not math.isnan(value)]
+            recorder.accuracy = sum(value == 1.0 for value in known) / max(len(known), 1)
             recorder.rollouts_scored += 1
-            if settings.noise.is_clean:
-                return found
-            return settings.noise.apply(
-                [float("nan") if value is None else value for value in found],
-                group_size=training.group_size, rollout_batch=recorder.rollouts_scored, seed=seed,
-            )  # fmt: skip
+            noisy = settings.noise.apply(
+                found, group_size=training.group_size, rollout_batch=recorder.rollouts_scored, seed=seed
+            )
+            start = sum(len(part) for part in parts[: process_index()])
+            return noisy[start : start + len(own)]
 
-        with tempfile.TemporaryDirectory() as scratch:
+        try:
             trainer = MethodTrainer(
                 method=method,
-                model=model,
-                args=pretrained_arguments(settings, method.kl_weight, seed, scratch, processes),
+                # 32-bit weights under 16-bit arithmetic: a step of 1e-6 is below what 16-bit weights can tell apart.
+                model=AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32),
+                args=arguments,
                 processing_class=tokenizer,
                 reward_funcs=reward,
                 train_dataset=Dataset.from_list(prompts),
@@ -99,30 +108,47 @@ def train_pretrained(
                 on_minibatch=recorder.minibatch,
                 on_rollout=recorder.rollout,
                 faults=faults,
+                checkpoints=checkpoints,
+                companions={"recorder": recorder},
+                peft_config=adapter_arguments(pretrained.lora),
             )
             trainer.run()
-        if len(recorder.rows) != training.updates and trainer.stopped is None:
-            raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        # Under FSDP every process has to take part in gathering the weights.
-        weights = trainer.accelerator.get_state_dict(trainer.model) if processes > 1 else None
-        if not is_first:
-            return
-        write_jsonl(output / "metrics.jsonl", recorder.rows)
-        with atomic_path(output / "structure.safetensors") as temporary:
-            save_file(recorder.tensors, temporary)
-        atomic_write(output / "config.yaml", resolved_run(configuration, experiment, label, seed))
-        save_model(trained, tokenizer, output / "model", weights)
-        record = {
-            **stopwatch.record(),
-            "stopped": trainer.stopped,
-            "faults": list(faults.records.values()),
-            "interruptions": [],
-            "processes": processes,
-        }
-        write_json(output / "provenance.json", record)
-        names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
-        write_checksums(output, "train", names)
+            if len(recorder.rows) != training.updates and trainer.stopped is None:
+                raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
+            trained = trainer.accelerator.unwrap_model(trainer.model)
+            # Under FSDP every process has to take part in gathering the weights.
+            weights = trainer.accelerator.get_state_dict(trainer.model) if processes > 1 else None
+            if not is_first:
+                return
+            if pretrained.lora is not None:
+                trained = trained.merge_and_unload()  # evaluation knows models without adapters alone
+            write_jsonl(output / "metrics.jsonl", recorder.rows)
+            with atomic_path(output / "structure.safetensors") as temporary:
+                save_file(recorder.tensors, temporary)
+            atomic_write(output / "config.yaml", settings_text)
+            save_model(trained, tokenizer, output / "model", weights)
+            record = {
+                **stopwatch.record(),
+                "wall_seconds": round(recorder.seconds, 3),
+                "stopped": trainer.stopped,
+                "faults": list(faults.records.values()),
+                "interruptions": checkpoints.history(),
+                "processes": processes,
+            }
+            write_json(output / "provenance.json", record)
+            names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
+            write_checksums(output, "train", names)
+        except Exception as error:
+            raise checkpoints.ended(f"{experiment}/{label} seed {seed}", len(recorder.rows), error) from error
+        checkpoints.remove()
+
+
+def _identity(settings_text: str, settings: ExperimentSettings, model_folder: Path, prompts: list[dict]) -> dict:
+    """What decides every bit of a run apart from the hardware; JSON-ready."""
+    # Of the model's section that which decides the training, not how the model is evaluated afterwards.
+    pretrained = {**settings.pretrained.deciding_training(), "micro_batch": settings.pretrained.micro_batch}
+    decided = {**yaml.safe_load(settings_text), "pretrained": pretrained}
+    return {**run_identity(decided, model_folder, prompts), "number of processes": process_count()}
 
 
 def chosen_prompts(
@@ -151,66 +177,3 @@ def chosen_prompts(
     if style.template == "plain":
         return [{"prompt": user_text(problem.question, style), "answer": problem.answer} for problem in chosen]
     return [{"prompt": prompt_messages(problem.question, style), "answer": problem.answer} for problem in chosen]
-
-
-def pretrained_arguments(
-    settings: ExperimentSettings, kl_weight: float, seed: int, scratch: str, processes: int
-) -> GRPOConfig:
-    """The settings as TRL names them: one optimiser step a minibatch, made of as many micro-batches as it takes."""
-    training, pretrained = settings.training, settings.pretrained
-    minibatch, together = training.sequences_per_rollout // training.minibatches, processes * pretrained.micro_batch
-    if minibatch % together:
-        raise ValueError(
-            f"{processes} processes with micro-batches of {pretrained.micro_batch} cannot share a minibatch of "
-            f"{minibatch} responses equally; change the number of devices or pretrained.micro_batch"
-        )
-    accumulation = minibatch // together
-    warmup = round(pretrained.warmup_ratio * training.updates)
-    engine = {}
-    if pretrained.engine == "vllm":
-        engine = {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": pretrained.engine_memory_share,
-            "vllm_max_model_length": pretrained.max_prompt_length + training.max_completion_length,
-            # Old log-probabilities are the trainer's own, as in KPO's release; nothing is reweighted by the engine's.
-            "vllm_importance_sampling_correction": False,
-        }
-    return GRPOConfig(
-        output_dir=scratch,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=pretrained.precision == "bfloat16",
-        seed=seed,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if warmup else "constant",
-        warmup_steps=warmup,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.gradient_clip,
-        max_steps=training.updates,
-        per_device_train_batch_size=pretrained.micro_batch,
-        gradient_accumulation_steps=accumulation,
-        steps_per_generation=training.minibatches * accumulation,
-        num_iterations=training.epochs,
-        num_generations=training.group_size,
-        max_completion_length=training.max_completion_length,
-        temperature=training.temperature,
-        top_p=training.top_p,
-        top_k=0,
-        beta=kl_weight,
-        chat_template_kwargs=pretrained.train_prompt.style.template_arguments,
-        shuffle_dataset=False,
-        gradient_checkpointing=pretrained.activation_checkpointing,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **engine,
-    )
-
-
-def _sum_over_processes(*values: float) -> list[float]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return list(values)
-    gathered: list = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, values)
-    return [sum(column) for column in zip(*gathered, strict=True)]

@@ -3,6 +3,7 @@
 transformers decides when a checkpoint is due (`save_strategy`, `save_steps`), counts the updates, skips the prompts
 already used and asks for the random states at the right moment. Overridden is how each part is written and read, since
 transformers uses pickle, and added what it does not know of: TRL's rollout batch under way, and the method's own state.
+Of several processes each writes and reads what it holds itself, its random states and its part of the batch included.
 """
 
 import copy
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from trl import GRPOTrainer
 
 from kpo.training.checkpoint import (
@@ -22,6 +23,8 @@ from kpo.training.checkpoint import (
     save_state,
     set_random_states,
 )
+from kpo.training.processes import process_index
+from kpo.training.shards import load_optimizer_state, load_trained_parameters, optimizer_state, trained_parameters
 
 
 class ResumableTrainer(GRPOTrainer):
@@ -40,14 +43,13 @@ class ResumableTrainer(GRPOTrainer):
         if self.checkpoints is None:
             self.train()
             return
-        if self.accelerator.num_processes > 1:
-            raise ValueError("checkpoints are kept of runs in one process; set safety.checkpoint_every to null")
         found = self.checkpoints.latest()
         if found is None:
             self.train()
             return
         folder, self._loaded = found
-        self.checkpoints.note({"continued_after_update": self._loaded["update"]})
+        if process_index() == 0:
+            self.checkpoints.note({"continued_after_update": self._loaded["update"]})
         self._step = self._loaded["step"]
         buffer = self._loaded["buffer"]
         if buffer is not None:
@@ -80,16 +82,15 @@ class ResumableTrainer(GRPOTrainer):
                 raise
 
     def _fill(self, folder: Path) -> None:
-        # Tied weights are one tensor under two names, which safetensors' save_model knows how to write.
-        save_model(self.accelerator.unwrap_model(self.model), str(folder / MODEL))
-        optimizer = self.optimizer.state_dict()
+        weights = trained_parameters(self.accelerator.unwrap_model(self.model))
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / MODEL)
         save_state(
             folder,
             {
                 "update": self.state.global_step,
                 "step": self._step,
                 "buffer": self._buffered_inputs,
-                "optimizer": {**optimizer, "state": {str(index): part for index, part in optimizer["state"].items()}},
+                "optimizer": optimizer_state(self.optimizer),
                 "schedule": self.lr_scheduler.state_dict(),
                 "random": random_states(),
                 "own": self.own_state(),
@@ -104,15 +105,15 @@ class ResumableTrainer(GRPOTrainer):
         if self.checkpoints is None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            load_model(self.model if model is None else model, Path(resume_from_checkpoint) / MODEL)
+            weights = load_file(Path(resume_from_checkpoint) / MODEL)
+            load_trained_parameters(self.accelerator.unwrap_model(self.model if model is None else model), weights)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         if self.checkpoints is None:
             super()._load_optimizer_and_scheduler(checkpoint)
         elif checkpoint is not None:
-            optimizer = self._loaded["optimizer"]
-            states = {int(index): part for index, part in optimizer["state"].items()}
-            self.optimizer.load_state_dict({**optimizer, "state": states})
+            # Taken out, since it is twice the size of the model and nobody needs it again.
+            load_optimizer_state(self.optimizer, self._loaded.pop("optimizer"))
             self.lr_scheduler.load_state_dict(self._loaded["schedule"])
             # The interval is the present configuration's, not that of the checkpoint.
             self.state.save_steps = self.args.save_steps

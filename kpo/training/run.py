@@ -22,7 +22,7 @@ from kpo.progress import Progress
 from kpo.provenance import Stopwatch, source_hash, versions
 from kpo.rewards import exact_reward, krpo_reward
 from kpo.training.checkpoint import CheckpointFolder
-from kpo.training.faults import KINDS, FaultMonitor, describe
+from kpo.training.faults import KINDS, FaultMonitor
 from kpo.training.recorder import Recorder
 from kpo.training.saving import load_model, save_model
 from kpo.training.trainer import MethodTrainer
@@ -143,13 +143,7 @@ def train_run(
             names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
             write_checksums(output, "train", names, [base_model / "model.safetensors"])
         except Exception as error:
-            reached, what = len(recorder.rows), describe(error)
-            checkpoints.note({"failed_after_update": reached, "error": type(error).__name__, "message": what})
-            kept = any(checkpoints.folder.glob("update-*"))
-            then = f"continues from {checkpoints.folder}" if kept else "starts it anew"
-            raise RuntimeError(
-                f"{experiment}/{label} seed {seed} ended after update {reached}: {what}; the same command {then}"
-            ) from error
+            raise checkpoints.ended(f"{experiment}/{label} seed {seed}", len(recorder.rows), error) from error
         checkpoints.remove()
 
 
@@ -160,14 +154,17 @@ def _write_results(output: Path, recorder: Recorder, trainer: MethodTrainer) -> 
     save_model(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, output / "model")
 
 
-def run_identity(settings: dict, base_model: Path, prompts: list[Problem]) -> dict:
-    """What decides every bit of a run apart from the hardware; JSON-ready. A checkpoint holds it."""
+def run_identity(settings: dict, base_model: Path, prompts: list) -> dict:
+    """What decides every bit of a run apart from the hardware; JSON-ready. A checkpoint holds it.
+
+    prompts: problems, or what is JSON-ready itself. base_model: its weights may be in several files.
+    """
     # The base model and the problems count by their content, not by the settings that made them.
     kept = {f"settings ({key})": settings[key] for key in settings if key not in ("base_model", "problems")}
-    text = json.dumps([[problem.question, problem.answer] for problem in prompts])
+    text = json.dumps([[row.question, row.answer] if isinstance(row, Problem) else row for row in prompts])
     return {
         **kept,
-        "base model": sha256(base_model / "model.safetensors"),
+        "base model": [sha256(path) for path in sorted(base_model.glob("*.safetensors"))],
         "prompts": hashlib.sha256(text.encode()).hexdigest(),
         "code": source_hash(),
         "versions": {name: version for name, version in versions().items() if name != "snakemake"},

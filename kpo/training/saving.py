@@ -15,10 +15,13 @@ def save_model(
 ) -> None:
     """Write model and tokenizer in the Hugging Face format (safetensors) beside `folder`, then rename.
 
-    weights: the model's state where it is sharded over processes and was gathered; None takes the model's own.
+    weights: the model's state where it is sharded over processes and was gathered; None takes the model's own. Of tied
+    weights, which gathering makes two of, one is kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
+    if weights is not None:
+        weights = {name: tensor for name, tensor in weights.items() if name not in model.all_tied_weights_keys}
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         model.save_pretrained(temporary, state_dict=weights)

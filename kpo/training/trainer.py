@@ -19,6 +19,7 @@ from kpo.methods import Method
 from kpo.training.checkpoint import CheckpointFolder
 from kpo.training.faults import FaultMonitor
 from kpo.training.resume import ResumableTrainer
+from kpo.training.shards import keep_results_in_32_bits
 
 
 class MethodTrainer(ResumableTrainer):
@@ -27,7 +28,8 @@ class MethodTrainer(ResumableTrainer):
     Args:
         method: what advantages and loss to use; its KL weight must be the `beta` of `args`.
         on_update: called with the metrics of each update (a dict of numbers, None where one is not defined).
-        on_minibatch: called with the log-ratio (B, T), mask (B, T) and advantages (B,) of each minibatch.
+        on_minibatch: called with the log-ratio (B, T), mask (B, T) and advantages (B,) of each whole minibatch; every
+            process is given all of it.
         on_rollout: called with the number of the rollout batch and its rewards (P, G).
         faults: what to do about faults; without it a run ends at the first loss, gradient or reward that is not finite.
         checkpoints: where to keep checkpoints; `args` says how often (save_strategy, save_steps). Train with `run`.
@@ -67,10 +69,16 @@ class MethodTrainer(ResumableTrainer):
         self.advantage_generator = torch.Generator().manual_seed(self.args.seed)
         self._rollout_batch = 0
         self._rollout_metrics: dict[str, float] = {}
-        # Of each micro-batch of the update under way: the loss's parts, and the sum of its token entropies.
+        # Of each micro-batch of the update under way: the loss's parts, the sum of its token entropies, and what
+        # `on_minibatch` is called with.
         self._losses: list[PolicyLoss] = []
         self._entropy_sums: list[torch.Tensor] = []
+        self._minibatch: list[tuple[torch.Tensor, ...]] = []
         self._update_started = time.perf_counter()
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        keep_results_in_32_bits(self.accelerator)
 
     @property
     def stopped(self) -> str | None:
@@ -188,7 +196,7 @@ class MethodTrainer(ResumableTrainer):
             self._losses.append(PolicyLoss(result.loss.detach(), result.sums))
             self._entropy_sums.append(torch.where(mask.bool(), entropies.detach(), 0.0).sum())
             if self.on_minibatch is not None:
-                self.on_minibatch((log_probs - old_log_probs).detach(), mask, inputs["advantages"])
+                self._minibatch.append(((log_probs - old_log_probs).detach(), mask, inputs["advantages"]))
         return loss
 
     def _minibatch_totals(self, mask) -> tuple[int, int]:
@@ -220,12 +228,22 @@ class MethodTrainer(ResumableTrainer):
                 "update_seconds": time.perf_counter() - self._update_started,
                 "fault": self.faults.take_current(),
             }
-            self._losses.clear()
-            self._entropy_sums.clear()
+            if self.on_minibatch is not None:
+                self.on_minibatch(*self._whole_minibatch())
+            for parts in (self._losses, self._entropy_sums, self._minibatch):
+                parts.clear()
             self._update_started = time.perf_counter()
             if self.on_update is not None:
                 self.on_update({name: _number(value) for name, value in row.items()})
         super().log(logs, start_time)
+
+    def _whole_minibatch(self) -> list[torch.Tensor]:
+        """Log-ratio, mask and advantages of the update's micro-batches in all processes, padded to one length."""
+        columns = (torch.cat(column) for column in zip(*self._minibatch, strict=True))
+        return [
+            self.accelerator.gather(self.accelerator.pad_across_processes(column, dim=min(1, column.dim() - 1)))
+            for column in columns
+        ]
 
     def _place_of_update(self) -> dict[str, int]:
         updates = self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps

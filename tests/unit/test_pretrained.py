@@ -1,7 +1,6 @@
 """Models of the hub from mirror to summary, step by step on the command line, with a tiny model on the CPU."""
 
 import hashlib
-import io
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ from kpo.data.prompts import prompt_tokens
 from kpo.evaluation import pretrained as evaluation
 from kpo.hub import check_model, model_folder
 from kpo.partial import write_partial_summary
+from kpo.pretrained import LoraSettings
 from kpo.tasks import split_held_out, training_problems
 from kpo.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained
 from kpo.training.trainer import MethodTrainer
@@ -68,6 +68,7 @@ def test_every_file_appears_and_agrees(finished):
         tensors = load_file(folder / "structure.safetensors")
         # Two micro-batches of two responses make each minibatch of four, in every rollout batch.
         assert tensors["rollout1.rewards"].shape == (2, 4)
+        assert tensors["00003.log_ratio"].shape[0] == tensors["00003.advantage"].shape[0] == 4
         resolved = yaml.safe_load((folder / "config.yaml").read_text())
         assert resolved["pretrained"]["model"]["name"] == "tiny/model" and resolved["base_model"] is None
         untrained = model_folder(finished.experiments[experiment].pretrained.model, finished.data.mirror)
@@ -103,17 +104,15 @@ def test_figures_read_each_experiments_own_untrained_model(finished):
     assert all(Path(path).is_file() for path in files)
 
 
-def test_a_run_that_keeps_no_checkpoints_says_so_and_a_fault_is_answered(finished, tmp_path):
+def test_a_fault_is_answered(finished, tmp_path):
     """A rollout batch without reward is a collapse here; `stop` ends the run there and leaves its results."""
     settings = finished.experiments["kpo"]
     settings = settings.model_copy(update={"reward_noise": {}})
     safety = finished.safety.model_copy(update={"checkpoint_every": 1, "collapse": "stop", "collapse_after": 1})
     changed = finished.model_copy(update={"experiments": {"kpo": settings}, "safety": safety})
-    said = io.StringIO()
     model = model_folder(settings.pretrained.model, finished.data.mirror)
     problems = [MathProblem(str(number), "What is 1?", "123456") for number in range(4)]
-    train_pretrained(changed, "kpo", "kpo-clipped", 42, model, problems, tmp_path / "run", said)
-    assert "keep no checkpoints" in said.getvalue()
+    train_pretrained(changed, "kpo", "kpo-clipped", 42, model, problems, tmp_path / "run")
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert "no response earned a reward" in provenance["stopped"]
     assert [fault["kind"] for fault in provenance["faults"]] == ["collapse"]
@@ -249,6 +248,9 @@ def test_the_minibatch_does_not_change_with_the_processes(tiny, tmp_path):
         assert arguments.chat_template_kwargs == {"enable_thinking": False}
     with pytest.raises(ValueError, match="4 processes .* cannot share a minibatch of 4"):
         pretrained_arguments(settings, 0.0, 1, str(tmp_path), 4)
+    adapted = settings.pretrained.model_copy(update={"lora": LoraSettings(rank=2, alpha=4.0)})
+    with pytest.raises(ValueError, match="pretrained.lora trains in one process, found 2"):
+        pretrained_arguments(settings.model_copy(update={"pretrained": adapted}), 0.0, 1, str(tmp_path), 2)
 
 
 def test_held_out_split_by_hand():

@@ -11,6 +11,8 @@ from kpo.launch import launch, printed_command
 from kpo.plan import plan_text
 from kpo.pretrained import PretrainedSettings
 from kpo.sizing import (
+    TILE_TOKENS,
+    TILE_WORDS,
     Speed,
     devices_needed,
     evaluation_hours,
@@ -99,6 +101,8 @@ def pretrained(**values):
 
 
 WRONG = {
+    "adapters on two devices": (pretrained(lora={"rank": 8, "alpha": 16.0}, devices={"count": 2}), ["lora", "count 2"]),
+    "adapters of no rank": (pretrained(lora={"rank": 0, "alpha": 16.0}), ["lora.rank", "greater than 0"]),
     "a branch as revision": (pretrained(model={"revision": "main"}), ["model.revision", "40 hexadecimal", "'main'"]),
     "a name that is no model": (pretrained(model={"name": "Qwen3"}), ["model.name", "Qwen3"]),
     "unknown set": (pretrained(train_sets=["dapp"]), ["train_sets", "'dapp'", "did you mean 'dapo'"]),
@@ -140,20 +144,45 @@ def test_refused_with_one_line(case):
 
 
 def test_memory_by_hand():
-    """0.5e9 weights on one device: 8 GB of states, 2.8 GB of logits, the engine's share, 8% and 1 GB."""
+    """0.5e9 weights on one device: 8 GB of states, 1.4 GB of head, 0.4 GB of activations, the engine, 4% and 1 GB."""
     experiment = load({"scale": "gpu"}).experiments["kpo"]
-    states, logits = 16 * 4.94e8, 12 * 2 * 768 * 151936
-    expected = states + logits + 0.3 * 24e9 + 0.08 * 24e9 + 1e9
+    states, tokens = 16 * 4.94e8, 2 * (512 + 768)
+    head = 2 * tokens * 32768 + 8 * 151936 * 896 + 4 * tokens * 896
+    activations = tokens * 896 * (24 * 4 + 78)
+    expected = states + head + activations + 0.3 * 24e9 + 0.04 * 24e9 + 1e9
     assert memory_needed(experiment, 1, 24e9) == pytest.approx(expected)
-    assert memory_needed(experiment, 2, 24e9) == pytest.approx(expected - states / 2)
+    # Two devices share the states, and gather 16-bit weights.
+    assert memory_needed(experiment, 2, 24e9) == pytest.approx(expected - states / 2 - tokens * 896 * 24 * 2)
     # KRPO's KL term keeps a reference model; an engine's share that holds no weights is no share.
-    krpo = load({"scale": "gpu"}).experiments["krpo"]
-    assert memory_needed(krpo, 1, 24e9) == pytest.approx(expected + 4 * 4.94e8 - 12 * 2 * 256 * 151936)
+    with_kl = load({"scale": "gpu", "experiments": {"kpo": {"methods": {"grpo": {"kl_weight": 0.1}}}}})
+    assert memory_needed(with_kl.experiments["kpo"], 1, 24e9) == pytest.approx(expected + 4 * 4.94e8)
     # On two devices its states are halved, but each gathers the reference whole, in 16 bits.
-    expected = memory_needed(krpo, 1, 24e9) - 20 * 4.94e8 / 2 + 2 * 4.94e8
-    assert memory_needed(krpo, 2, 24e9) == pytest.approx(expected)
+    two = memory_needed(experiment, 2, 24e9) + 4 * 4.94e8 / 2 + 2 * 4.94e8
+    assert memory_needed(with_kl.experiments["kpo"], 2, 24e9) == pytest.approx(two)
+    kept = load(pretrained(activation_checkpointing=False)).experiments["kpo"]
+    assert memory_needed(kept, 1, 24e9) == pytest.approx(expected - activations + tokens * 896 * 24 * 78)
+    adapted = load(pretrained(lora={"rank": 8, "alpha": 16.0})).experiments["kpo"]
+    adapters = 16 * 23 * 8 * 896 * 24
+    assert memory_needed(adapted, 1, 24e9) == pytest.approx(expected - states + 4 * 4.94e8 + adapters)
     small = load(pretrained(engine_memory_share=0.01)).experiments["kpo"]
     assert memory_needed(small, 1, 24e9) == float("inf")
+
+
+def test_qwen3_4b_with_8_responses_of_4096_tokens_fits_into_two_devices_of_80_gb():
+    """Whole logits of such a micro-batch would take 8 x 4,096 x 151,936 x 4 bytes = 20 GB, and 60 GB in training."""
+    paper = {"scale": "paper", "experiments": {"kpo": {"pretrained": {"micro_batch": 8}}}}
+    kpo = load(paper).experiments["kpo"]
+    assert kpo.training.max_completion_length == 4096 and kpo.pretrained.model.name == "Qwen/Qwen3-4B"
+    assert devices_needed(kpo, 80e9) == 2
+    whole_logits = 12.0 * 8 * 4096 * 151936
+    assert memory_needed(kpo, 2, 80e9) < 80e9 < memory_needed(kpo, 2, 80e9) + whole_logits
+
+
+def test_the_tiles_that_the_plan_reckons_with_are_those_of_trl():
+    from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
+    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    assert (TILE_TOKENS, TILE_WORDS) == (TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
 def test_the_largest_scale_that_the_devices_hold(monkeypatch):
@@ -297,6 +326,8 @@ def test_launch_commands_parse_and_name_files_that_exist():
             launched = launch_command_parser().parse_args(job[3:])
             assert launched.num_processes == count and launched.module and launched.training_script == "kpo"
             shared = read_yaml(CONFIG_FOLDER.parent / launched.config_file)
+            assert shared["mixed_precision"] == "no", "pretrained.precision decides"
+            assert shared["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] is False, "see there"
             assert shared["distributed_type"] == "FSDP" and shared["fsdp_config"]["fsdp_version"] == 2
             inner = launched.training_script_args
         else:

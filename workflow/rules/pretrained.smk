@@ -89,4 +89,4 @@ rule evaluate_pretrained:
         settings=lambda wildcards: evaluation_settings(configuration, wildcards.experiment),
     shell:
         "{KPO} launch --step evaluate --config {input.config:q} --experiment {wildcards.experiment}"
-        " --method {wildcards.method} --seed {wildcards.seed} --log {log:q}"
+        " --method {wildcards.method} --seed {wildcards.seed} --devices {resources.gpu} --log {log:q}"

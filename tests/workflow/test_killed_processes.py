@@ -1,0 +1,62 @@
+"""`kpo train` of a model of the hub in two processes under torch's launcher, killed with SIGKILL and called again."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from kpo.cli import main
+from tests.tiny_hub import tiny_configuration
+
+pytestmark = pytest.mark.slow
+
+
+def launched(path, log, kill_when=None):
+    """Run the training; kill launcher and processes as soon as `kill_when` says so. Returns the exit status."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["-m", "kpo", "train", "--config", str(path), "--log", str(log)]
+    job = subprocess.Popen([*command, "--experiment", "kpo", "--method", "kpo-clipped", "--seed", "42"])
+    while job.poll() is None:
+        if kill_when is not None and kill_when():
+            for process in [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]:
+                process.send_signal(signal.SIGKILL)
+            return job.wait()
+        time.sleep(0.02)
+    return job.returncode
+
+
+def test_two_processes_killed_and_called_again_leave_the_same_bytes(tmp_path):
+    folders = []
+    for name in ("whole", "killed"):
+        configuration, path = tiny_configuration(tmp_path / name / "mirror", tmp_path / name / "results")
+        settings = yaml.safe_load(path.read_text())
+        settings["safety"]["checkpoint_every"] = 1
+        settings["experiments"]["kpo"]["training"]["rollout_batches"] = 6
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        assert main(["mathematics", "--config", str(path), "--set", "dapo"]) == 0
+        folder = configuration.run_folder("kpo", "kpo-clipped", 42)
+        folders.append(folder)
+        if name == "killed":
+            begun = lambda folder=folder: any((folder / "checkpoint").glob("update-0000[3-9]"))  # noqa: E731
+            assert launched(path, tmp_path / "first.log", kill_when=begun) == -signal.SIGKILL
+            assert not (folder / "model").exists()
+        assert launched(path, tmp_path / f"{name}.log") == 0, (tmp_path / f"{name}.log").read_text()
+    whole, killed = folders
+    provenance = json.loads((killed / "provenance.json").read_text())
+    assert provenance["processes"] == 2 and len(provenance["interruptions"]) == 1
+    assert provenance["interruptions"][0]["continued_after_update"] >= 3
+    for name in ("structure.safetensors", "model/model.safetensors"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    rows = [
+        [
+            {name: value for name, value in json.loads(line).items() if not name.endswith("_seconds")}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in folders
+    ]
+    assert rows[0] == rows[1] and [row["update"] for row in rows[0]] == list(range(1, 13))
