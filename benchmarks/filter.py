@@ -1,7 +1,8 @@
 """Time, memory and error of the Kalman filter: ``python -m benchmarks.filter``.
 
 Prints tables and writes filter.json, filter.png and filter.pdf to a folder. Repetitions of all filters are interleaved
-in an order drawn anew each round, so that a load from elsewhere falls on all alike; medians and minima are kept.
+in an order drawn anew each round, so that a load from elsewhere falls on all alike; medians and minima are kept. The
+allocator keeps freed memory, as in kpo's own jobs: page faults would fall on one filter or another by chance.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.filters import cumulative_sum, float64_reference, ours, published_closed_form, sequential_loop
+from kpo.allocator import keep_freed_memory
 from kpo.files import write_json
 
 HEADLINE = (64, 4096)
@@ -215,6 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads < 1 or options.repeats < 1:
         parser.error("--threads and --repeats must be at least 1")
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     report = measure(device, options.repeats, options.quick)
     print(tables(report))
     options.output.mkdir(parents=True, exist_ok=True)

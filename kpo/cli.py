@@ -4,12 +4,12 @@ Each step exits with 2 and one line on standard error where what it was given is
 """
 
 import argparse
-import ctypes
 import os
 import sys
 import traceback
 from pathlib import Path
 
+from kpo.allocator import keep_freed_memory
 from kpo.config import Configuration, ConfigurationError, load, read_resolved, read_yaml
 
 
@@ -136,22 +136,8 @@ def _start(arguments, offline: bool = True) -> Configuration:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    _keep_freed_memory()
+    keep_freed_memory()
     return configuration
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what is freed: by default it returns each large tensor to the kernel and asks for it again.
-
-    With the small models of a CPU that took a fifth of an evaluation's time. Elsewhere than on glibc nothing changes.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(mmap_threshold, 32 * 2**20)  # the largest value that glibc takes
-    mallopt(trim_threshold, 2**31 - 1)
 
 
 def _plan(arguments) -> None:

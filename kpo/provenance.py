@@ -14,9 +14,9 @@ from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "vllm", "math-verify", "numpy", "snakemake")
 _NOT_DECIDING = {
-    "claims", "report", "cli.py", "__main__.py", "notebook.py", "partial.py", "plan.py", "publish.py", "published.py",
-    "progress.py", "checksums.py", "verify.py", "verify_run.py", "verify_derived.py", "workflow.py", "devices.py",
-    "launch.py", "sizing.py",
+    "claims", "report", "allocator.py", "cli.py", "__main__.py", "notebook.py", "partial.py", "plan.py", "publish.py",
+    "published.py", "progress.py", "checksums.py", "verify.py", "verify_run.py", "verify_derived.py", "workflow.py",
+    "devices.py", "launch.py", "sizing.py",
 }  # fmt: skip
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -2,6 +2,7 @@
 
 Needs nothing but Python 3.11 and pip's usual access to packages. A stamp in the environment holds a digest of what was
 installed, so that a second call returns at once; it is completed last, so that the next call takes up what was cut off.
+Packages that were changed by hand since are put back: results of other versions could not be compared with these.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +75,28 @@ def write_stamp(path: Path, stamp: dict) -> None:
     os.replace(temporary, path)
 
 
+def differing_packages(environment: Path, requirements: Path) -> list[str]:
+    """What the environment holds in another version than the lock's, or not at all, read from the folders' names."""
+    installed = {}
+    for folder in environment.glob("lib/python3.11/site-packages/*.dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").partition("-")
+        installed[_normalised(name)] = version.partition("+")[0]  # torch's builds carry their kind behind the +
+    found = []
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        pin, _, marker = line.partition(";")
+        name, separator, version = pin.strip().partition("==")
+        if not separator or line.startswith("#") or (marker and f'"{sys.platform}"' not in marker):
+            continue
+        present = installed.get(_normalised(name))
+        if present != version.partition("+")[0]:
+            found.append(f"{name} {present or 'missing'} instead of {version}")
+    return found
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def run(command: list[str], failure: str) -> None:
     """Run a command with its output shown; on a terminal, show the seconds that it has taken."""
     started = time.monotonic()
@@ -122,11 +146,15 @@ def install(environment: Path, asked_lock: str) -> None:
         "project": digest(ROOT / "pyproject.toml", ROOT / "kpo" / "__init__.py"),
     }
     usable = python.exists()
-    if usable and stamp == wanted:
+    differing = differing_packages(environment, requirements) if stamp == wanted else []
+    if usable and stamp == wanted and not differing:
         print(f"{environment.name} is up to date ({lock} lock)")
         return
 
     started = time.monotonic()
+    if differing:
+        print(f"{environment.name} was changed since its set-up: {', '.join(differing[:5])}; putting it back")
+        stamp = {key: stamp[key] for key in ("root", "lock")}
     # Scripts in an environment hold its absolute path, and one torch build satisfies the other lock: start afresh.
     moved_or_switched = any(stamp.get(key, wanted[key]) != wanted[key] for key in ("root", "lock"))
     if not usable or moved_or_switched:

@@ -36,6 +36,11 @@ def installer(tmp_path, monkeypatch):
         if kind == "venv":
             (tmp_path / ".venv/bin").mkdir(parents=True, exist_ok=True)
             (tmp_path / ".venv/bin/python").touch()
+        if kind == "packages":
+            packages = tmp_path / ".venv/lib/python3.11/site-packages"
+            shutil.rmtree(packages, ignore_errors=True)
+            for line in Path(command[-1]).read_text().splitlines():
+                (packages / f"{line.replace('==', '-')}.dist-info").mkdir(parents=True)
 
     monkeypatch.setattr(module, "run", run)
     monkeypatch.setattr(module, "check_imports", lambda python, lock: None)
@@ -62,6 +67,27 @@ def test_changed_lock_installs_packages_in_place(installer):
     calls_of(installer)
     (installer.ROOT / "requirements/cpu.txt").write_text("a==2\n")
     assert calls_of(installer) == ["packages", "project"]
+
+
+@pytest.mark.parametrize("change", ["other version", "missing"])
+def test_packages_changed_by_hand_are_put_back(installer, capsys, change):
+    calls_of(installer)
+    package = installer.ROOT / ".venv/lib/python3.11/site-packages/a-1.dist-info"
+    package.rename(package.with_name("a-3.dist-info")) if change == "other version" else package.rmdir()
+    capsys.readouterr()
+    assert calls_of(installer) == ["packages", "project"]
+    assert f"a {'3' if change == 'other version' else 'missing'} instead of 1" in capsys.readouterr().out
+    assert calls_of(installer) == []
+
+
+def test_lock_and_environment_are_compared_by_package(installer, tmp_path):
+    lock = tmp_path / "lock.txt"
+    lines = ["# A comment with a==9.", "Two.Words==1.0", "torch==2.1", 'mac==1 ; sys_platform == "darwin"']
+    lock.write_text("\n".join([*lines, 'here==1 ; sys_platform == "linux"', ""]))
+    packages = tmp_path / "environment/lib/python3.11/site-packages"
+    for name in ("two_words-1.0", "torch-2.1+cpu", "here-2", "another-5"):
+        (packages / f"{name}.dist-info").mkdir(parents=True)
+    assert installer.differing_packages(tmp_path / "environment", lock) == ["here 2 instead of 1"]
 
 
 def test_changed_project_installs_only_the_project(installer):
