@@ -161,9 +161,11 @@ def _over_problems(study, comparison, cells_by_term, seeds, rule, seed) -> tuple
     split = pair[0].measure.removeprefix("accuracy.")
     averaged = pair[0].measure == BENCHMARKS
     splits = [name for name in sides[0][seeds[0]].correct if name in BENCHMARK_SPLITS] if averaged else [split]
+    first, second = sides
     found = [
         hierarchical_difference(
-            *({number: _table(run, name) for number, run in side.items()} for side in sides),
+            {number: _table(run, name) for number, run in first.items()},
+            {number: _table(run, name) for number, run in second.items()},
             num_resamples=RESAMPLES,
             seed=seed,
             confidence=rule.confidence,

@@ -18,7 +18,7 @@ from kpo.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
 from kpo.config import Configuration
 from kpo.files import read_json, write_json
 from kpo.report import ReportError, write_report
-from kpo.report.numbers import estimate, number
+from kpo.report.numbers import estimate, number, p_value
 from kpo.report.verdicts import anchor, relative_link
 from tests.hub_results import png
 from tests.synthetic_study import write_study
@@ -106,8 +106,14 @@ class TestContent:
                 assert estimate(part["estimate"]) in page.text
                 for value in part["per_seed"].values():
                     assert number(value) in page.text or abs(value) < 1e-9
-            if claim["verdict"] == INCONCLUSIVE and claim["minimum_detectable_effect"] is not None:
-                assert f"an effect of {number(claim['minimum_detectable_effect'])} or more" in page.text
+            if claim["verdict"] == INCONCLUSIVE:
+                assert claim["resolution"] in page.text
+            for beside in claim["beside"]:
+                assert beside["what"] in page.text and estimate(beside["estimate"]) in page.text
+            if claim["effect"]["estimate"] is not None:
+                corrected = {name: p_value(value) for name, value in claim["corrected_p"].items()}
+                assert f"{corrected['effect']} for the effect" in page.text
+                assert f"{corrected['against']} against it" in page.text
         verdicts = Counter(claim["verdict"] for claim in claims)
         assert verdicts[NOT_TESTED] > 0 and len(verdicts) > 2
         for verdict in VERDICTS:
@@ -115,6 +121,11 @@ class TestContent:
             badges = [a["class"] for a in page.of("span") if a.get("class", "").startswith("badge ")]
             assert len(badges) == 2 * len(claims)
             assert f"{verdicts[verdict]} {verdict}" in page.text
+
+    def test_verdicts_on_the_way_say_so(self, results):
+        """The default's runs are a part of the full study, whose verdicts alone are confirmatory."""
+        assert "These verdicts are a look on the way" in page_of(results).text
+        assert "look on the way" not in page_of(results.model_copy(update={"study": "full"})).text
 
     def test_every_link_leads_somewhere(self, results):
         page = page_of(results)

@@ -115,6 +115,25 @@ class TestMeasured:
         place = next(index for index, row in enumerate(rows) if row[0] == "GSPO")
         assert rows[place + 1] == ["", "here", "12.3 [10.0, 15.0] / 40.0", *[""] * 5]
 
+    def test_the_untrained_model_of_the_hub_has_its_row(self, plain):
+        """Where each experiment has a model of its own, its untrained evaluation is a row of that experiment."""
+        path = plain.folder / "summary.json"
+        summary = read_json(path)
+        measured = {
+            "experiment": "kpo", "method": "base", "split": "aime24", "seeds": [1, 2, 3], "num_problems": 30,
+            "samples_per_problem": 16, "avg_at_k": 0.05, "avg_at_k_interval": [0.02, 0.1], "pass_at_k": 0.2,
+            "greedy": 0.1, "per_seed": {"1": 0.05},
+        }  # fmt: skip
+        write_json(path, summary | {"rows": [*summary["rows"], measured]})
+        write_tables(plain)
+        (here,) = [
+            rows[index + 1]
+            for rows in [tables(plain)["kpo-table-1"]["rows"]]
+            for index, row in enumerate(rows)
+            if row[0] == "base model"
+        ]
+        assert here == ["", "here", "5.0 [2.0, 10.0] / 20.0", *[""] * 5]
+
     def test_a_row_of_fewer_seeds_says_so(self, plain):
         path = plain.folder / "summary.json"
         summary = read_json(path)

@@ -1,0 +1,144 @@
+"""Claims at the scales of the hub: a finished one gets verdicts, on its own cells and benchmarks."""
+
+import dataclasses
+import random
+
+import pytest
+import yaml
+
+from kpo.claims.choose import resolved
+from kpo.claims.declare import Rule, along, cell, difference
+from kpo.claims.measures import MEASURES, mean_of_benchmarks
+from kpo.claims.one_run import METHOD_FIELDS, ClaimsError, Run, measure_run
+from kpo.claims.report import evaluate_claims, is_confirmatory
+from kpo.claims.runs import Study
+from kpo.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED
+from kpo.config import load
+from kpo.files import write_json
+
+PROBLEMS, SAMPLES = 8, 8
+LEVELS = ("easy", "normal", "hard")
+
+
+def study_of(scale: str, **changes) -> Study:
+    """Every run of a scale, with made-up measures: a method's accuracy, late reward and the rest lie around 0.5."""
+    configuration = load({"scale": scale, **changes})
+    cells, configured = {}, {}
+    for experiment, label, seed in configuration.runs():
+        chance = random.Random(f"{experiment}/{label}/{seed}")
+        sets = configuration.experiments[experiment].pretrained.evaluation_sets
+        splits = [level for name in sets for level in (LEVELS if name == "arithmetic" else (name,))]
+        correct = {split: [chance.randint(3, 5) for _ in range(PROBLEMS)] for split in splits}
+        accuracies = {split: sum(counts) / PROBLEMS / SAMPLES for split, counts in correct.items()}
+        values = {name: 0.5 + 0.01 * chance.random() for name in MEASURES if not name.startswith("accuracy.")}
+        values["collapse"] = 0.0
+        values |= {f"accuracy.{split}": value for split, value in accuracies.items()}
+        if mean_of_benchmarks(accuracies) is not None:
+            values["accuracy.benchmarks"] = mean_of_benchmarks(accuracies)
+        cells.setdefault((experiment, label), {})[seed] = Run(
+            experiment, label, seed, values, correct, dict.fromkeys(correct, SAMPLES), "code", {}, {}, {}, {},
+            f"{experiment}/{label}/{seed}",
+        )  # fmt: skip
+        configured.setdefault((experiment, label), []).append(seed)
+    return Study(scale, cells, configured)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return {result.claim.id: result for result in evaluate_claims(study_of("paper", experiments={"kpo": {"seeds": None}}))}
+
+
+def test_accuracies_at_the_paper_s_scale_are_the_benchmarks(paper):
+    for baseline in ("grpo", "gspo", "gmpo"):
+        found = paper[f"kpo-4-over-{baseline}"]
+        assert [side["measure"] for side in found.compared.sides] == ["accuracy.benchmarks"] * 2
+        assert found.compared.effect.num_seeds == 3
+        # Close to no difference, with the problems' own chance in the interval.
+        assert found.compared.effect.high - found.compared.effect.low > 0.02
+
+
+def test_levels_and_settings_are_compared_with_the_runs_of_their_level(paper):
+    for level in LEVELS:
+        sides = paper[f"krpo-1-{level}"].compared.sides
+        assert [side["cells"] for side in sides] == [[f"krpo-{level}/krpo"], [f"krpo-{level}/grpo"]]
+    assert paper["krpo-3-reward"].compared.sides[0]["cells"] == ["krpo-normal/krpo"]
+    assert paper["krpo-5-random"].compared.sides[1]["cells"] == ["krpo-normal/krpo"]
+    assert paper["kpo-5-smoothing"].compared.sides[1]["cells"] == ["kpo-q/kpo-q1e-2"]
+    assert paper["krpo-5-advantages"].compared.effect is not None
+
+
+def test_a_finished_paper_scale_is_judged_or_says_what_it_lacks(paper):
+    open_or_judged = {name for name, found in paper.items() if found.verdict.verdict != NOT_TESTED}
+    # Every claim but those on clips, on the parts and on noise, whose runs the scale does not have.
+    lacking = {name for name in paper if name.startswith(("kpo-4-tuned", "krpo-6", "krpo-8", "krpo-9"))}
+    assert set(paper) - open_or_judged == lacking
+    for name in lacking:
+        assert paper[name].verdict.reason.startswith("the configuration of these runs has no ")
+    assert paper["krpo-1-easy"].verdict.verdict in (NOT_REPRODUCED, INCONCLUSIVE)
+    assert paper["krpo-3-safe"].verdict.verdict != NOT_TESTED
+
+
+def test_the_gpu_scale_has_benchmarks_and_arithmetic():
+    study = study_of("gpu")
+    found = {result.claim.id: result for result in evaluate_claims(study)}
+    assert found["kpo-4-over-grpo"].compared.sides[0]["measure"] == "accuracy.benchmarks"
+    assert found["krpo-1-hard"].compared.sides[0]["cells"] == ["krpo/krpo"]
+    # Made but not measured is another thing than not made, or not configured.
+    runs = {**study.runs, ("kpo", "gmpo"): {}}
+    without = dataclasses.replace(study, runs=runs)
+    found = {result.claim.id: result for result in evaluate_claims(without)}
+    assert found["kpo-4-over-gmpo"].verdict.reason == "the runs kpo/gmpo are missing"
+    assert found["kpo-5-smoothing"].verdict.reason.startswith("the configuration of these runs has no")
+
+
+def test_single_seeds_decide_nothing():
+    found = {result.claim.id: result for result in evaluate_claims(study_of("paper"))}
+    assert found["kpo-4-over-grpo"].verdict.reason == "1 of at least 3 seeds"
+
+
+def test_stand_ins_are_taken_together_or_not_at_all():
+    study = study_of("paper")
+    normal = {"krpo": "krpo-normal"}
+    comparison = difference("reward_late", cell("krpo", "krpo"), cell("krpo-qr", "krpo-r1e-3"))
+    placed = resolved(study, comparison, normal)
+    assert [term.side.cells for term in placed] == [(("krpo-normal", "krpo"),), (("krpo-qr", "krpo-r1e-3"),)]
+    both = dataclasses.replace(study, configured={**study.configured, ("krpo", "krpo"): [42]})
+    assert resolved(both, comparison, normal) == comparison
+    assert resolved(study, comparison, {"krpo": "krpo-elsewhere"}) == comparison
+    ladder = difference("collapse", along(("kpo", "kpo-stress-2"), "gspo"), along(("kpo", "kpo-stress-2"), "grpo"))
+    assert resolved(study, ladder, normal) == ladder and Rule("above", 0.1)
+
+
+def test_which_verdicts_are_confirmatory():
+    assert not is_confirmatory(load({"scale": "laptop"})) and not is_confirmatory(load({"study": "core"}))
+    assert is_confirmatory(load({"study": "full"})) and is_confirmatory(load({"scale": "gpu"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda section: section["model"].update(revision="0" * 40), "made with pretrained.model .*0000"),
+        (lambda section: section.update(warmup_ratio=0.5), "made with pretrained.warmup_ratio 0.5"),
+        (lambda section: section.update(train_sets=["dapo"]), r"made with pretrained.train_sets \['dapo'\]"),
+    ],
+)
+def test_a_run_from_another_model_or_set_is_refused(tmp_path, change, message):
+    configuration = load({"scale": "gpu", "results": str(tmp_path)})
+    settings = configuration.experiments["kpo"]
+    method = dataclasses.asdict(settings.method("grpo"))
+    made = {
+        "experiment": "kpo", "label": "grpo", "seed": 1, "method": {name: method[name] for name in METHOD_FIELDS},
+        "reward": settings.reward, "reward_noise": settings.reward_noise, "training": settings.training.model_dump(),
+        "problems": configuration.problems.model_dump(), "base_model": None,
+        "pretrained": settings.pretrained.model_dump(),
+    }  # fmt: skip
+    folder = configuration.run_folder("kpo", "grpo", 1)
+    write_json(folder / "provenance.json", {"seed": 1})
+    (folder / "config.yaml").write_text(yaml.safe_dump(made))
+    # As configured it passes on to what is missing.
+    with pytest.raises((ClaimsError, OSError), match="metrics"):
+        measure_run(configuration, "kpo", "grpo", 1)
+    change(made["pretrained"])
+    (folder / "config.yaml").write_text(yaml.safe_dump(made))
+    with pytest.raises(ClaimsError, match=message):
+        measure_run(configuration, "kpo", "grpo", 1)
