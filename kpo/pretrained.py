@@ -97,6 +97,7 @@ class PretrainedSettings(_Section):
     micro_batch: Count
     engine: Literal["vllm", "transformers"]
     engine_memory_share: Annotated[float, Field(gt=0, lt=1)]
+    engine_log_prob_bound: Positive
     devices: DeviceSettings
     sampling: SamplingSettings
 

@@ -27,6 +27,8 @@ from kpo.files import atomic_path, atomic_write, write_json, write_jsonl
 from kpo.progress import Progress
 from kpo.provenance import Stopwatch
 from kpo.rewards.rules import batch_rewards
+from kpo.training.agreement import EngineAgreement
+from kpo.training.engine_weights import prepare_engine
 from kpo.training.faults import KINDS, FaultMonitor
 from kpo.training.recorder import Recorder
 from kpo.training.run import choose_prompts, resolved_run
@@ -99,7 +101,9 @@ def train_pretrained(
                 on_minibatch=recorder.minibatch,
                 on_rollout=recorder.rollout,
                 faults=faults,
+                agreement=EngineAgreement(pretrained.engine_log_prob_bound) if pretrained.engine == "vllm" else None,
             )
+            prepare_engine(trainer, pretrained.precision)
             trainer.run()
         if len(recorder.rows) != training.updates and trainer.stopped is None:
             raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")
