@@ -101,7 +101,7 @@ def draw(results: Results) -> Figure:
     )
     title = f"Log-ratios of one response before and after filtering ({results.scale} scale)"
     figure = style.new_figure(3.4, title, caption, missing=results.missing_notes(EXPERIMENT, [METHOD], FILE))
-    axes = figure.subplots(2, 3, sharex="col", sharey="row", width_ratios=[4, 4, 1.2])
+    axes = figure.subplots(2, 3, sharey="row", width_ratios=[4, 4, 1.2])
     raw_colour, filtered_colour = style.LOOKS["grpo"].colour, style.LOOKS["kpo-clipped"].colour
     tokens = np.arange(1, len(response.raw) + 1)
     columns = (
@@ -114,12 +114,13 @@ def draw(results: Results) -> Figure:
         lower.plot(tokens, smooth, color=filtered_colour)
         for panel in (upper, lower):
             panel.axhline(0, color="#444444", linewidth=0.6, zorder=1)
+        upper.sharex(lower)
+        upper.tick_params(labelbottom=False)
         upper.set_title(column_title, loc="left")
         lower.set_xlabel("token of the response")
     _draw_density(axes[0, 2], response.raw, raw_colour, "-")
     _draw_density(axes[1, 2], response.filtered, filtered_colour, "-")
     _draw_density(axes[1, 2], response.shuffled_filtered, filtered_colour, (0, (3, 1.5)))
-    axes[1, 2].set_xlabel("density")
     axes[0, 0].set_ylabel("raw log-ratio (nats)")
     axes[1, 0].set_ylabel("filtered log-ratio (nats)")
     axes[1, 0].margins(y=0.15)
@@ -130,7 +131,7 @@ def draw(results: Results) -> Figure:
 def _draw_density(panel: Axes, values: np.ndarray, colour: str, line: str | tuple) -> None:
     """A kernel density along the y axis; nothing where all values are equal, which have none."""
     seaborn.kdeplot(y=values, ax=panel, color=colour, linestyle=line, linewidth=1.1, cut=0, warn_singular=False)
-    panel.set(xlabel="", ylabel="", xticks=[])
+    panel.set(xlabel="density", ylabel="", xticks=[])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

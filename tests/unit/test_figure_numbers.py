@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import gaussian_kde
 
 from kpo.files import read_json, read_jsonl, write_jsonl
 from paper_figures import (
@@ -174,6 +175,19 @@ def test_response_is_filtered_in_order_and_shuffled(pristine):
             gain = predicted / (predicted + 1.0)
             mean, variance = mean + gain * (observation - mean), (1 - gain) * predicted
             assert drawn == pytest.approx(mean, rel=1e-9, abs=1e-12)
+
+
+def test_densities_of_a_response_are_those_of_its_values(pristine):
+    """Each curve covers the range of its values and is scipy's estimate there."""
+    results = Results(pristine)
+    response = response_log_ratio.choose(results)
+    _, _, raw, _, _, filtered = response_log_ratio.draw(results).axes
+    curves = [line.get_data() for panel in (raw, filtered) for line in panel.lines]
+    for (density, values), given in zip(
+        curves, (response.raw, response.filtered, response.shuffled_filtered), strict=True
+    ):
+        assert (values.min(), values.max()) == pytest.approx((given.min(), given.max()))
+        assert density == pytest.approx(gaussian_kde(given)(values), rel=1e-6)
 
 
 def test_mean_size_by_place_by_hand():
