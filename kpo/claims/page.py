@@ -14,8 +14,8 @@ STATISTICS = (
     " seeds and problems where that is wider; shares of runs that say yes or no, such as collapses, have an exact"
     " sign-flip test over seeds, with Clopper and Pearson's bounds as interval. p-values are two-sided. A claim counts"
     " as reproduced only where its effect and its advantage over every control are shown: the largest of their p-values"
-    " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against the"
-    " claims and those by which a control does as well."
+    " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against"
+    " the claims and those by which a control does as well."
 )
 ON_THE_WAY = (
     "**These verdicts are a look on the way.** They come from a part of the full study, which judges the same runs anew"

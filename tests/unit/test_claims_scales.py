@@ -45,7 +45,9 @@ def study_of(scale: str, **changes) -> Study:
 
 @pytest.fixture(scope="module")
 def paper():
-    return {result.claim.id: result for result in evaluate_claims(study_of("paper", experiments={"kpo": {"seeds": None}}))}
+    return {
+        result.claim.id: result for result in evaluate_claims(study_of("paper", experiments={"kpo": {"seeds": None}}))
+    }
 
 
 def test_accuracies_at_the_paper_s_scale_are_the_benchmarks(paper):
