@@ -83,7 +83,7 @@ def draw_verdicts(results: Results, name: str, title: str) -> Figure:
     caption = (
         "Each row is a claim: large mark and bar are its effect and interval "
         f"({' and '.join(f'{share:.0%}' for share in sorted(tests))}, over seeds and, for accuracies, problems) in "
-        "units of the smallest effect that counts, which the rule fixed before any run; the axis is logarithmic beyond "
+        "units of the smallest effect that counts by its rule; the axis is logarithmic beyond "
         f"\u00b1{LINEAR:g}, arrows lie outside it. Shaded: as claimed. Small grey marks: what its controls, cheaper "
         "explanations, give. Numbers at the right: effect and interval in its own unit, and the rule. A verdict needs "
         "the whole interval on one side and p-values corrected within the claim's family."

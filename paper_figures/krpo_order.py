@@ -51,8 +51,8 @@ def draw(results: Results) -> Figure:
         "that in sampled order; shaded: counts as no change. "
         f"{seeds_text(tables['normal'].values(), measures.missing)} Right: root mean square change of KRPO's "
         "advantages under random orders of the rewards its runs kept, relative to their own size "
-        f"({which_seeds([sensitivity])}); GRPO's would be 0. It is the change of one draw, which krpo-5-advantages asks "
-        "to vanish on average. The paper calls the method robust to order (second-hand). "
+        f"({which_seeds([sensitivity])}); GRPO's would be 0. It is the change of one draw; krpo-5-advantages asks "
+        "whether it vanishes on average. The paper calls the method robust to order (second-hand). "
         f"{claims.notes_for(NAME)}"
     )
     title = f"The order of a group's rewards ({results.scale} scale)"

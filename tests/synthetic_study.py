@@ -137,7 +137,8 @@ def _row(configuration: Configuration, experiment: str, label: str, seed: int, p
         if name in wanted:
             measures[name] = jittered(value, 0.002 * value)
     for name, value in (
-        ("schedule_deviation", 3e-16), ("constant_gain_deviation", 0.3), ("order_sensitivity", 0.6), ("order_bias", 0.02),
+        ("schedule_deviation", 3e-16), ("constant_gain_deviation", 0.3), ("order_sensitivity", 0.6),
+        ("order_bias", 0.02),
     ):  # fmt: skip
         if name in wanted:
             measures[name] = abs(jittered(value, 0.1 * value))

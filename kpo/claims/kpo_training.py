@@ -3,7 +3,7 @@
 The margins were fixed before any run of the study: two points of accuracy or reward are less than one of AIME's thirty
 problems (3.3 points) and about half of what the paper reports on MATH-500; a tenth of the runs is one of ten.
 
-What the study can say of collapses was reckoned before its results were seen. The exact test over seeds has no
+What the full study can say of collapses was reckoned before its results were seen. The exact test over seeds has no
 two-sided p-value below 2 / 2^n: 0.25 with three seeds, 0.0625 with five. So five seeds show no difference in the rate
 of collapse, whatever they give; six would, alone in a family, and eight among the five claims of `kpo-stability`. That
 KPO without a clip collapses *no more often*, within a tenth, takes 42 seeds in which nothing collapses. These claims

@@ -14,8 +14,14 @@ STATISTICS = (
     " seeds and problems where that is wider; shares of runs that say yes or no, such as collapses, have an exact"
     " sign-flip test over seeds, with Clopper and Pearson's bounds as interval. p-values are two-sided. A claim counts"
     " as reproduced only where its effect and its advantage over every control are shown: the largest of their p-values"
-    " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against the"
-    " claims and those by which a control does as well."
+    " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against"
+    " the claims and those by which a control does as well."
+)
+FIXED = (
+    "Margins, effects and controls were fixed before any run, but for what was mended after the results of the first"
+    " three seeds had been published, and before any other of the full study was seen, from the papers and from"
+    " statistics alone: the test of collapses, the correction of what is held against controls, the rules of kpo-2-level and"
+    " krpo-5-advantages, and that kpo-1-switching and kpo-1-runs have no control."
 )
 ON_THE_WAY = (
     "**These verdicts are a look on the way.** They come from a part of the full study, which judges the same runs anew"
@@ -41,11 +47,14 @@ def claims_markdown(results, study, seeds: list[int], confirmatory: bool) -> str
         "",
         CONFIRMATORY if confirmatory else ON_THE_WAY,
         "",
-        "Each verdict follows by a rule that was fixed before the runs; rules, data and details stand below the tables."
+        "Each verdict follows from the numbers by a rule, none is set by hand; rules, data and details stand below the"
+        " tables."
         " Brackets after what the paper says tell how sure that is: read in released code or on a primary page"
         " (verified), quoted from a public summary (second-hand), or not found.",
         "",
         STATISTICS,
+        "",
+        FIXED,
     ]
     if study.missing:
         lines += ["", f"**Missing runs:** {', '.join(study.missing)}."]

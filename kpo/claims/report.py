@@ -137,7 +137,7 @@ def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[Cl
         found, p = compared[claim.id], corrected.get(claim.id, PValues())
         verdict = decide(claim.rule, found.effect, evidence[claim.id], p, found.why_none)
         undefined = list(dict.fromkeys(name for part in _parts(found, controls[claim.id]) for name in part.undefined))
-        if undefined:
+        if undefined and found.effect is not None:
             # A run that broke must not leave the comparison unseen.
             verdict = Verdict(verdict.verdict, f"{verdict.reason}; without {', '.join(undefined)}, not defined there")
         beside = [(one.name, one.what, measured(claim, one.measured)) for one in claim.beside]

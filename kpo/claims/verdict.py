@@ -167,9 +167,17 @@ def decide(
         return Verdict(INCONCLUSIVE, f"the effect is shown, but the control was not run: {', '.join(missing)}")
     if not controls:
         return Verdict(INCONCLUSIVE, "shown by itself, but not after correction for the family")
-    names = ", ".join(control.name for control in controls if _p_beaten(control) > significance) or ", ".join(outcomes)
+    # What the correction does to the largest p-value of the claim, the others would suffer as well.
+    factor = corrected.claim / max(p_values(rule, effect, controls).claim, 1e-300)
+    close = [
+        control.name
+        for control in controls
+        if outcomes[control.name] != REFUTED or factor * _p_beaten(control) > significance
+    ]
     return Verdict(
-        INCONCLUSIVE, f"the effect is shown, but not, after correction for the family, told from that of: {names}"
+        INCONCLUSIVE,
+        "the effect is shown, but not, after correction for the family, told from that of: "
+        f"{', '.join(close or outcomes)}",
     )
 
 

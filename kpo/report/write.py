@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from kpo.claims.page import STATISTICS
+from kpo.claims.page import FIXED, STATISTICS
 from kpo.claims.report import is_confirmatory
 from kpo.claims.verdict import VERDICTS
 from kpo.config import Configuration
@@ -70,7 +70,7 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         sizes=sizes(inputs.summary),
         tables=inputs.tables,
         verdict_words=VERDICTS,
-        statistics=STATISTICS,
+        statistics=f"{STATISTICS} {FIXED}",
         confirmatory=is_confirmatory(configuration),
         anchor=anchor,
         origin=made,

@@ -74,7 +74,7 @@ class TestEffect:
         assert found.p_against == pytest.approx(2 * 0.55**8) and judge(found, NOT_MORE) == REFUTED
 
     def test_errors_are_as_rare_as_said(self):
-        """Differences whose mean is exactly at the margin, and exchangeable ones: wrong in at most 5% of the studies."""
+        """Differences whose mean is exactly at the margin, and exchangeable ones: at most 5% of the studies err."""
         random = np.random.default_rng(1)
         for probabilities, threshold, p_name in (
             ((0.1, 0.7, 0.2), NOT_MORE, "p_for"),
