@@ -80,7 +80,7 @@ class LoraSettings(_Section):
     """
 
     rank: Count
-    alpha: Positive
+    alpha: Count
 
 
 class DeviceSettings(_Section):

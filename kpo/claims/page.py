@@ -19,9 +19,9 @@ STATISTICS = (
 )
 FIXED = (
     "Margins, effects and controls were fixed before any run, but for what was mended after the results of the first"
-    " three seeds had been published, and before any other of the full study was seen, from the papers and from"
-    " statistics alone: the test of collapses, the correction of what is held against controls, the rules of kpo-2-level and"
-    " krpo-5-advantages, and that kpo-1-switching and kpo-1-runs have no control."
+    " three seeds had been published and a pilot of the strongest stress had been seen, from the papers and from"
+    " statistics alone: the test of collapses, the correction of what is held against controls, the rules of"
+    " kpo-2-level and krpo-5-advantages, and that kpo-1-switching and kpo-1-runs have no control."
 )
 ON_THE_WAY = (
     "**These verdicts are a look on the way.** They come from a part of the full study, which judges the same runs anew"

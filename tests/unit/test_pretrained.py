@@ -248,7 +248,7 @@ def test_the_minibatch_does_not_change_with_the_processes(tiny, tmp_path):
         assert arguments.chat_template_kwargs == {"enable_thinking": False}
     with pytest.raises(ValueError, match="4 processes .* cannot share a minibatch of 4"):
         pretrained_arguments(settings, 0.0, 1, str(tmp_path), 4)
-    adapted = settings.pretrained.model_copy(update={"lora": LoraSettings(rank=2, alpha=4.0)})
+    adapted = settings.pretrained.model_copy(update={"lora": LoraSettings(rank=2, alpha=4)})
     with pytest.raises(ValueError, match="pretrained.lora trains in one process, found 2"):
         pretrained_arguments(settings.model_copy(update={"pretrained": adapted}), 0.0, 1, str(tmp_path), 2)
 

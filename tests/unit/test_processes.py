@@ -20,7 +20,7 @@ METHODS = {
     "krpo": {},
 }
 UPDATES, KILL_AT = 4, 3
-LORA = {"rank": 2, "alpha": 4.0}
+LORA = {"rank": 2, "alpha": 4}
 
 
 @pytest.fixture(scope="module")

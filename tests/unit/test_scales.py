@@ -101,8 +101,8 @@ def pretrained(**values):
 
 
 WRONG = {
-    "adapters on two devices": (pretrained(lora={"rank": 8, "alpha": 16.0}, devices={"count": 2}), ["lora", "count 2"]),
-    "adapters of no rank": (pretrained(lora={"rank": 0, "alpha": 16.0}), ["lora.rank", "greater than 0"]),
+    "adapters on two devices": (pretrained(lora={"rank": 8, "alpha": 16}, devices={"count": 2}), ["lora", "count 2"]),
+    "adapters of no rank": (pretrained(lora={"rank": 0, "alpha": 16}), ["lora.rank", "greater than 0"]),
     "a branch as revision": (pretrained(model={"revision": "main"}), ["model.revision", "40 hexadecimal", "'main'"]),
     "a name that is no model": (pretrained(model={"name": "Qwen3"}), ["model.name", "Qwen3"]),
     "unknown set": (pretrained(train_sets=["dapp"]), ["train_sets", "'dapp'", "did you mean 'dapo'"]),
@@ -161,7 +161,7 @@ def test_memory_by_hand():
     assert memory_needed(with_kl.experiments["kpo"], 2, 24e9) == pytest.approx(two)
     kept = load(pretrained(activation_checkpointing=False)).experiments["kpo"]
     assert memory_needed(kept, 1, 24e9) == pytest.approx(expected - activations + tokens * 896 * 24 * 78)
-    adapted = load(pretrained(lora={"rank": 8, "alpha": 16.0})).experiments["kpo"]
+    adapted = load(pretrained(lora={"rank": 8, "alpha": 16})).experiments["kpo"]
     adapters = 16 * 23 * 8 * 896 * 24
     assert memory_needed(adapted, 1, 24e9) == pytest.approx(expected - states + 4 * 4.94e8 + adapters)
     small = load(pretrained(engine_memory_share=0.01)).experiments["kpo"]
