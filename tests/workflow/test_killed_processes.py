@@ -18,9 +18,11 @@ pytestmark = pytest.mark.slow
 
 def launched(path, log, kill_when=None):
     """Run the training; kill launcher and processes as soon as `kill_when` says so. Returns the exit status."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    command += ["-m", "kpo", "train", "--config", str(path), "--log", str(log)]
-    job = subprocess.Popen([*command, "--experiment", "kpo", "--method", "kpo-clipped", "--seed", "42"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "kpo", "train", "--config", str(path)]
+    with open(log, "w") as file:
+        command += ["--experiment", "kpo", "--method", "kpo-clipped", "--seed", "42"]
+        job = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     while job.poll() is None:
         if kill_when is not None and kill_when():
             for process in [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]:
@@ -39,6 +41,7 @@ def test_two_processes_killed_and_called_again_leave_the_same_bytes(tmp_path):
         settings["experiments"]["kpo"]["training"]["rollout_batches"] = 6
         path.write_text(yaml.safe_dump(settings, sort_keys=False))
         assert main(["mathematics", "--config", str(path), "--set", "dapo"]) == 0
+        assert main(["model", "--config", str(path), "--experiment", "kpo"]) == 0
         folder = configuration.run_folder("kpo", "kpo-clipped", 42)
         folders.append(folder)
         if name == "killed":
