@@ -15,7 +15,8 @@ STATISTICS = (
     " sign-flip test over seeds, with Clopper and Pearson's bounds as interval. p-values are two-sided. A claim counts"
     " as reproduced only where its effect and its advantage over every control are shown: the largest of their p-values"
     " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against"
-    " the claims and those by which a control does as well."
+    " the claims and those by which a control does as well. Claims that no outcome of the seeds at hand could show,"
+    " as collapses with fewer than six, are left out of what is corrected for (Tarone 1990)."
 )
 FIXED = (
     "Margins, effects and controls were fixed before any run, but for what was mended after the results of the first"

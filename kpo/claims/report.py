@@ -10,6 +10,7 @@ from kpo.claims.measures import MEASURES
 from kpo.claims.page import claims_markdown, rule_text
 from kpo.claims.resolution import Resolution, resolution
 from kpo.claims.runs import Study, read_measures
+from kpo.claims.shares import can_be_shown
 from kpo.claims.verdict import (
     ControlEvidence,
     PValues,
@@ -129,9 +130,12 @@ def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[Cl
     sizes, corrected = {}, {}
     for family in dict.fromkeys(claim.family for claim in claims):
         tested = [claim for claim in claims if claim.family == family and compared[claim.id].effect is not None]
-        sizes[family] = len(tested)
         raw = [p_values(claim.rule, compared[claim.id].effect, evidence[claim.id]) for claim in tested]
-        corrected |= {claim.id: found for claim, found in zip(tested, correct_family(raw), strict=True)}
+        showable = [can_be_shown(claim.rule, compared[claim.id].effect) for claim in tested]
+        sizes |= {
+            claim.id: sum(showable) if able else len(tested) for claim, able in zip(tested, showable, strict=True)
+        }
+        corrected |= {claim.id: found for claim, found in zip(tested, correct_family(raw, showable), strict=True)}
     results = []
     for claim in claims:
         found, p = compared[claim.id], corrected.get(claim.id, PValues())
@@ -141,8 +145,8 @@ def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[Cl
             # A run that broke must not leave the comparison unseen.
             verdict = Verdict(verdict.verdict, f"{verdict.reason}; without {', '.join(undefined)}, not defined there")
         beside = [(one.name, one.what, measured(claim, one.measured)) for one in claim.beside]
-        could = resolution(found.effect, claim.rule, max(1, sizes[claim.family]), claim.effect)
-        results.append(ClaimResult(claim, found, controls[claim.id], beside, verdict, sizes[claim.family], p, could))
+        could = resolution(found.effect, claim.rule, max(1, sizes.get(claim.id, 0)), claim.effect)
+        results.append(ClaimResult(claim, found, controls[claim.id], beside, verdict, sizes.get(claim.id, 0), p, could))
     return results
 
 

@@ -91,6 +91,11 @@ def smallest_p_for(rule: Rule, num_seeds: int, step: float = 1.0) -> float:
     return min(1.0 if p_for is None else p_for for p_for in found)
 
 
+def can_be_shown(rule: Rule, effect: Effect) -> bool:
+    """Whether an outcome exists that would show the claim with so many seeds; only exact tests can lack one."""
+    return effect.kind != SHARES or smallest_p_for(rule, effect.num_seeds) <= 1 - rule.confidence
+
+
 def needed_seeds(rule: Rule, num_claims: int = 1) -> int | None:
     """With how many seeds the clearest outcome would show the claim, corrected for so many; None above 200 seeds."""
     level = (1 - rule.confidence) / num_claims

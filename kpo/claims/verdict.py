@@ -123,13 +123,22 @@ def p_values(rule: Rule, effect: Effect | None, controls: Sequence[ControlEviden
     return PValues(effect.p_for, max([effect.p_for, *beaten]), max(effect.p_for, as_well), effect.p_against)
 
 
-def correct_family(found: Sequence[PValues]) -> list[PValues]:
-    """The p-values of a family's tested claims after Holm, each kind of statement by itself."""
+def correct_family(found: Sequence[PValues], can_be_shown: Sequence[bool] | None = None) -> list[PValues]:
+    """The p-values of a family's tested claims after Holm, each kind of statement by itself.
+
+    can_be_shown: whether any outcome of the seeds at hand could show the claim; by default all can. Those that cannot
+    take no part in the correction of what speaks for the claims, since they cannot be shown by mistake either (Tarone
+    1990, Biometrics 46): an exact test over few seeds costs the claims beside it nothing.
+    """
     if not found:
         return []
-    names = [one.name for one in fields(PValues)]
-    columns = {name: holm([getattr(one, name) for one in found]) for name in names}
-    return [PValues(**{name: float(columns[name][place]) for name in names}) for place in range(len(found))]
+    counted = [True] * len(found) if can_be_shown is None else list(can_be_shown)
+    corrected = list(found)
+    for name in (one.name for one in fields(PValues)):
+        taking = [place for place in range(len(found)) if counted[place] or name == "against"]
+        for place, p_value in zip(taking, holm([getattr(found[place], name) for place in taking]), strict=True):
+            corrected[place] = replace(corrected[place], **{name: float(p_value)})
+    return corrected
 
 
 def decide(

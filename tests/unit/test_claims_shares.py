@@ -11,7 +11,7 @@ from kpo.claims import get_claim
 from kpo.claims.declare import ABOVE, AT_MOST, EQUAL, Rule, cell, difference, minus
 from kpo.claims.estimate import effect_of_means
 from kpo.claims.resolution import largest_effect, resolution
-from kpo.claims.shares import effect_of_shares, needed_seeds, sign_flip, smallest_p_for
+from kpo.claims.shares import can_be_shown, effect_of_shares, needed_seeds, sign_flip, smallest_p_for
 from kpo.claims.verdict import INCONCLUSIVE, OPEN, REFUTED, SHOWN, decide, judge
 
 RULE = Rule(ABOVE, 0.1)
@@ -157,3 +157,12 @@ class TestResolution:
         same = resolution(effect_of_means({1: 0.1, 2: 0.1, 3: 0.1}, RULE), RULE, 1, COLLAPSE)
         assert "no spread" in same.text
         assert resolution(None, RULE, 1, COLLAPSE).text == ""
+
+
+@pytest.mark.parametrize(("seeds", "able"), [(3, False), (5, False), (6, True)])
+def test_six_seeds_can_show_a_difference_of_shares(seeds, able):
+    """The clearest outcome of n seeds has two-sided p = 2 / 2^n: 0.0625 with 5, 0.031 with 6."""
+    rule = Rule(ABOVE, 0.0)
+    clearest = effect_of_shares(dict.fromkeys(range(seeds), 1.0), rule)
+    assert clearest.p_for == pytest.approx(2 / 2**seeds)
+    assert can_be_shown(rule, clearest) is able

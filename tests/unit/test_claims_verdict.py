@@ -228,6 +228,15 @@ class TestFamily:
         assert [p.against for p in corrected] == pytest.approx([1.0, 1.0, 0.003])
         assert correct_family([]) == []
 
+    def test_claims_that_cannot_be_shown_cost_the_others_nothing(self):
+        """Of p = .01, .0625, .03 the second is the least that 5 seeds can give; the others become .02 and .03."""
+        raw = [PValues(p, p, p, q) for p, q in ((0.01, 0.5), (0.0625, 0.001), (0.03, 0.9))]
+        corrected = correct_family(raw, [True, False, True])
+        assert [p.effect for p in corrected] == pytest.approx([0.02, 0.0625, 0.03])
+        assert [p.claim for p in corrected] == [p.effect for p in corrected]
+        # What speaks against them is still corrected for all three.
+        assert [p.against for p in corrected] == pytest.approx([1.0, 0.003, 1.0])
+
     def test_a_claim_has_the_largest_of_its_p_values(self):
         first = effect(0.1, 0.08, 0.12, p_for=0.0004)
         contrasts = [effect(0.05, 0.01, 0.09, p_for=p) for p in (0.029, 0.0001)]
