@@ -167,9 +167,10 @@ def contents(results):
 
 
 def test_two_fresh_runs_with_other_numbers_of_cores_leave_the_same(checkout, finished, tmp_path):
-    """`finished` ran two jobs at once; here one after the other, in another folder."""
+    """`finished` ran two jobs at once; here one after the other, in another folder, without what is not compared."""
     other = copy_checkout(tmp_path / "kpo")
-    result = snakemake(other, cores="1")
+    targets = ["summary.md", "summary.json", "claims.json", "tables.md"]
+    result = snakemake(other, "figures", *(f"results/smoke/{name}" for name in targets), cores="1")
     assert result.returncode == 0, result.stderr[-4000:]
     found, again = contents(checkout / "results/smoke"), contents(other / "results/smoke")
     assert found.keys() == again.keys()
