@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command = step("launch", _launch, "train or evaluate on CUDA devices that no other job holds", run=True)
     command.add_argument("--step", dest="inner", choices=("train", "evaluate"), required=True)
     command.add_argument("--seed", type=int, required=True)
-    command.add_argument("--devices", type=int, default=None, help="devices to train on (default: those it needs)")
+    command.add_argument("--devices", type=int, default=None, help="devices given to the job (default: those it needs)")
     command.add_argument(
         "--wait", type=float, default=None, help="seconds to wait for free devices (default: for ever)"
     )

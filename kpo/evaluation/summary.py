@@ -9,8 +9,6 @@ from kpo.config import Configuration
 from kpo.evaluation.bootstrap import hierarchical_bootstrap, question_bootstrap
 from kpo.files import atomic_write, read_json, write_json
 
-HEADINGS = {"avg_at_k": "avg@k", "pass_at_k": "pass@k", "greedy": "greedy"}
-
 
 def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Configuration) -> dict:
     """avg@k, pass@1 and pass@k, and greedy accuracy, each with its question-level bootstrap interval.
