@@ -48,16 +48,17 @@ def draw_errors(axes: Axes, errors: list[dict]) -> None:
                     xytext=(-5, 0),
                     textcoords="offset points",
                     ha="right",
-                    va="center",
+                    va="bottom" if values[0] == NOT_FINITE else "center",  # beside the line, not on it
                     fontsize=style.CAPTION_SIZE - 1,
                     color=look.colour,
                 )
     axes.axhline(NOT_FINITE, color="#a00000", linewidth=0.6)
-    axes.text(0.99, NOT_FINITE * 1.3, "not finite", color="#a00000", fontsize=style.CAPTION_SIZE, ha="right",
+    axes.text(0.99, NOT_FINITE * 2.5, "not finite", color="#a00000", fontsize=style.CAPTION_SIZE, ha="right",
               transform=axes.get_yaxis_transform())  # fmt: skip
     axes.axhline(1e-6, color="#777777", linewidth=0.6)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.set_ylim(top=NOT_FINITE * 20)
     counts = [row["tokens"] for row in errors]
     axes.set_xlim(min(counts) / 9, max(counts) * 1.6)
     axes.set_xlabel("tokens")

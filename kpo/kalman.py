@@ -11,8 +11,8 @@
 KPO (arXiv 2602.10609, the state-space model of its method section) filters a response's token log-ratios from x = 0,
 P = 0. KRPO (arXiv 2505.07527, method section) filters the rewards of one prompt's group from x = 0, P = 1.
 
-The gains do not depend on the observations, so the filter is a linear recurrence with known coefficients: see
-`kpo.linear_recurrence` for how it is computed, in float64 whatever the dtype of the observations.
+The gains do not depend on the observations, so they are known before the first one; the recursion over the tokens then
+runs in float64, whatever the dtype of the observations: see `kpo.kalman_cpu` and `kpo.kalman_triton`.
 
 Masks. A token whose mask is 0 is no observation. Time stands still there: the state passes it unchanged and no process
 noise is added, so t counts the observed tokens of a row. Hence padding on either side and holes never change a value.
@@ -34,8 +34,14 @@ import numpy as np
 import torch
 
 from kpo.checks import check_integer, check_real
-from kpo.linear_recurrence import GainSchedule
-from kpo.masked_rows import check_lengths, check_mask, check_rows, filter_packed_rows, filter_rows
+from kpo.masked_rows import (
+    check_lengths,
+    check_mask,
+    check_rows,
+    filter_packed_rows,
+    filter_rows,
+    gains_device,
+)
 
 # Tables are made for at least this many tokens, then for powers of two: batches of changing width share them.
 SMALLEST_TABLE = 1024
@@ -80,10 +86,10 @@ def kalman_filter(
     mask: (B, T), bool or 0 / 1 of any dtype, 1 where a token is observed; None if all are. Where it is 0 the state
         passes unchanged, no process noise is added and the output is 0. A row without observations gives zeros.
 
-    Float32 output is within 3e-7 relative of a sequential float64 loop, token by token, except where terms all but
-    cancel after some 1e5 tokens. A row's values have the same bits alone, in a batch, and with more padding or holes.
-    Work grows linearly with B T. On a CUDA device a Triton kernel is used where Triton is installed; it agrees with the
-    CPU within the rounding of the dtype.
+    On a CPU the recursion itself runs, compiled, in float64, so that only the output is rounded to its dtype (6e-8
+    relative for float32) and a row's values have the same bits alone, in a batch, and with more padding or holes. Work
+    grows linearly with B T. On a CUDA device a Triton kernel is used where Triton is installed, and agrees with the CPU
+    within the rounding of the dtype; elsewhere observations are filtered on the CPU and the result is copied back.
 
     Raises TypeError for a wrong type or dtype; ValueError for a wrong shape or device, an empty tensor, a mask with
     other values than 0 and 1, an observation that is not finite where the mask is 1, and variances as `kalman_gains`.
@@ -92,10 +98,10 @@ def kalman_filter(
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("observations", observations)
     mask = check_mask(mask, observations)
-    schedule = _schedule(
+    gains = _filter_gains(
         observations.shape[1], process_variance, observation_variance, initial_variance, observations.device
     )
-    return filter_rows(observations, mask, schedule, initial_mean)
+    return filter_rows(observations, mask, gains, initial_mean)
 
 
 def kalman_filter_packed(
@@ -118,10 +124,10 @@ def kalman_filter_packed(
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("observations", observations, num_dimensions=1)
     lengths = check_lengths(cumulative_lengths, observations)
-    schedule = _schedule(
+    gains = _filter_gains(
         int(lengths.max()), process_variance, observation_variance, initial_variance, observations.device
     )
-    return filter_packed_rows(observations, lengths, schedule, initial_mean)
+    return filter_packed_rows(observations, lengths, gains, initial_mean)
 
 
 def linear_filter(
@@ -135,21 +141,19 @@ def linear_filter(
     gains: one number (an exponential moving average) or a tensor (T,), k_t for a row's t-th observed token; in [0, 1].
         It receives no gradient, and one that asks for it is refused.
     observations, mask: as for `kalman_filter`, with the same accuracy and the same errors; with the gains of
-        `kalman_gains` this is that filter. With a tensor of gains the block lengths follow from its largest gain, so
-        results of two schedules that only begin alike may differ in the last bit.
+        `kalman_gains` this is that filter, to the bit.
 
     Raises also ValueError or TypeError for gains of another length, on another device, not finite or outside [0, 1].
     """
     check_rows("observations", observations)
     initial_mean = check_real("initial_mean", initial_mean)
-    num_tokens = observations.shape[1]
     if isinstance(gains, torch.Tensor) and gains.dim() > 0:
-        schedule = GainSchedule(_check_gains(gains, observations))
+        gains = _check_gains(gains, observations)
     else:
         gain = gains.item() if isinstance(gains, torch.Tensor) else gains
         gain = check_real("gains", gain, minimum=0.0, maximum=1.0)
-        schedule = _constant_schedule(_table_length(num_tokens), gain, observations.device)
-    return filter_rows(observations, check_mask(mask, observations), schedule, initial_mean)
+        gains = torch.full(observations.shape[1:], gain, dtype=torch.float64, device=gains_device(observations.device))
+    return filter_rows(observations, check_mask(mask, observations), gains, initial_mean)
 
 
 class GroupFilter(NamedTuple):
@@ -215,17 +219,17 @@ def kalman_filter_group(
     return GroupFilter(means, variances[num_seen], prior_means, variances[num_before] + process_variance)
 
 
-def _schedule(
+def _filter_gains(
     num_tokens: int,
     process_variance: float,
     observation_variance: float,
     initial_variance: float,
     device: torch.device,
-) -> GainSchedule:
-    """The schedule for these values; the checks of the variances are part of it."""
+) -> torch.Tensor:
+    """At least `num_tokens` gains where observations on `device` want them; checks the variances."""
     variances = (process_variance, observation_variance, initial_variance)
     try:
-        return _kalman_schedule(_table_length(num_tokens), *variances, device)
+        return _gains_table(_table_length(num_tokens), *variances, gains_device(device))
     except TypeError:
         # A cache refuses lists and arrays as keys in words of its own.
         _check_variances(*variances)
@@ -234,24 +238,15 @@ def _schedule(
 
 # Whatever is found in the cache has passed the checks; `typed` keeps True from passing for 1.0.
 @functools.lru_cache(maxsize=16, typed=True)
-def _kalman_schedule(
+def _gains_table(
     num_steps: int,
     process_variance: float,
     observation_variance: float,
     initial_variance: float,
     device: torch.device,
-) -> GainSchedule:
+) -> torch.Tensor:
     variances = _check_variances(process_variance, observation_variance, initial_variance)
-    gains = _gains(num_steps, *variances)
-    # From the second step on the gains rise or fall towards their limit, so the largest is one of the two ends.
-    largest = max(float(gains[1]), _steady_gain(*variances[:2]))
-    return GainSchedule(torch.from_numpy(gains).to(device), 1.0 - largest)
-
-
-@functools.lru_cache(maxsize=16)
-def _constant_schedule(num_steps: int, gain: float, device: torch.device) -> GainSchedule:
-    gains = torch.full((num_steps,), gain, dtype=torch.float64, device=device)
-    return GainSchedule(gains, 1.0 - gain)
+    return torch.from_numpy(_gains(num_steps, *variances)).to(device)
 
 
 def _table_length(num_tokens: int) -> int:
@@ -280,16 +275,8 @@ def _gains(num_steps: int, process_variance: float, observation_variance: float,
     return np.minimum(numerator / denominator, 1.0)
 
 
-def _steady_gain(process_variance: float, observation_variance: float) -> float:
-    """K_inf = sqrt(q) exp(-h)."""
-    if observation_variance == 0:
-        return 1.0
-    root = math.sqrt(process_variance) / math.sqrt(observation_variance)
-    return root * math.exp(-math.asinh(root / 2))
-
-
 def _check_gains(gains: torch.Tensor, observations: torch.Tensor) -> torch.Tensor:
-    """The gains as float64 (T,), on the device of the observations."""
+    """The gains as float64 (T,), where the observations are filtered."""
     if not gains.is_floating_point():
         raise TypeError(f"gains must be floating, found {gains.dtype}")
     if gains.requires_grad:
@@ -298,7 +285,7 @@ def _check_gains(gains: torch.Tensor, observations: torch.Tensor) -> torch.Tenso
         raise ValueError(f"gains has shape {tuple(gains.shape)}; expected (T,) = {tuple(observations.shape[1:])}")
     if gains.device not in (observations.device, torch.device("cpu")):
         raise ValueError(f"gains is on {gains.device}, observations on {observations.device}; move them to one device")
-    gains = gains.to(observations.device, torch.float64)
+    gains = gains.to(gains_device(observations.device), torch.float64).contiguous()
     # Written so that NaN is refused as well.
     if not bool(((gains >= 0) & (gains <= 1)).all()):
         raise ValueError("gains must lie in [0, 1]; found a value outside or NaN")

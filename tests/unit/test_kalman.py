@@ -14,6 +14,7 @@ from kpo.kalman import kalman_filter, kalman_filter_packed, kalman_gains, linear
 
 # Q / V and length where the published float32 closed form gives NaN or is off by 0.3 % and more.
 FAILING_RELEASE = [(1e-3, 4096), (1e-4, 8192), (1e-2, 1024), (1e-6, 4096), (1e-8, 4096)]
+ROUNDING = 7e-8  # relative: half a unit of float32 is 6e-8, and the loop in float64 rounds in its own places
 RATIOS = (0.0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.3, 1.0, 30.0, 1e3, 1e6)
 
 
@@ -132,7 +133,7 @@ def test_exact_where_the_published_form_fails(ratio, num_tokens, holes):
     mask = mask if holes else None
     result = kalman_filter(values, mask, **variances(ratio))
     gains, _ = sequential_gains(num_tokens, ratio, 1.0)
-    assert_token_by_token(result, sequential_filter(values, mask, gains), 3e-7)
+    assert_token_by_token(result, sequential_filter(values, mask, gains), ROUNDING)
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -153,7 +154,7 @@ def test_exact_over_a_grid(log_ratio, log_variance, num_tokens, mean, share, see
     values[~mask] = math.nan
     result = kalman_filter(values, mask, **variances(10.0**log_ratio, initial_variance), initial_mean=mean)
     gains, _ = sequential_gains(num_tokens, 10.0**log_ratio, 1.0, initial_variance)
-    assert_token_by_token(result, sequential_filter(values, mask, gains, mean), 1e-6)
+    assert_token_by_token(result, sequential_filter(values, mask, gains, mean), 2 * ROUNDING)
 
 
 @pytest.mark.parametrize("ratio", [1e-12, 1e-6, 1e-2, 1.0, 1e6])
@@ -163,7 +164,7 @@ def test_exact_at_the_greatest_length(ratio):
     reference = sequential_filter(values, None, gains)
     # Where a value all but cancels after 1e5 steps, the rounding of the float64 loop itself shows.
     rounding = 1e-12 * np.abs(reference).max()
-    np.testing.assert_allclose(kalman_filter(values, **variances(ratio)).numpy(), reference, rtol=1e-6, atol=rounding)
+    np.testing.assert_allclose(kalman_filter(values, **variances(ratio)).numpy(), reference, rtol=ROUNDING, atol=rounding)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -181,7 +182,7 @@ def test_linear_filter_for_any_gains(gains, seed):
 
 def test_linear_filter_with_one_gain_and_with_kalman_gains():
     values, mask = batch(4, 300)
-    assert_token_by_token(linear_filter(values, 0.2, mask), sequential_filter(values, mask, np.full(300, 0.2)), 1e-6)
+    assert_token_by_token(linear_filter(values, 0.2, mask), sequential_filter(values, mask, np.full(300, 0.2)), ROUNDING)
     gains, _ = kalman_gains(300, 1e-3, 1.0)
     scheduled = linear_filter(values, gains, mask)
     torch.testing.assert_close(scheduled, kalman_filter(values, mask, **variances(1e-3)), rtol=2e-7, atol=0)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from kpo import linear_recurrence
 from kpo.kalman import kalman_filter, kalman_filter_group, kalman_filter_packed, kalman_gains, linear_filter
 
 RATIOS = (1e-12, 1e-6, 1e-3, 0.3, 50.0, 1e6, 1e18)
@@ -57,15 +56,23 @@ def test_the_same_bits_alone_batched_padded_and_with_holes(ratio, dtype):
         assert torch.equal(filtered[~mask], torch.zeros_like(filtered[~mask]))
 
 
+@pytest.mark.parametrize("holes", [False, True])
 @pytest.mark.parametrize("ratio", [1e-6, 1.0])
-def test_the_same_bits_in_chunks_of_rows(ratio, monkeypatch):
-    values = torch.stack(rows([700] * 9))
-    kwargs = {"process_variance": ratio, "observation_variance": 1.0}
-    whole = kalman_filter(values, **kwargs)
-    whole_float64 = kalman_filter(values.double(), **kwargs)
-    monkeypatch.setattr(linear_recurrence, "CHUNK_VALUES", 1500)
-    assert torch.equal(kalman_filter(values, **kwargs), whole)
-    assert torch.equal(kalman_filter(values.double(), **kwargs), whole_float64)
+def test_the_bits_of_the_recursion_for_any_number_of_rows(ratio, holes):
+    """Rows are taken several at a time: each number of rows left over must give what the plain loop gives."""
+    gains = kalman_gains(50, ratio, 1.0)[0].tolist()
+    values = torch.stack(rows([50] * 9, dtype=torch.float64))
+    mask = torch.rand(9, 50, generator=torch.Generator().manual_seed(3)) < 0.6 if holes else torch.ones(9, 50) == 1
+    expected = torch.zeros_like(values)
+    for row in range(9):
+        state = 0.25
+        for gain, t in zip(gains, mask[row].nonzero()[:, 0].tolist(), strict=False):
+            state = (1.0 - gain) * state + gain * values[row, t].item()
+            expected[row, t] = state
+    kwargs = {"process_variance": ratio, "observation_variance": 1.0, "initial_mean": 0.25}
+    for number in range(1, 10):
+        result = kalman_filter(values[-number:], mask[-number:], **kwargs)
+        assert torch.equal(result, expected[-number:])
 
 
 def test_the_same_bits_with_more_threads_and_whatever_mode_made_the_tables():
@@ -86,7 +93,7 @@ def test_the_same_bits_with_more_threads_and_whatever_mode_made_the_tables():
         torch.set_num_threads(threads)
 
 
-def test_right_padding_only_takes_the_short_way_with_the_same_bits():
+def test_padding_on_the_right_may_hold_anything():
     values = torch.stack(rows([600] * 4))
     mask = torch.arange(600) < torch.tensor([[600], [1], [0], [333]])
     padded = kalman_filter(values.masked_fill(~mask, math.inf), mask, **UNIT)

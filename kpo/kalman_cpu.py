@@ -1,0 +1,120 @@
+"""The filter on a CPU: the recursion itself, compiled by Numba.
+
+    m_n = (1 - k_n) m_{n-1} + k_n z_n    at a row's n-th observed token; elsewhere the state stands still
+
+in float64 and in the order of the tokens. Nothing is divided or summed out of order, so no gain can overflow, and a
+row's values cannot depend on its neighbours, its padding or its holes. A single row would spend its time waiting for
+the latency of each addition, so four are taken side by side.
+
+A kernel is compiled when a dtype is first met, which takes about half a second of a process. Numba keeps the order of
+operations and fuses none, so that all processors agree to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import torch
+
+compiled = numba.njit(nogil=True)
+
+
+@compiled
+def _row_of(mask, row):
+    # Numba compiles kernels of their own for a mask that is None, without these questions.
+    if mask is None:
+        return None
+    return mask[row]
+
+
+@compiled
+def _is_observed(mask, t):
+    if mask is None:
+        return True
+    return mask[t] != 0
+
+
+@compiled
+def _step(state, seen, gains, value, observed):
+    """State, number of observed tokens and output after a token. What a masked place holds, NaN included, is dropped.
+
+    Selections instead of a branch: a processor cannot guess where the holes are.
+    """
+    gain = gains[seen]
+    updated = (1.0 - gain) * state + gain * value
+    return (updated if observed else state), seen + observed, (updated if observed else 0.0)
+
+
+@compiled
+def _filter(values, mask, gains, initial_mean, result):
+    """Fills the result; returns the sum of the last states, which is finite only if every observed value is."""
+    num_rows, num_tokens = values.shape
+    last = num_rows - 1
+    total = 0.0
+    for a in range(0, num_rows, 4):
+        # Where fewer than four rows are left, the last one is filtered again, to the same bits.
+        b, c, d = min(a + 1, last), min(a + 2, last), min(a + 3, last)
+        values_a, values_b, values_c, values_d = values[a], values[b], values[c], values[d]
+        mask_a, mask_b, mask_c, mask_d = _row_of(mask, a), _row_of(mask, b), _row_of(mask, c), _row_of(mask, d)
+        result_a, result_b, result_c, result_d = result[a], result[b], result[c], result[d]
+        state_a = state_b = state_c = state_d = initial_mean
+        seen_a = seen_b = seen_c = seen_d = 0
+        for t in range(num_tokens):
+            state_a, seen_a, result_a[t] = _step(state_a, seen_a, gains, values_a[t], _is_observed(mask_a, t))
+            state_b, seen_b, result_b[t] = _step(state_b, seen_b, gains, values_b[t], _is_observed(mask_b, t))
+            state_c, seen_c, result_c[t] = _step(state_c, seen_c, gains, values_c[t], _is_observed(mask_c, t))
+            state_d, seen_d, result_d[t] = _step(state_d, seen_d, gains, values_d[t], _is_observed(mask_d, t))
+        total += state_a + state_b + state_c + state_d
+    return total
+
+
+@compiled
+def _transpose(gradient, mask, gains, result):
+    num_rows, num_tokens = gradient.shape
+    for row in range(num_rows):
+        gradient_T, mask_T, result_T = gradient[row], _row_of(mask, row), result[row]
+        num_observed = 0
+        for t in range(num_tokens):
+            num_observed += _is_observed(mask_T, t)
+        carried = decay = 0.0
+        for t in range(num_tokens - 1, -1, -1):
+            if _is_observed(mask_T, t):
+                num_observed -= 1
+                gain = gains[num_observed]
+                carried = gradient_T[t] + decay * carried
+                decay = 1.0 - gain
+                result_T[t] = gain * carried
+            else:
+                result_T[t] = 0.0
+
+
+def filter_rows_cpu(
+    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
+) -> tuple[torch.Tensor, bool]:
+    """Filtered means (B, T) and whether every observed value was finite.
+
+    observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64. All on the CPU; they
+    were checked by `kpo.kalman`. False also where float64 values are so large that the sum of some rows overflows.
+    """
+    rows, result = _rows_and_result(observations)
+    total = _filter(rows.numpy(), _as_numpy(mask), gains.numpy(), initial_mean, result.numpy())
+    return result.to(observations.dtype), math.isfinite(total)
+
+
+def transpose_rows_cpu(gradient: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor) -> torch.Tensor:
+    """The transpose of the filter as a linear map: k_n l_n with l_n = g_n + (1 - k_{n+1}) l_{n+1}; 0 where masked."""
+    rows, result = _rows_and_result(gradient)
+    _transpose(rows.numpy(), _as_numpy(mask), gains.numpy(), result.numpy())
+    return result.to(gradient.dtype)
+
+
+def _rows_and_result(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values as NumPy knows them, float32 for the half types, and room for as many."""
+    dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
+    rows = values.detach().to(dtype).contiguous()
+    return rows, torch.empty_like(rows)
+
+
+def _as_numpy(mask: torch.Tensor | None):
+    return None if mask is None else mask.contiguous().numpy()
