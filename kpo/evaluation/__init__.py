@@ -1,20 +1,15 @@
 """Evaluation: avg@k and pass@k, and how sure they are. Sampling has its own modules, which import transformers."""
 
-from kpo.evaluation.statistics import (
-    Difference,
-    Interval,
-    avg_at_k,
+from kpo.evaluation.aggregates import holm, interquartile_mean, minimum_detectable_effect, probability_of_improvement
+from kpo.evaluation.bootstrap import (
     hierarchical_bootstrap,
     hierarchical_difference,
-    holm,
-    interquartile_mean,
-    minimum_detectable_effect,
     paired_difference,
-    pass_at_k,
-    probability_of_improvement,
     question_bootstrap,
     seed_bootstrap,
 )
+from kpo.evaluation.intervals import Difference, Interval
+from kpo.evaluation.scores import avg_at_k, pass_at_k
 
 __all__ = [
     "Difference",
