@@ -5,6 +5,9 @@ import shlex
 import pytest
 import yaml
 
+from kpo.claims.choose import cells_of, resolved
+from kpo.claims.declarations import CLAIMS
+from kpo.claims.runs import Study
 from kpo.config import CONFIG_FOLDER, ConfigurationError, load, read_yaml
 from kpo.devices import Device
 from kpo.launch import launch, printed_command
@@ -34,7 +37,8 @@ H200 = Device("0", "NVIDIA H200", 143771 * 2**20)
 def test_paper_scale_has_every_experiment_with_the_papers_values():
     configuration = load({"scale": "paper"})
     kpo = configuration.experiments["kpo"]
-    assert list(kpo.methods) == ["grpo", "gmpo", "gspo", "kpo-clipped", "kpo-unclipped"]
+    controls = ["kpo-unit", "kpo-ema"]
+    assert list(kpo.methods) == ["grpo", "gmpo", "gspo", "kpo-clipped", "kpo-unclipped", *controls]
     clipped, unclipped = kpo.method("kpo-clipped"), kpo.method("kpo-unclipped")
     assert (clipped.clip_low, clipped.clip_high, clipped.ratio_parameters["process_variance"]) == (3e-4, 4e-4, 1e-6)
     assert (unclipped.clip_low, unclipped.ratio_parameters["process_variance"]) == (None, 1e-4)
@@ -52,7 +56,23 @@ def test_paper_scale_has_every_experiment_with_the_papers_values():
         assert {krpo.method(label).kl_weight for label in krpo.methods} == {0.01}
     models = {experiment.pretrained.model.name for experiment in configuration.experiments.values()}
     assert {"Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"} < models
-    assert len(configuration.runs()) == 94 and len(set(configuration.runs())) == 94
+    assert len(configuration.runs()) == 114 and len(set(configuration.runs())) == 114
+
+
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_whatever_claim_a_scale_compares_has_its_controls_there_too(scale):
+    configuration = load({"scale": scale})
+    configured = {(experiment, label): [] for experiment, label, _ in configuration.runs()}
+    study = Study(scale, {}, configured)
+
+    def is_there(claim, comparison):
+        return all(cells_of(study, resolved(study, comparison, claim.stand_ins)))
+
+    tested = [claim for claim in CLAIMS if is_there(claim, claim.effect)]
+    assert {claim.id for claim in tested} >= {"kpo-3-reward", "kpo-4-over-grpo", "krpo-1-normal"}
+    lacking = [f"{claim.id}: {control.name}" for claim in tested for control in claim.controls
+               if not is_there(claim, control.effect)]  # fmt: skip
+    assert not lacking
 
 
 def test_where_paper_and_release_disagree_the_other_choice_is_one_value_away():
@@ -295,7 +315,7 @@ def test_the_plan_says_scale_runs_devices_hours_and_commands():
         "launch",
     ):
         assert words in text
-    assert "kpo          5 runs: grpo, gmpo, gspo, kpo-clipped, kpo-unclipped" in text
+    assert "kpo          7 runs: grpo, gmpo, gspo, kpo-clipped, kpo-unclipped, kpo-unit, kpo-ema" in text
     commands = [line.strip() for line in lines if line.strip().startswith("kpo lease")]
     assert len(commands) == len(load({"scale": "paper"}).experiments)
     hours = [float(line.split()[1]) for line in lines if " training (" in line]
