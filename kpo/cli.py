@@ -10,7 +10,8 @@ import traceback
 from pathlib import Path
 
 from kpo.allocator import keep_freed_memory
-from kpo.config import Configuration, ConfigurationError, load, read_resolved, read_yaml
+from kpo.config import Configuration, ConfigurationError, load, read_resolved
+from kpo.config_files import read_yaml
 from kpo.devices import hold_lease
 
 
@@ -349,7 +350,7 @@ def _lease(arguments) -> None:
 def _summarise(arguments) -> None:
     configuration = _start(arguments)
     if arguments.allow_missing:
-        from kpo.partial import write_partial_summary
+        from kpo.evaluation.partial_summary import write_partial_summary
 
         write_partial_summary(configuration)
         return

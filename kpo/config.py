@@ -5,13 +5,13 @@ merged into it key by key. `load` returns the whole, validated, with nothing lef
 """
 
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kpo.config_files import ConfigurationError, first_error, listing, merge, read_yaml, suggestion
 from kpo.methods import Method, get_method
 from kpo.pretrained import DataSettings, PretrainedSettings
 from kpo.rewards.noise import RewardNoise
@@ -31,10 +31,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 # The tokens over which the paper's own filter forgets: sqrt(V / Q) of its Q = 1e-6, V = 1 (KPO, section 4 settings).
 PAPER_TIME_CONSTANT = 1000.0
-
-
-class ConfigurationError(ValueError):
-    """A configuration that cannot be run; the message says which key and what to do."""
 
 
 class Section(BaseModel):
@@ -150,7 +146,7 @@ class ExperimentSettings(Section):
     def _noise_is_known(cls, value):
         unknown = set(value) - {field.name for field in dataclasses.fields(RewardNoise)}
         if unknown:
-            known = _listing(field.name for field in dataclasses.fields(RewardNoise))
+            known = listing(field.name for field in dataclasses.fields(RewardNoise))
             raise ValueError(f"unknown key {min(unknown)!r}; known are {known}")
         try:
             RewardNoise(**value)
@@ -282,7 +278,7 @@ class Configuration(Section):
                 if level not in self.problems.levels:
                     raise ValueError(
                         f"experiments.{name}.training.level_weights: unknown level {level!r}; "
-                        f"problems.levels has {_listing(self.problems.levels)}"
+                        f"problems.levels has {listing(self.problems.levels)}"
                     )
         return self
 
@@ -329,11 +325,11 @@ def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop")
     overrides = dict(overrides or {})
     scale = overrides.get("scale", default_scale)
     if scale not in SCALES:
-        raise ConfigurationError(f"unknown scale {scale!r}{_suggestion(scale, SCALES)}; known are {_listing(SCALES)}")
+        raise ConfigurationError(f"unknown scale {scale!r}{suggestion(scale, SCALES)}; known are {listing(SCALES)}")
     path = CONFIG_FOLDER / f"{scale}.yaml"
     if not path.exists():
         available = [name for name in SCALES if (CONFIG_FOLDER / f"{name}.yaml").exists()]
-        raise ConfigurationError(f"the scale {scale!r} has no configuration yet; choose one of {_listing(available)}")
+        raise ConfigurationError(f"the scale {scale!r} has no configuration yet; choose one of {listing(available)}")
     raw = read_yaml(path)
     study = overrides.get("study")
     if study is not None and raw["base_model"] is None:
@@ -346,7 +342,7 @@ def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop")
 def _with_study(raw: dict[str, Any], study: Any) -> dict[str, Any]:
     known = sorted(path.stem for path in (CONFIG_FOLDER / "study").glob("*.yaml"))
     if study not in known:
-        raise ConfigurationError(f"unknown study {study!r}{_suggestion(study, known)}; known are {_listing(known)}")
+        raise ConfigurationError(f"unknown study {study!r}{suggestion(study, known)}; known are {listing(known)}")
     path = CONFIG_FOLDER / "study" / f"{study}.yaml"
     try:
         return add_study(raw, read_yaml(path))
@@ -354,78 +350,12 @@ def _with_study(raw: dict[str, Any], study: Any) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: {error}") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping safely (no objects are built from it)."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise ConfigurationError(f"{path}: this is a folder; name the configuration file in it") from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    try:
-        value = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigurationError(f"{path}{where}: not YAML ({problem}); correct it") from None
-    except RecursionError:
-        raise ConfigurationError(f"{path}: nested too deeply; write it with fewer levels") from None
-    except ValueError as error:
-        raise ConfigurationError(f"{path}: a value cannot be read ({error}); correct it") from None
-    if value is None:
-        raise ConfigurationError(f"{path}: the file is empty; write a mapping of keys to values")
-    if not isinstance(value, dict):
-        raise ConfigurationError(f"{path}: write a mapping of keys to values; found {type(value).__name__}")
-    return value
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which builds no objects, and refuses a key that stands twice in one mapping."""
-
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.composer.ComposerError(
-                        None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark
-                    )
-                seen.add(key.value)
-        return node
-
-
 def validate(raw: dict[str, Any], source: str) -> Configuration:
     """Check a whole configuration; `source` names it in the error."""
     try:
         return Configuration.model_validate(raw)
     except ValidationError as error:
-        raise ConfigurationError(f"{source}: {_first_error(error, raw)}") from None
-
-
-def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`base` with `overrides` in it; a key that `base` lacks is refused, `methods` and `reward_noise` are replaced."""
-    merged = dict(base)
-    for key, value in overrides.items():
-        name = f"{prefix}{key}"
-        if key not in base:
-            raise ConfigurationError(
-                f"unknown configuration key {name!r}{_suggestion(key, base)}; known here are {_listing(base)}"
-            )
-        if (prefix.startswith("experiments.") and key in ("methods", "reward_noise")) or name == "data.pins":
-            merged[key] = value
-        elif isinstance(base[key], dict):
-            if not isinstance(value, dict):
-                raise ConfigurationError(f"{name} must be a mapping with keys {_listing(base[key])}, found {value!r}")
-            merged[key] = merge(base[key], value, f"{name}.")
-        else:
-            merged[key] = value
-    return merged
+        raise ConfigurationError(f"{source}: {first_error(error)}") from None
 
 
 def dump(configuration: Configuration) -> str:
@@ -436,27 +366,3 @@ def dump(configuration: Configuration) -> str:
 def read_resolved(path: Path) -> Configuration:
     """Read a configuration that a workflow has written."""
     return validate(read_yaml(path), str(path))
-
-
-def _first_error(error: ValidationError, raw: dict[str, Any]) -> str:
-    details = error.errors()
-    first = details[0]
-    location = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "unknown key; remove it or correct its spelling"
-    elif first["type"] == "missing":
-        message = "is missing; add it"
-    elif not isinstance(first["input"], dict) and first["type"] != "value_error":
-        message += f", found {first['input']!r}"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{location}: {message}{more}" if location else f"{message}{more}"
-
-
-def _suggestion(word: Any, known) -> str:
-    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _listing(names) -> str:
-    return ", ".join(str(name) for name in names)

@@ -97,7 +97,8 @@ def read_claims(folder: Path) -> list[dict]:
         return []
     from kpo.claims.report import as_record, evaluate_claims
     from kpo.claims.runs import read_measures
-    from kpo.config import read_yaml, validate
+    from kpo.config import validate
+    from kpo.config_files import read_yaml
 
     raw = read_yaml(folder / "config.yaml") | {"results": str(folder.parent)}
     return [as_record(result) for result in evaluate_claims(read_measures(validate(raw, f"{folder.name}/config.yaml")))]

@@ -17,7 +17,7 @@ PACKAGES = (
     "snakemake",
 )  # fmt: skip
 _NOT_DECIDING = {
-    "claims", "report", "allocator.py", "cli.py", "__main__.py", "notebook.py", "partial.py", "plan.py", "publish.py",
+    "claims", "report", "allocator.py", "cli.py", "__main__.py", "notebook.py", "plan.py", "publish.py",
     "published.py", "progress.py", "checksums.py", "verify.py", "verify_run.py", "verify_derived.py", "workflow.py",
     "devices.py", "launch.py", "sizing.py",
 }  # fmt: skip

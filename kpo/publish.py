@@ -13,7 +13,8 @@ from pathlib import Path
 from kpo.checksums import check_files, read_checksums
 from kpo.claims.runs import read_measures
 from kpo.claims.verdict import VERDICTS
-from kpo.config import CONFIG_FOLDER, Configuration, read_resolved, read_yaml
+from kpo.config import CONFIG_FOLDER, Configuration, read_resolved
+from kpo.config_files import read_yaml
 from kpo.evaluation.summary import summary_markdown
 from kpo.files import atomic_write, only_process, read_json, write_json
 from kpo.progress import clock

@@ -13,7 +13,8 @@ import yaml
 from kpo.claims.one_run import METHOD_FIELDS
 from kpo.claims.report import write_claims
 from kpo.claims.runs import write_measures
-from kpo.config import CONFIG_FOLDER, Configuration, dump, read_yaml, validate
+from kpo.config import CONFIG_FOLDER, Configuration, dump, validate
+from kpo.config_files import read_yaml
 from kpo.evaluation.summary import write_summary
 from kpo.files import atomic_write, read_json, write_json
 from kpo.notebook import NOTEBOOKS

@@ -3,7 +3,8 @@
 import pytest
 
 from kpo.claims import CLAIMS
-from kpo.config import CONFIG_FOLDER, TrainingSettings, read_yaml
+from kpo.config import CONFIG_FOLDER, TrainingSettings
+from kpo.config_files import read_yaml
 from kpo.methods import get_method
 from kpo.rewards.noise import RewardNoise
 from kpo.study import add_study

@@ -22,7 +22,8 @@ from kpo.claims.verdict import (
     NOT_TESTED,
     REPRODUCED,
 )
-from kpo.config import CONFIG_FOLDER, Configuration, read_yaml, validate
+from kpo.config import CONFIG_FOLDER, Configuration, validate
+from kpo.config_files import read_yaml
 from kpo.files import read_json, read_jsonl, write_json, write_jsonl
 from tests.synthetic_results import write_results
 

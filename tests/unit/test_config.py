@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from kpo.config import CONFIG_FOLDER, SCALES, ConfigurationError, dump, load, merge, read_resolved, read_yaml
+from kpo.config import CONFIG_FOLDER, SCALES, ConfigurationError, dump, load, read_resolved
+from kpo.config_files import merge, read_yaml
 from kpo.kalman import kalman_gains
 from kpo.workflow import prepare, run_settings
 

@@ -164,7 +164,9 @@ def test_exact_at_the_greatest_length(ratio):
     reference = sequential_filter(values, None, gains)
     # Where a value all but cancels after 1e5 steps, the rounding of the float64 loop itself shows.
     rounding = 1e-12 * np.abs(reference).max()
-    np.testing.assert_allclose(kalman_filter(values, **variances(ratio)).numpy(), reference, rtol=ROUNDING, atol=rounding)
+    np.testing.assert_allclose(
+        kalman_filter(values, **variances(ratio)).numpy(), reference, rtol=ROUNDING, atol=rounding
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -182,7 +184,9 @@ def test_linear_filter_for_any_gains(gains, seed):
 
 def test_linear_filter_with_one_gain_and_with_kalman_gains():
     values, mask = batch(4, 300)
-    assert_token_by_token(linear_filter(values, 0.2, mask), sequential_filter(values, mask, np.full(300, 0.2)), ROUNDING)
+    assert_token_by_token(
+        linear_filter(values, 0.2, mask), sequential_filter(values, mask, np.full(300, 0.2)), ROUNDING
+    )
     gains, _ = kalman_gains(300, 1e-3, 1.0)
     scheduled = linear_filter(values, gains, mask)
     torch.testing.assert_close(scheduled, kalman_filter(values, mask, **variances(1e-3)), rtol=2e-7, atol=0)

@@ -14,8 +14,9 @@ from kpo import notebook as support
 from kpo.claims import CLAIMS, VERDICTS
 from kpo.claims.declare import NOT_FOUND
 from kpo.claims.report import write_claims
-from kpo.config import CONFIG_FOLDER, dump, read_yaml
+from kpo.config import CONFIG_FOLDER, dump
 from kpo.config import load as load_configuration
+from kpo.config_files import read_yaml
 from kpo.files import atomic_write, read_json, write_json
 from kpo.notebook import (
     NOTEBOOKS,

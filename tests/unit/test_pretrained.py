@@ -15,8 +15,8 @@ from kpo.config import ConfigurationError
 from kpo.data.mathematics import DataError, MathProblem
 from kpo.data.prompts import prompt_tokens
 from kpo.evaluation import pretrained as evaluation
+from kpo.evaluation.partial_summary import write_partial_summary
 from kpo.hub import check_model, model_folder
-from kpo.partial import write_partial_summary
 from kpo.pretrained import LoraSettings
 from kpo.tasks import split_held_out, training_problems
 from kpo.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained

@@ -15,9 +15,9 @@ from kpo.claims.report import write_claims
 from kpo.claims.runs import write_measures
 from kpo.claims.tables import write_tables
 from kpo.config import ConfigurationError, dump, read_resolved
+from kpo.evaluation.partial_summary import write_partial_summary
 from kpo.files import atomic_write, read_json, read_jsonl, write_json
 from kpo.notebook import NOTEBOOKS
-from kpo.partial import write_partial_summary
 from kpo.publish import END, START, publish, readme_block, verdict_line
 from kpo.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
 from kpo.workflow import is_published, notebook_source, prepare, run_files

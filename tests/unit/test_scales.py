@@ -8,7 +8,8 @@ import yaml
 from kpo.claims.choose import cells_of, resolved
 from kpo.claims.declarations import CLAIMS
 from kpo.claims.runs import Study
-from kpo.config import CONFIG_FOLDER, ConfigurationError, load, read_yaml
+from kpo.config import CONFIG_FOLDER, ConfigurationError, load
+from kpo.config_files import read_yaml
 from kpo.devices import Device
 from kpo.launch import launch, printed_command
 from kpo.plan import plan_text

@@ -1,0 +1,105 @@
+"""Configuration files: YAML without surprises, one mapping laid over another, and refusals of one line."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be run; the message says which key and what to do."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping safely (no objects are built from it)."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path}: this is a folder; name the configuration file in it") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigurationError(f"{path}{where}: not YAML ({problem}); correct it") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested too deeply; write it with fewer levels") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: a value cannot be read ({error}); correct it") from None
+    if value is None:
+        raise ConfigurationError(f"{path}: the file is empty; write a mapping of keys to values")
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: write a mapping of keys to values; found {type(value).__name__}")
+    return value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which builds no objects, and refuses a key that stands twice in one mapping."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark
+                    )
+                seen.add(key.value)
+        return node
+
+
+def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`base` with `overrides` in it; a key that `base` lacks is refused, `methods` and `reward_noise` are replaced."""
+    merged = dict(base)
+    for key, value in overrides.items():
+        name = f"{prefix}{key}"
+        if key not in base:
+            raise ConfigurationError(
+                f"unknown configuration key {name!r}{suggestion(key, base)}; known here are {listing(base)}"
+            )
+        if (prefix.startswith("experiments.") and key in ("methods", "reward_noise")) or name == "data.pins":
+            merged[key] = value
+        elif isinstance(base[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigurationError(f"{name} must be a mapping with keys {listing(base[key])}, found {value!r}")
+            merged[key] = merge(base[key], value, f"{name}.")
+        else:
+            merged[key] = value
+    return merged
+
+
+def first_error(error: ValidationError) -> str:
+    """The first of pydantic's refusals as one line: the key, what is wrong, and how many more there are."""
+    details = error.errors()
+    first = details[0]
+    location = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; remove it or correct its spelling"
+    elif first["type"] == "missing":
+        message = "is missing; add it"
+    elif not isinstance(first["input"], dict) and first["type"] != "value_error":
+        message += f", found {first['input']!r}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{location}: {message}{more}" if location else f"{message}{more}"
+
+
+def suggestion(word: Any, known) -> str:
+    """A question after the closest of the known words, to end a refusal with; empty where none is close."""
+    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def listing(names) -> str:
+    """The names in one line."""
+    return ", ".join(str(name) for name in names)
