@@ -131,6 +131,7 @@ def _row(configuration: Configuration, experiment: str, label: str, seed: int, p
         "gradient_spikes": float(max(0.0, jittered(0.01 + 0.1 * stress, 0.004))),
         "log_update_seconds": math.log(jittered(0.1 if method != "kpo-clipped" else 0.102, 0.0005)),
         "log_token_seconds": math.log(jittered(0.02, 0.0001)),
+        "log_sampling_seconds": math.log(jittered(0.015, 0.0001)),
     }
     wanted = needed_cells().get((experiment, label), set())
     for name, value in STRUCTURE.items():

@@ -99,6 +99,10 @@ MEASURES: dict[str, Measure] = {
         "logarithm of the median over rollout batches of the batch's whole time divided by its mean response length",
         "metrics.jsonl",
     ),
+    "log_sampling_seconds": Measure(
+        "logarithm of the median over rollout batches of the sampling time divided by the mean response length",
+        "metrics.jsonl",
+    ),
     **{
         f"{name}_{series}": Measure(
             f"{definition}; {label} log-ratios of kept off-policy minibatches",
@@ -159,7 +163,7 @@ def curve_measures(rows: Sequence[Mapping], planned_batches: int, *, stopped: bo
         + sum(_number(update["update_seconds"]) for update in rows if update["rollout_batch"] == row["rollout_batch"])
         for row in batches
     ]
-    lengths = [_number(row["response_length"]) for row in batches]
+    lengths = np.maximum([_number(row["response_length"]) for row in batches], 1.0)
     return {
         "reward_late": float(rewards[-late:].mean()),
         "reward_area": float(rewards.mean()),
@@ -169,7 +173,8 @@ def curve_measures(rows: Sequence[Mapping], planned_batches: int, *, stopped: bo
         else math.nan,
         "gradient_spikes": float(spikes.mean()),
         "log_update_seconds": _log(np.median([_number(row["update_seconds"]) for row in rows])),
-        "log_token_seconds": _log(np.median(np.divide(seconds, np.maximum(lengths, 1.0)))),
+        "log_token_seconds": _log(np.median(np.divide(seconds, lengths))),
+        "log_sampling_seconds": _log(np.median([_number(row["rollout_seconds"]) for row in batches] / lengths)),
     }
 
 

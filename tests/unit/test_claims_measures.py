@@ -100,6 +100,7 @@ def test_times_by_hand():
     assert found["log_update_seconds"] == pytest.approx(math.log(0.2))
     # A batch takes 2.0 s of sampling and 0.4 s of updates for 60 tokens a response.
     assert found["log_token_seconds"] == pytest.approx(math.log(2.4 / 60))
+    assert found["log_sampling_seconds"] == pytest.approx(math.log(2.0 / 60))
 
 
 def test_what_is_null_stays_undefined():
