@@ -6,13 +6,14 @@ which `results=published` makes its figures, notebooks and report.
 """
 
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 from kpo.checksums import check_files, read_checksums
 from kpo.claims.runs import read_measures
-from kpo.claims.verdict import VERDICTS
+from kpo.claims.verdict import CONTROL_AS_WELL, NOT_REPRODUCED, REPRODUCED, VERDICTS
 from kpo.config import CONFIG_FOLDER, Configuration, read_resolved
 from kpo.config_files import read_yaml
 from kpo.evaluation.summary import summary_markdown
@@ -22,6 +23,7 @@ from kpo.published import COPIED, FOLDER, copy, set_aside, write_compact
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 SHOWN_FIGURES = ("training_curves", "final_accuracy")
+DECIDED = (REPRODUCED, CONTROL_AS_WELL, NOT_REPRODUCED)
 JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 
 
@@ -55,6 +57,8 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
             write_json(new / "provenance.json", digest)
             for path in [*(source / name for name in JUDGED), *sorted((source / "figures").glob("*.png"))]:
                 copy(path, new / path.relative_to(source))
+            page = (new / "claims.md").read_text(encoding="utf-8")
+            atomic_write(new / "claims.md", without_dead_links(page, new))
             block = readme_block(new) if is_shown else ""
             _replace_folder(target, new)
         finally:
@@ -63,6 +67,11 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
         atomic_write(readme, before + START + "\n" + block + END + after)
     for name in notebooks:
         copy(source / name, repository / name)
+
+
+def without_dead_links(page: str, folder: Path) -> str:
+    """The page with the names alone of runs that are not in `folder`; of those measures.json holds the numbers."""
+    return re.sub(r"\[([^\]\n]+)\]\(\1\)", lambda m: m[0] if (folder / m[1]).exists() else f"`{m[1]}`", page)
 
 
 def _replace_folder(target: Path, new: Path) -> None:
@@ -150,13 +159,15 @@ def _around_block(readme: Path) -> tuple[str, str]:
 def readme_block(published: Path) -> str:
     """The README's results, from the files of a published folder alone.
 
-    The table of the scale's own experiments (a study's others are in the verdicts), the count of each verdict, where
-    all was measured, and the pictures.
+    The table of the scale's own experiments (a study's others are in the verdicts), the count of each verdict and the
+    claims that one was given for or against, where all was measured, and the pictures.
     """
     configuration = read_resolved(published / "config.yaml")
     folder = f"{FOLDER}/{configuration.scale}"
     digest = read_json(published / "provenance.json")
     table = summary_markdown(_shown_rows(configuration, published), configuration)
+    claims = read_json(published / "claims.json")["claims"]
+    decided = decided_rows(claims, f"{folder}/claims.md")
     hardware, times = digest["hardware"], digest["wall_seconds"].values()
     memory = max(digest["peak_memory_bytes"].values()) / 2**30
     lines = [
@@ -164,8 +175,9 @@ def readme_block(published: Path) -> str:
         "",
         table.split("\n", 1)[1].replace("\n## ", "\n#### ").strip(),
         "",
-        verdict_line(read_json(published / "claims.json")["claims"], f"{folder}/claims.md"),
+        verdict_line(claims, f"{folder}/claims.md"),
         "",
+        *([*decided, ""] if decided else []),
         f"Measured on {hardware['cores']} cores of {hardware['processor']} (commit {', '.join(digest['commits'])}); "
         f"a run took {clock(min(times))} to {clock(max(times))} (min:s) on one core and at most {memory:.1f} GiB. "
         f"Files: [{folder}]({folder}).",
@@ -181,6 +193,25 @@ def verdict_line(claims: list[dict], page: str) -> str:
     counts = Counter(claim["verdict"] for claim in claims)
     said = "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     return f"Verdicts on the {len(claims)} claims of both papers: {said}. [Each with its numbers and its rule]({page})."
+
+
+def decided_rows(claims: list[dict], page: str) -> list[str]:
+    """A table of the claims with a verdict for or against, in the order of the verdicts; nothing where none has one."""
+    from kpo.report.numbers import estimate, seeds
+
+    decided = [claim for verdict in DECIDED for claim in claims if claim["verdict"] == verdict]
+    if not decided:
+        return []
+    lines = ["| claim | what was measured | verdict |", "|---|---|---|"]
+    for claim in decided:
+        found = claim["effect"]["estimate"]
+        cells = (
+            f"[{claim['id']}]({page}#{claim['id']}): {claim['statement']}",
+            f"{claim['effect_is']}: {estimate(found)}, {seeds(found['num_seeds'])}",
+            f"**{claim['verdict']}**",
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return lines
 
 
 def _shown_rows(configuration: Configuration, published: Path) -> list[dict]:

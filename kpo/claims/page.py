@@ -22,7 +22,9 @@ FIXED = (
     "Margins, effects and controls were fixed before any run, but for what was mended after the results of the first"
     " three seeds had been published and a pilot of the strongest stress had been seen, from the papers and from"
     " statistics alone: the test of collapses, the correction of what is held against controls, the rules of"
-    " kpo-2-level and krpo-5-advantages, and that kpo-1-switching and kpo-1-runs have no control."
+    " kpo-2-level and krpo-5-advantages, and that kpo-1-switching and kpo-1-runs have no control. Three seeds of most"
+    " comparisons (the core study) were published before the full study's other runs were made; no rule and no run of"
+    " the plan was changed after that."
 )
 ON_THE_WAY = (
     "**These verdicts are a look on the way.** They come from a part of the full study, which judges the same runs anew"
@@ -134,7 +136,8 @@ def _details(result) -> list[str]:
         lines.append(f"- Left out: {'; '.join(left_out)}.")
     folders = list(dict.fromkeys(cell for part in _parts(result) for side in part.sides for cell in side["cells"]))
     if folders:
-        lines.append(f"- Data: {', '.join(f'[{folder}]({folder})' for folder in folders)}; every number: claims.json.")
+        links = ", ".join(f"[{folder}]({folder})" for folder in folders)
+        lines.append(f"- Data: {links}; every run's numbers: measures.json; every number of the verdict: claims.json.")
     return lines
 
 

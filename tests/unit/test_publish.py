@@ -18,7 +18,7 @@ from kpo.config import ConfigurationError, dump, read_resolved
 from kpo.evaluation.partial_summary import write_partial_summary
 from kpo.files import atomic_write, read_json, read_jsonl, write_json
 from kpo.notebook import NOTEBOOKS
-from kpo.publish import END, START, publish, readme_block, verdict_line
+from kpo.publish import END, START, decided_rows, publish, readme_block, verdict_line, without_dead_links
 from kpo.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
 from kpo.workflow import is_published, notebook_source, prepare, run_files
 from paper_figures.catalogue import ENTRIES
@@ -280,9 +280,10 @@ class TestReadme:
         published = repository / "results_published/laptop"
         assert text == f"# A title\n\n{START}\n{readme_block(published)}{END}\n\nThe rest.\n"
         tables = [line for line in (published / "summary.md").read_text().splitlines() if line.startswith("|")]
-        assert [line for line in text.splitlines() if line.startswith("|")] == tables
-        assert "2 cores of made-up processor (commit 0123456789)" in text
         claims = read_json(published / "claims.json")["claims"]
+        decided = decided_rows(claims, "results_published/laptop/claims.md")
+        assert [line for line in text.splitlines() if line.startswith("|")] == tables + decided
+        assert "2 cores of made-up processor (commit 0123456789)" in text
         inconclusive = sum(claim["verdict"] == "inconclusive" for claim in claims)
         assert inconclusive and f"{inconclusive} inconclusive" in text
         assert f"{len(claims)} claims" in text and "(results_published/laptop/claims.md)" in text
@@ -292,6 +293,26 @@ class TestReadme:
         line = verdict_line([{"verdict": verdict} for verdict in given], "page.md")
         assert "the 4 claims" in line and "(page.md)" in line
         assert "2 reproduced; 1 reproduced, but the control does as well; 1 not reproduced." in line
+
+    def test_decided_claims_stand_in_the_order_of_the_verdicts_and_no_others(self, finished):
+        configuration, _ = finished
+        claims = read_json(configuration.folder / "claims.json")["claims"]
+        first, second, third = [claim for claim in claims if claim["effect"]["estimate"] is not None][:3]
+        first["verdict"], second["verdict"], third["verdict"] = "not reproduced", "inconclusive", "reproduced"
+        third["effect"]["estimate"] |= {"value": -0.5, "low": -0.75, "high": -0.25, "num_seeds": 5}
+        rows = decided_rows([first, second, third], "page.md")
+        assert len(rows) == 4 and [row.count(" | ") for row in rows] == [2, 0, 2, 2]
+        assert rows[2].startswith(f"| [{third['id']}](page.md#{third['id']}): ") and rows[2].endswith(
+            "**reproduced** |"
+        )
+        assert ": \N{MINUS SIGN}0.5 [\N{MINUS SIGN}0.75, \N{MINUS SIGN}0.25], 5 seeds |" in rows[2]
+        assert rows[3].startswith(f"| [{first['id']}]") and rows[3].endswith("**not reproduced** |")
+        assert decided_rows([second], "page.md") == []
+
+    def test_the_page_of_verdicts_links_to_no_run_that_is_not_published(self, tmp_path):
+        (tmp_path / "kpo/grpo").mkdir(parents=True)
+        page = "[kpo/grpo](kpo/grpo), [kpo-q/kpo-weak](kpo-q/kpo-weak); see [kpo-1](#kpo-1)."
+        assert without_dead_links(page, tmp_path) == "[kpo/grpo](kpo/grpo), `kpo-q/kpo-weak`; see [kpo-1](#kpo-1)."
 
     def test_of_a_study_the_table_shows_the_experiments_of_the_scale_alone(self, finished):
         configuration, repository = finished

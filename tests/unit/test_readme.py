@@ -38,10 +38,15 @@ def test_results_are_those_published():
     block = TEXT.split(START)[1].split(END)[0]
     assert block == "\n" + readme_block(PUBLISHED)
     # Each line of the tables of the scale's own experiments stands in summary.md too.
-    rows = [line for line in block.splitlines() if line.startswith("|")]
+    accuracies, verdicts = block.split("Verdicts on the ")
+    rows = [line for line in accuracies.splitlines() if line.startswith("|")]
     assert len(rows) > 10 and set(rows) <= set((PUBLISHED / "summary.md").read_text().splitlines())
     claims = json.loads((PUBLISHED / "claims.json").read_text())["claims"]
-    assert f"Verdicts on the {len(claims)} claims" in block
+    assert verdicts.startswith(f"{len(claims)} claims")
+    # Each claim that was decided has its line, with the verdict of claims.json.
+    shown = dict(re.findall(r"^\| \[([a-z0-9-]+)\].*\*\*([^*]+)\*\* \|$", verdicts, re.MULTILINE))
+    undecided = ("inconclusive", "not tested at this scale")
+    assert shown == {claim["id"]: claim["verdict"] for claim in claims if claim["verdict"] not in undecided}
 
 
 def test_published_results_can_be_worked_from():
