@@ -344,6 +344,8 @@ class TestRefusals:
     def test_hardware_matters_to_times_alone(self, results):
         study = measure_runs(results)
         first, second = study.runs["kpo", "grpo"][1], study.runs["kpo", "grpo"][2]
+        after_a_restart = dataclasses.replace(second, hardware={**second.hardware, "memory_bytes": 1})
+        check_comparable([first, after_a_restart], timed=True)
         other = dataclasses.replace(second, hardware={"processor": "another"})
         check_comparable([first, other], timed=False)
         with pytest.raises(ClaimsError, match="hardware"):
