@@ -202,12 +202,13 @@ def decided_rows(claims: list[dict], page: str) -> list[str]:
     decided = [claim for verdict in DECIDED for claim in claims if claim["verdict"] == verdict]
     if not decided:
         return []
-    lines = ["| claim | what was measured | verdict |", "|---|---|---|"]
+    lines = ["| claim | what was measured | what its controls give | verdict |", "|---|---|---|---|"]
     for claim in decided:
         found = claim["effect"]["estimate"]
         cells = (
             f"[{claim['id']}]({page}#{claim['id']}): {claim['statement']}",
             f"{claim['effect_is']}: {estimate(found)}, {seeds(found['num_seeds'])}",
+            "; ".join(f"{c['name']}: {estimate(c['effect']['estimate'])}" for c in claim["controls"]) or "none",
             f"**{claim['verdict']}**",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

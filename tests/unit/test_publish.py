@@ -300,13 +300,15 @@ class TestReadme:
         first, second, third = [claim for claim in claims if claim["effect"]["estimate"] is not None][:3]
         first["verdict"], second["verdict"], third["verdict"] = "not reproduced", "inconclusive", "reproduced"
         third["effect"]["estimate"] |= {"value": -0.5, "low": -0.75, "high": -0.25, "num_seeds": 5}
+        control = {"value": 7.0, "low": 6.0, "high": 8.0}
+        first["controls"], third["controls"] = [], [{"name": "white", "effect": {"estimate": control}}]
         rows = decided_rows([first, second, third], "page.md")
-        assert len(rows) == 4 and [row.count(" | ") for row in rows] == [2, 0, 2, 2]
+        assert len(rows) == 4 and [row.count(" | ") for row in rows] == [3, 0, 3, 3]
         assert rows[2].startswith(f"| [{third['id']}](page.md#{third['id']}): ") and rows[2].endswith(
             "**reproduced** |"
         )
-        assert ": \N{MINUS SIGN}0.5 [\N{MINUS SIGN}0.75, \N{MINUS SIGN}0.25], 5 seeds |" in rows[2]
-        assert rows[3].startswith(f"| [{first['id']}]") and rows[3].endswith("**not reproduced** |")
+        assert ": \N{MINUS SIGN}0.5 [\N{MINUS SIGN}0.75, \N{MINUS SIGN}0.25], 5 seeds | white: 7 [6, 8] |" in rows[2]
+        assert rows[3].startswith(f"| [{first['id']}]") and rows[3].endswith(" | none | **not reproduced** |")
         assert decided_rows([second], "page.md") == []
 
     def test_the_page_of_verdicts_links_to_no_run_that_is_not_published(self, tmp_path):
