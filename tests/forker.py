@@ -1,7 +1,7 @@
 """Steps of the command line in processes of their own that can be killed at any moment.
 
-To spend the time on the steps and not on imports, these processes are forked from one that has imported everything and
-started no thread.
+To spend the time on the steps and not on imports, these processes are forked from one that has imported everything,
+compiled the filter, and started no thread.
 """
 
 import json
@@ -13,7 +13,11 @@ import sys
 FORKER = """
 import json, os, signal, sys, time
 import kpo.data, kpo.evaluation.pretrained, kpo.evaluation.run, kpo.steps, kpo.training.base_model, kpo.training.run
+import torch
 from kpo.cli import main
+from kpo.kalman import kalman_filter
+for mask in (None, torch.tensor([[1, 0]])):
+    kalman_filter(torch.zeros(1, 2), mask, process_variance=1.0, observation_variance=1.0)
 for line in sys.stdin:
     seconds, arguments = json.loads(line)
     child = os.fork()
