@@ -1,0 +1,1 @@
+"""Running jobs: devices, memory, progress, files and where each result comes from."""

@@ -1,0 +1,1 @@
+"""Results in compact form in `results_published/`, and back."""
