@@ -10,12 +10,12 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 
-from kpo.config import ConfigurationError, dump
-from kpo.notebook import NOTEBOOKS
-from kpo.plan import plan_text, published_text, results_text
-from kpo.published import FOLDER as PUBLISHED_FOLDERS, missing_runs, published_files
-from kpo.tasks import check_pins
-from kpo.workflow import (
+from reproduction.settings.configuration import ConfigurationError, dump
+from reproduction.notebook import NOTEBOOKS
+from reproduction.jobs.plan import plan_text, published_text, results_text
+from reproduction.publish.published import FOLDER as PUBLISHED_FOLDERS, missing_runs, published_files
+from reproduction.data.experiment_data import check_pins
+from reproduction.workflow import (
     evaluation_files,
     evaluation_settings,
     is_published,
@@ -42,7 +42,7 @@ CONFIG = f"{FOLDER}/config.yaml"
 PUBLISHED = is_published(configuration)
 # The jobs run the same interpreter as Snakemake, whether or not its environment is activated.
 PYTHON = shlex.quote(sys.executable)
-KPO = f"{PYTHON} -m kpo"
+STEP = f"{PYTHON} -m reproduction"
 # Snakemake's own `workflow.cores` fails where a cluster runs the jobs and no number of cores is given.
 CORES = workflow.resource_settings.cores
 

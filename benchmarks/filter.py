@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.filters import cumulative_sum, float64_reference, ours, published_closed_form, sequential_loop
-from kpo.allocator import keep_freed_memory
-from kpo.files import write_json
+from reproduction.jobs.allocator import keep_freed_memory
+from reproduction.jobs.files import write_json
 
 HEADLINE = (64, 4096)
 GPU_HEADLINE = (512, 8192)

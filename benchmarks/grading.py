@@ -12,8 +12,8 @@ import time
 
 import math_verify
 
-from kpo.rewards.grading_pool import GradingPool
-from kpo.rewards.math import grade_math_many
+from reproduction.rewards.grading_pool import GradingPool
+from reproduction.rewards.math import grade_math_many
 
 
 def answers(number: int, seed: int = 0) -> list[tuple[str, str]]:

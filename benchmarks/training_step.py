@@ -12,12 +12,12 @@ import time
 import numpy as np
 import torch
 
-from kpo.allocator import keep_freed_memory
-from kpo.config import load
-from kpo.data.tokenizer import build_tokenizer
 from kpo.losses import policy_loss
 from kpo.methods import Method
-from kpo.training.base_model import build_model
+from reproduction.data.tokenizer import build_tokenizer
+from reproduction.jobs.allocator import keep_freed_memory
+from reproduction.settings.configuration import load
+from reproduction.training.base_model import build_model
 
 
 def one_step(model, optimizer, method: Method, input_ids, prompt_length: int, old_log_probs, advantages, mask) -> float:

@@ -14,7 +14,7 @@ over the group, x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), restarted at (x0, 
     krpo-prior          (r_i - x_{i|i-1}) / sqrt(P_{i|i-1} + R)            standardised innovation
     krpo-running-mean   krpo with Q = 0
     krpo-random-order   krpo over the group in random order
-    krpo-adaptive       krpo with Q and R estimated from rewards           `kpo.reward_noise`
+    krpo-adaptive       krpo with Q and R estimated from rewards           `kpo.adaptive`
     grpo-rescaled       grpo times one factor, so that its root mean square over the batch is krpo's
 
 Defined for every kind:
@@ -34,9 +34,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kpo.adaptive import RewardNoiseEstimator
 from kpo.checks import check_integer, checked_parameters, unknown_name
 from kpo.kalman import kalman_filter_group
-from kpo.reward_noise import RewardNoiseEstimator
 
 GRPO_EPSILON = 1e-6
 KRPO_EPSILON = 1e-8
@@ -278,7 +278,7 @@ def _krpo_in_order(
 def krpo_adaptive(
     rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = UNKNOWN_NOISE
 ) -> torch.Tensor:
-    """KRPO whose Q and R come from rewards by maximum likelihood instead of being tuned; see `kpo.reward_noise`.
+    """KRPO whose Q and R come from rewards by maximum likelihood instead of being tuned; see `kpo.adaptive`.
 
     In training `Method.advantages` passes what its estimator found in all earlier rollout batches. Without values they
     are estimated from these rewards alone.

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from kpo.adaptive import RewardNoiseEstimator
 from kpo.advantages import get_advantage_kind, group_advantages
 from kpo.checks import check_integer, check_real, checked_parameters, unknown_name
 from kpo.ratios import get_ratio_kind
-from kpo.reward_noise import RewardNoiseEstimator
 
 AGGREGATIONS = ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm")
 """How token losses become one number; the equations are in `kpo.losses`."""

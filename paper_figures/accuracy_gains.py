@@ -7,12 +7,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kpo.claims.paper_tables import KPO_BENCHMARKS, KRPO_ARITHMETIC, kpo_gains
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, named_ticks
 from paper_figures.command import figure_main
 from paper_figures.measured import Claims
 from paper_figures.results import Results
+from reproduction.claims.paper_tables import KPO_BENCHMARKS, KRPO_ARITHMETIC, kpo_gains
 
 NAME = "accuracy_gains"
 # Claim, name along x, and the methods whose difference the paper's table gives.

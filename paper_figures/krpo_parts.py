@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kpo.claims.paper_tables import KRPO_ARITHMETIC
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, draw_groups, seeds_text
 from paper_figures.command import figure_main
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
+from reproduction.claims.paper_tables import KRPO_ARITHMETIC
 
 NAME = "krpo_parts"
 EXPERIMENT = "krpo"

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kpo.files import read_json
 from paper_figures.catalogue import ENTRIES
 from paper_figures.results import Results, ResultsError
+from reproduction.jobs.files import read_json
 
 Cell = tuple[str, str]
 
@@ -23,7 +23,7 @@ class Measures:
     def __init__(self, results: Results):
         self.results = results
         self.path = results.root / "measures.json"
-        found = _read(self.path, results, "measure the runs (kpo measure)")
+        found = _read(self.path, results, "measure the runs (python -m reproduction measure)")
         try:
             self._values = {
                 (row["experiment"], row["label"], int(row["seed"])): dict(row["values"]) for row in found["runs"]
@@ -31,7 +31,7 @@ class Measures:
             self._absent = set(found["missing"])
         except (KeyError, TypeError, ValueError) as error:
             raise ResultsError(
-                f"{self.path}: not what kpo measure writes ({error!r}); measure the runs again"
+                f"{self.path}: not what python -m reproduction measure writes ({error!r}); measure the runs again"
             ) from None
         self.missing: list[str] = []
 
@@ -81,7 +81,7 @@ class Claims:
 
     def __init__(self, results: Results):
         self.path = results.root / "claims.json"
-        found = _read(self.path, results, "judge the claims (kpo claims)")
+        found = _read(self.path, results, "judge the claims (python -m reproduction claims)")
         if found.get("seeds") != results.seeds:
             raise ResultsError(
                 f"{self.path}: of the seeds {found.get('seeds')}, not {results.seeds}; judge the claims again"
@@ -90,7 +90,9 @@ class Claims:
             self.by_id: Mapping[str, dict[str, Any]] = {record["id"]: record for record in found["claims"]}
             self.missing: list[str] = list(found["missing"])
         except (KeyError, TypeError) as error:
-            raise ResultsError(f"{self.path}: not what kpo claims writes ({error!r}); judge the claims again") from None
+            raise ResultsError(
+                f"{self.path}: not what python -m reproduction claims writes ({error!r}); judge the claims again"
+            ) from None
 
     def __getitem__(self, claim_id: str) -> dict[str, Any]:
         if claim_id not in self.by_id:

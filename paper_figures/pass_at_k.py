@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kpo.evaluation import pass_at_k
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds
 from paper_figures.command import figure_main
 from paper_figures.results import NotConfigured, Results, ResultsError
+from reproduction.evaluation import pass_at_k
 
 NAME = "pass_at_k"
 FILE = "evaluation.json"

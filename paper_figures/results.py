@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from kpo.files import read_json, read_jsonl
 from paper_figures.catalogue import OWN, missing_for
 from paper_figures.errors import NotConfigured, ResultsError
 from paper_figures.kept import KeptUpdate, Structure, read_structure
+from reproduction.jobs.files import read_json, read_jsonl
 
 METRICS = ("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std")
 """The metrics that the figures draw."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kpo.claims.paper_tables import KPO_SMOOTHING
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
 from paper_figures.command import figure_main
 from paper_figures.measured import Cell, Claims, Measures
 from paper_figures.results import Results
+from reproduction.claims.paper_tables import KPO_SMOOTHING
 
 NAME = "smoothing"
 STATED: Cell = ("kpo-stress-2", "kpo-clipped")

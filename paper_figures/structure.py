@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.nn.functional import pad
 
-from kpo.claims.paper_tables import KPO_SWITCH_FREQUENCY
 from kpo.structure import structure_summary
 from paper_figures import style
 from paper_figures.aggregate import over_seeds, seeds_phrase
 from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import Results, ResultsError, Structure
+from reproduction.claims.paper_tables import KPO_SWITCH_FREQUENCY
 
 NAME = "structure"
 FILE = "structure.safetensors"

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
-from kpo.files import atomic_path
+from reproduction.jobs.files import atomic_path
 
 WIDTH = 7.2
 """Width of every figure in inches: two columns of a journal page, so that font sizes are the sizes on paper."""

@@ -1,8 +1,8 @@
-"""`python -m kpo` is the `kpo` command."""
+"""`python -m reproduction <step>`: every step of the workflow."""
 
 import sys
 
-from kpo.cli import main
+from reproduction.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""`kpo <step>`: every step of the workflow, usable without Snakemake.
+"""`python -m reproduction <step>`: every step of the workflow, usable without Snakemake.
 
 Each step exits with 2 and one line on standard error where what it was given is wrong, before any work is lost.
 """
@@ -9,10 +9,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from kpo.allocator import keep_freed_memory
-from kpo.config import Configuration, ConfigurationError, load, read_resolved
-from kpo.config_files import read_yaml
-from kpo.devices import hold_lease
+from reproduction.jobs.allocator import keep_freed_memory
+from reproduction.jobs.devices import hold_lease
+from reproduction.settings.configuration import Configuration, ConfigurationError, load, read_resolved
+from reproduction.settings.files import read_yaml
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,14 +21,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.step(arguments) or 0
     except KeyboardInterrupt:
-        print(f"kpo {arguments.name}: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        print(
+            f"python -m reproduction {arguments.name}: interrupted; the same command goes on",
+            file=sys.stderr,
+            flush=True,
+        )
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         log = getattr(arguments, "log", None)
         stream = getattr(arguments, "terminal", None) or sys.stderr
         where = f" (log: {log})" if log else ""
         said = " ".join(str(error).split()) or type(error).__name__
-        print(f"kpo {arguments.name}: {said}{where}", file=stream, flush=True)
+        print(f"python -m reproduction {arguments.name}: {said}{where}", file=stream, flush=True)
         if log:
             traceback.print_exc()
         return 2
@@ -40,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="kpo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = _Parser(prog="python -m reproduction", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     steps = parser.add_subparsers(dest="name", required=True, metavar="step")
 
     def step(name, function, help_text, run=False, model=False):
@@ -144,8 +148,8 @@ def _start(arguments, offline: bool = True) -> Configuration:
 
 
 def _plan(arguments) -> None:
-    from kpo.plan import plan_text
-    from kpo.workflow import default_scale
+    from reproduction.jobs.plan import plan_text
+    from reproduction.workflow import default_scale
 
     overrides: dict = {}
     for path in arguments.configfile:
@@ -159,9 +163,9 @@ def _plan(arguments) -> None:
 
 def _problems(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.checksums import write_checksums
-    from kpo.data import make_splits, write_problems
-    from kpo.steps import levels
+    from reproduction.data import make_splits, write_problems
+    from reproduction.data.splits import levels
+    from reproduction.jobs.checksums import write_checksums
 
     settings = configuration.problems
     train, held_out = make_splits(
@@ -179,7 +183,7 @@ def _problems(arguments) -> None:
 def _pretrain(arguments) -> None:
     configuration = _start(arguments)
     _known_seed(configuration.seeds, arguments.seed)
-    from kpo.steps import pretrain_base
+    from reproduction.training.pretrain_base import pretrain_base
 
     pretrain_base(configuration, arguments.seed, arguments.terminal)
 
@@ -192,8 +196,8 @@ def _train(arguments) -> None:
     if configuration.experiments[arguments.experiment].pretrained is not None:
         _train_pretrained(configuration, arguments)
         return
-    from kpo.data import read_problems
-    from kpo.training.run import train_run
+    from reproduction.data import read_problems
+    from reproduction.training.run import train_run
 
     train_run(
         configuration,
@@ -218,8 +222,8 @@ def _evaluate(arguments) -> None:
         return
     if arguments.share is not None:
         raise ValueError("--share is for models of the hub; those of this experiment are evaluated in one process")
-    from kpo.evaluation.run import evaluate_run
-    from kpo.steps import evaluation_splits
+    from reproduction.data.splits import evaluation_splits
+    from reproduction.evaluation.run import evaluate_run
 
     folder = configuration.run_folder(arguments.experiment, arguments.method, arguments.seed)
     label = "base" if arguments.experiment == "base" else f"{arguments.experiment}/{arguments.method}"
@@ -234,8 +238,8 @@ def _evaluate(arguments) -> None:
 
 
 def _train_pretrained(configuration: Configuration, arguments) -> None:
-    from kpo.tasks import training_problems
-    from kpo.training.pretrained import train_pretrained
+    from reproduction.data.experiment_data import training_problems
+    from reproduction.training.pretrained import train_pretrained
 
     train_pretrained(
         configuration,
@@ -250,9 +254,9 @@ def _train_pretrained(configuration: Configuration, arguments) -> None:
 
 
 def _evaluate_pretrained(configuration: Configuration, arguments) -> None:
-    from kpo.evaluation.pretrained import evaluate_pretrained
-    from kpo.launch import run_arguments, step_command
-    from kpo.tasks import evaluation_problems
+    from reproduction.data.experiment_data import evaluation_problems
+    from reproduction.evaluation.pretrained import evaluate_pretrained
+    from reproduction.jobs.launch import run_arguments, step_command
 
     folder = configuration.run_folder(arguments.experiment, arguments.method, arguments.seed)
     is_base = arguments.method == "base"
@@ -271,27 +275,29 @@ def _evaluate_pretrained(configuration: Configuration, arguments) -> None:
 
 
 def _hub_model(configuration: Configuration, experiment: str) -> Path:
-    from kpo.files import read_json
-    from kpo.workflow import model_file
+    from reproduction.jobs.files import read_json
+    from reproduction.workflow import model_file
 
     file = Path(model_file(configuration, experiment))
     if not file.exists():
-        raise ConfigurationError(f"{file} is missing; make it with `kpo model --experiment {experiment}`")
+        raise ConfigurationError(
+            f"{file} is missing; make it with `python -m reproduction model --experiment {experiment}`"
+        )
     return _existing_model(Path(read_json(file)["folder"]))
 
 
 def _mathematics(arguments) -> None:
     configuration = _start(arguments, offline=False)
-    from kpo.tasks import keep_set
+    from reproduction.data.experiment_data import keep_set
 
     keep_set(configuration, arguments.set)
 
 
 def _model(arguments) -> None:
     configuration = _start(arguments, offline=False)
-    from kpo.files import write_json
-    from kpo.hub import model_folder
-    from kpo.workflow import model_file
+    from reproduction.data.model_source import model_folder
+    from reproduction.jobs.files import write_json
+    from reproduction.workflow import model_file
 
     _known_experiment(configuration, arguments.experiment)
     experiment = configuration.experiments[arguments.experiment]
@@ -313,9 +319,9 @@ def _model(arguments) -> None:
 
 def _mirror(arguments) -> None:
     configuration = _start(arguments, offline=False)
-    from kpo.data.mathematics import write_mirror
-    from kpo.hub import write_model_mirror
-    from kpo.tasks import check_pins, needed_sets
+    from reproduction.data.experiment_data import check_pins, needed_sets
+    from reproduction.data.mathematics import write_mirror
+    from reproduction.data.model_source import write_model_mirror
 
     check_pins(configuration)
     for name in needed_sets(configuration):
@@ -326,13 +332,15 @@ def _mirror(arguments) -> None:
 
 
 def _launch(arguments) -> None:
-    from kpo.launch import launch, run_arguments
+    from reproduction.jobs.launch import launch, run_arguments
 
     configuration = read_resolved(arguments.config)
     _known_run(configuration, arguments.experiment, arguments.method)
     _known_seed(configuration.seeds_of(arguments.experiment), arguments.seed)
     if configuration.experiments[arguments.experiment].pretrained is None:
-        raise ConfigurationError(f"experiment {arguments.experiment!r} needs no device; use `kpo {arguments.inner}`")
+        raise ConfigurationError(
+            f"experiment {arguments.experiment!r} needs no device; use `python -m reproduction {arguments.inner}`"
+        )
     given = run_arguments(arguments.config, arguments.experiment, arguments.method, arguments.seed)
     given += ["--threads", str(arguments.threads), *(["--log", str(arguments.log)] if arguments.log else [])]
     # What fails before the job begins goes to the terminal; the job opens its log itself.
@@ -341,7 +349,7 @@ def _launch(arguments) -> None:
 
 
 def _lease(arguments) -> None:
-    from kpo.devices import run_with_lease
+    from reproduction.jobs.devices import run_with_lease
 
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     run_with_lease(arguments.devices, command, arguments.wait)
@@ -350,59 +358,59 @@ def _lease(arguments) -> None:
 def _summarise(arguments) -> None:
     configuration = _start(arguments)
     if arguments.allow_missing:
-        from kpo.evaluation.partial_summary import write_partial_summary
+        from reproduction.evaluation.partial_summary import write_partial_summary
 
         write_partial_summary(configuration)
         return
-    from kpo.evaluation.summary import write_summary
+    from reproduction.evaluation.summary import write_summary
 
     write_summary(configuration)
 
 
 def _measure(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.claims.runs import write_measures
+    from reproduction.claims.runs import write_measures
 
     write_measures(configuration, allow_missing=arguments.allow_missing)
 
 
 def _claims(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.claims.report import write_claims
+    from reproduction.claims.judge import write_claims
 
     write_claims(configuration)
 
 
 def _tables(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.claims.tables import write_tables
+    from reproduction.claims.tables import write_tables
 
     write_tables(configuration)
 
 
 def _report(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.report import write_report
+    from reproduction.report import write_report
 
     write_report(configuration)
 
 
 def _publish(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.publish import publish
+    from reproduction.publish.publish import publish
 
     publish(configuration, Path.cwd(), allow_missing=arguments.allow_missing)
 
 
 def _unpack(arguments) -> None:
     configuration = _start(arguments)
-    from kpo.published import UNPACKED, unpack
+    from reproduction.publish.published import UNPACKED, unpack
 
     unpack(configuration, arguments.config.parent, arguments.output or Path(UNPACKED))
 
 
 def _verify(arguments) -> int:
-    from kpo.verify import verify
+    from reproduction.verify.folder import verify
 
     found = verify(arguments.folder)
     for note in found.notes:
@@ -416,7 +424,9 @@ def _verify(arguments) -> int:
 
 def _existing_model(folder: Path) -> Path:
     if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} holds no model; make it with `kpo pretrain` or `kpo train` first")
+        raise ValueError(
+            f"{folder} holds no model; make it with `python -m reproduction pretrain` or `python -m reproduction train` first"
+        )
     return folder
 
 

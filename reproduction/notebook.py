@@ -1,6 +1,6 @@
 """What the notebooks share (results, tables of claims and runs, pictures), and the command that executes them:
 
-    python -m kpo.notebook run 02_structure_in_the_ratios --results results/laptop --output executed.ipynb
+    python -m reproduction.notebook run 02_structure_in_the_ratios --results results/laptop --output executed.ipynb
 
 All that is shown is an HTML table, with whatever was read escaped, or a PNG. An executed notebook saw one thread, this
 Python and no start-up file of the user's, and holds no date, path, duration or version: same inputs, same bytes.
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kpo.files import atomic_write, read_json, write_json
+from reproduction.jobs.files import atomic_write, read_json, write_json
 
 NOTEBOOKS = (
     "01_kalman_filter_over_ratios",
@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CELL_SECONDS, KERNEL = 900, "kpo-this-python"
 # Captions are broken into lines for 200 dots an inch; on a screen fewer are enough.
 DPI, SHARE = 200, 0.55
-UNMEASURED = "**Nothing is measured in these results**: `kpo measure` and `kpo claims` come after the runs."
+UNMEASURED = "**Nothing is measured in these results**: `python -m reproduction measure` and `python -m reproduction claims` come after the runs."
 
 # Jupyter starts a notebook in its own folder, from which the repository's figures could not be imported.
 if (REPOSITORY / "paper_figures").is_dir() and str(REPOSITORY) not in sys.path:
@@ -78,13 +78,13 @@ def about(folder: Path) -> Shown:
 
 
 def read_runs(folder: Path) -> list[dict]:
-    """The measured runs of measures.json (see `kpo.claims.one_run.Run`); none where the file does not exist."""
+    """The measured runs of measures.json (see `reproduction.claims.one_run.Run`); none where the file does not exist."""
     path = folder / "measures.json"
     return read_json(path)["runs"] if path.is_file() else []
 
 
 def values(folder: Path, measure: str, experiment: str, label: str) -> dict[int, float]:
-    """A measure of `kpo.claims.measures.MEASURES` by seed; empty where it was not run, or is not defined."""
+    """A measure of `reproduction.claims.measures.MEASURES` by seed; empty where it was not run, or is not defined."""
     runs = [run for run in read_runs(folder) if (run["experiment"], run["label"]) == (experiment, label)]
     return {run["seed"]: run["values"][measure] for run in runs if run["values"].get(measure) is not None}
 
@@ -95,19 +95,19 @@ def read_claims(folder: Path) -> list[dict]:
         return read_json(folder / "claims.json")["claims"]
     if not read_runs(folder):
         return []
-    from kpo.claims.report import as_record, evaluate_claims
-    from kpo.claims.runs import read_measures
-    from kpo.config import validate
-    from kpo.config_files import read_yaml
+    from reproduction.claims.judge import as_record, evaluate_claims
+    from reproduction.claims.runs import read_measures
+    from reproduction.settings.configuration import validate
+    from reproduction.settings.files import read_yaml
 
     raw = read_yaml(folder / "config.yaml") | {"results": str(folder.parent)}
     return [as_record(result) for result in evaluate_claims(read_measures(validate(raw, f"{folder.name}/config.yaml")))]
 
 
 def opening(*claim_ids: str) -> Shown:
-    """What the papers claim, as declared in `kpo.claims`: statement, the paper's own figure and how sure that is."""
-    from kpo.claims import get_claim
-    from kpo.claims.page import MARKS, rule_text
+    """What the papers claim, as declared in `reproduction.claims`: statement, the paper's own figure and how sure that is."""
+    from reproduction.claims import get_claim
+    from reproduction.claims.page import MARKS, rule_text
 
     claims = [get_claim(claim_id) for claim_id in claim_ids]
     rows = [[f"{c.statement} (`{c.id}`)", f"{c.paper_says} ({MARKS[c.certainty]})", rule_text(c)] for c in claims]
@@ -117,8 +117,8 @@ def opening(*claim_ids: str) -> Shown:
 
 def claims_table(folder: Path, *which: str) -> Shown:
     """The measured verdicts on the claims whose ids are, or begin with, one of `which`."""
-    from kpo.claims import CLAIMS
-    from kpo.claims.verdict import INCONCLUSIVE
+    from reproduction.claims import CLAIMS
+    from reproduction.claims.verdict import INCONCLUSIVE
 
     wanted = [claim for claim in CLAIMS if claim.id.startswith(which)]
     records = {record["id"]: record for record in read_claims(folder)}
@@ -140,7 +140,7 @@ def claims_table(folder: Path, *which: str) -> Shown:
 
 def runs_table(folder: Path, measures: Sequence[str], experiments: Mapping[str, Sequence[str] | None]) -> Shown:
     """Mean over seeds and each seed's value of some measures; experiments maps a name to labels (None: all it has)."""
-    from kpo.claims.measures import MEASURES
+    from reproduction.claims.measures import MEASURES
 
     rows = []
     for experiment, labels in experiments.items():
@@ -299,7 +299,9 @@ def _outputs(outputs: list[dict], number: int) -> list[dict]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit status 2 after one line that says what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m kpo.notebook", description="Execute a notebook on results.")
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduction.notebook", description="Execute a notebook on results."
+    )
     run = parser.add_subparsers(required=True).add_parser("run", help="execute one notebook")
     run.add_argument("name", help=", ".join(NOTEBOOKS))
     run.add_argument("--results", type=Path, help="folder of a scale, such as results/laptop (default: what is there)")
@@ -308,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         execute(options.name, options.results, options.output)
     except (ValueError, OSError) as error:
-        print(" ".join(f"kpo.notebook: {error}".split()), file=sys.stderr)
+        print(" ".join(f"reproduction.notebook: {error}".split()), file=sys.stderr)
         return 2
     return 0
 

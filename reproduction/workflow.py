@@ -12,15 +12,22 @@ from typing import Any
 
 import yaml
 
-from kpo.config import Configuration, ConfigurationError, dump, load
-from kpo.data.catalogue import get_set
-from kpo.devices import Device, visible_devices
-from kpo.files import atomic_write, read_json
-from kpo.pretrained import ARITHMETIC
-from kpo.published import CHOICE, FOLDER, REPOSITORY, UNPACKED, published_configuration, published_files
-from kpo.sizing import fits, planned_count
-from kpo.steps import readable_problems
-from kpo.tasks import set_file
+from reproduction.data.catalogue import get_set
+from reproduction.data.experiment_data import set_file
+from reproduction.data.splits import readable_problems
+from reproduction.jobs.devices import Device, visible_devices
+from reproduction.jobs.files import atomic_write, read_json
+from reproduction.jobs.sizing import fits, planned_count
+from reproduction.publish.published import (
+    CHOICE,
+    FOLDER,
+    REPOSITORY,
+    UNPACKED,
+    published_configuration,
+    published_files,
+)
+from reproduction.settings.configuration import Configuration, ConfigurationError, dump, load
+from reproduction.settings.hub import ARITHMETIC
 
 RUN_FILES = ("metrics.jsonl", "evaluation.json", "structure.safetensors")
 """What figures read of a run."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from kpo.claims.one_run import METHOD_FIELDS
-from kpo.claims.report import write_claims
-from kpo.claims.runs import write_measures
-from kpo.config import CONFIG_FOLDER, Configuration, dump, validate
-from kpo.config_files import read_yaml
-from kpo.evaluation.summary import write_summary
-from kpo.files import atomic_write, read_json, write_json
-from kpo.notebook import NOTEBOOKS
 from paper_figures.command import draw_to_files
 from paper_figures.results import Results
+from reproduction.claims.judge import write_claims
+from reproduction.claims.one_run import METHOD_FIELDS
+from reproduction.claims.runs import write_measures
+from reproduction.evaluation.summary import write_summary
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.notebook import NOTEBOOKS
+from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, dump, validate
+from reproduction.settings.files import read_yaml
 from tests.synthetic_results import write_results
 
 METHODS = {"kpo": ("grpo", "kpo-clipped", "kpo-ema"), "krpo": ("grpo", "krpo")}

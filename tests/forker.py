@@ -12,9 +12,9 @@ import sys
 # Reads lines [seconds, arguments] from standard input; answers "killed" or the exit status of the step.
 FORKER = """
 import json, os, signal, sys, time
-import kpo.data, kpo.evaluation.pretrained, kpo.evaluation.run, kpo.steps, kpo.training.base_model, kpo.training.run
+import reproduction.data, reproduction.evaluation.pretrained, reproduction.evaluation.run, reproduction.data.splits, reproduction.training.base_model, reproduction.training.run
 import torch
-from kpo.cli import main
+from reproduction.cli import main
 from kpo.kalman import kalman_filter
 for mask in (None, torch.tensor([[1, 0]])):
     kalman_filter(torch.zeros(1, 2), mask, process_variance=1.0, observation_variance=1.0)

@@ -12,20 +12,20 @@ from pathlib import Path
 import yaml
 from safetensors.torch import save_file
 
-from kpo.claims.report import write_claims
-from kpo.claims.runs import write_measures
-from kpo.config import Configuration, dump, load, validate
-from kpo.evaluation.summary import write_summary
-from kpo.files import atomic_write, write_json, write_jsonl
-from kpo.pretrained import ARITHMETIC
 from paper_figures import figures_for
+from reproduction.claims.judge import write_claims
+from reproduction.claims.runs import write_measures
+from reproduction.evaluation.summary import write_summary
+from reproduction.jobs.files import atomic_write, write_json, write_jsonl
+from reproduction.settings.configuration import Configuration, dump, load, validate
+from reproduction.settings.hub import ARITHMETIC
 from tests.synthetic_results import generator, metrics_rows, structure_tensors
 
 PROBLEMS = 4
 
 
 def write_hub_results(results: Path, scale: str, **overrides) -> Configuration:
-    """Write `results`/<scale> with every run of three short rollout batches; `overrides` as `kpo.config.load` takes."""
+    """Write `results`/<scale> with every run of three short rollout batches; `overrides` as `reproduction.settings.configuration.load` takes."""
     raw = load({"scale": scale, "results": str(results), **overrides}).model_dump()
     raw["evaluation"]["bootstrap_resamples"] = 100
     for experiment in raw["experiments"].values():

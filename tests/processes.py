@@ -56,11 +56,11 @@ def train(config, model, label, output, fixed_rollouts=None, gradients=None, kil
     """
     import trl.trainer.grpo_trainer as trl_module
 
-    from kpo.config import read_resolved
-    from kpo.data.mathematics import MathProblem
-    from kpo.training.faults import FaultMonitor
-    from kpo.training.pretrained import train_pretrained
-    from kpo.training.recorder import Recorder
+    from reproduction.data.mathematics import MathProblem
+    from reproduction.settings.configuration import read_resolved
+    from reproduction.training.faults import FaultMonitor
+    from reproduction.training.pretrained import train_pretrained
+    from reproduction.training.recorder import Recorder
 
     if fsdp:
         _let_accelerate_shard_on_cpus()
@@ -124,9 +124,9 @@ def _let_accelerate_shard_on_cpus():
     from accelerate.utils import DistributedType
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    from kpo.launch import FSDP
+    from reproduction.jobs.launch import FSDP
 
-    asked = ["--config_file", str(FSDP), "--num_processes", "2", "--main_process_port", "0", "-m", "kpo"]
+    asked = ["--config_file", str(FSDP), "--num_processes", "2", "--main_process_port", "0", "-m", "reproduction"]
     arguments = _validate_launch_command(launch_command_parser().parse_args(asked))[0]
     own = {name: os.environ[name] for name in os.environ if name.startswith(("MASTER", "RANK", "WORLD", "LOCAL"))}
     os.environ.update(prepare_multi_gpu_env(arguments))
@@ -142,7 +142,7 @@ def _let_accelerate_shard_on_cpus():
 
 
 def _serve():
-    import kpo.training.pretrained  # noqa: F401
+    import reproduction.training.pretrained  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from kpo.files import write_json, write_jsonl
+from reproduction.jobs.files import write_json, write_jsonl
 
 EXPERIMENTS = {
     "kpo": ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "krpo"),

@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from kpo.claims.declarations import needed_cells
-from kpo.claims.measures import MEASURES
-from kpo.claims.report import write_claims
-from kpo.config import Configuration, dump, load, validate
-from kpo.files import atomic_write, write_json, write_jsonl
+from reproduction.claims.declarations import needed_cells
+from reproduction.claims.judge import write_claims
+from reproduction.claims.measures import MEASURES
+from reproduction.jobs.files import atomic_write, write_json, write_jsonl
+from reproduction.settings.configuration import Configuration, dump, load, validate
 from tests.synthetic_results import generator, metrics_rows, write_results
 
 LADDER = ("kpo-stress-2", "kpo-stress-3")

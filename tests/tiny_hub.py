@@ -7,8 +7,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 
-from kpo.config import load
-from kpo.data.catalogue import get_set
+from reproduction.data.catalogue import get_set
+from reproduction.settings.configuration import load
 from tests.byte_tokenizer import byte_tokenizer
 
 MODEL = {
@@ -119,7 +119,7 @@ def tiny_configuration(mirror: Path, results: Path, overrides: dict | None = Non
 
     overrides: those of `tiny_overrides`, changed.
     """
-    from kpo.config import dump, validate
+    from reproduction.settings.configuration import dump, validate
 
     whole = yaml.safe_load(dump(load(tiny_overrides(mirror, results) if overrides is None else overrides)))
     configuration = validate(only(whole, "kpo", "krpo-normal"), "tiny")

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kpo.claims.declare import Cell, Comparison, Side, stand_in
-from kpo.claims.one_run import ClaimsError, differing
-from kpo.claims.runs import Study
+from reproduction.claims.declare import Cell, Comparison, Side, stand_in
+from reproduction.claims.one_run import ClaimsError, differing
+from reproduction.claims.runs import Study
 
 
 def resolved(study: Study, comparison: Comparison, stand_ins: Mapping[str, str]) -> Comparison:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from kpo.claims.choose import cells_of, resolved, seeds_of, why_none
-from kpo.claims.declare import Comparison, Rule, Term
-from kpo.claims.estimate import COMPUTED, MEASURED, Effect, effect_of_means
-from kpo.claims.measures import BENCHMARK_SPLITS, BENCHMARKS, EVALUATION, MEASURES
-from kpo.claims.one_run import ClaimsError, Run, differing
-from kpo.claims.runs import Study
-from kpo.claims.shares import effect_of_shares
-from kpo.evaluation.aggregates import probability_of_improvement
-from kpo.evaluation.bootstrap import hierarchical_difference, seed_bootstrap
+from reproduction.claims.choose import cells_of, resolved, seeds_of, why_none
+from reproduction.claims.declare import Comparison, Rule, Term
+from reproduction.claims.estimate import COMPUTED, MEASURED, Effect, effect_of_means
+from reproduction.claims.measures import BENCHMARK_SPLITS, BENCHMARKS, EVALUATION, MEASURES
+from reproduction.claims.one_run import ClaimsError, Run, differing
+from reproduction.claims.runs import Study
+from reproduction.claims.shares import effect_of_shares
+from reproduction.evaluation.aggregates import probability_of_improvement
+from reproduction.evaluation.bootstrap import hierarchical_difference, seed_bootstrap
 
 RESAMPLES = 2_000
 

@@ -1,10 +1,10 @@
 """All claims of both papers, each declared once."""
 
-from kpo.claims.declare import Claim, stand_in
-from kpo.claims.kpo_filter import KPO_FILTER_CLAIMS
-from kpo.claims.kpo_training import KPO_TRAINING_CLAIMS
-from kpo.claims.krpo_sensitivity import KRPO_SENSITIVITY_CLAIMS
-from kpo.claims.krpo_training import KRPO_TRAINING_CLAIMS
+from reproduction.claims.declare import Claim, stand_in
+from reproduction.claims.kpo_filter import KPO_FILTER_CLAIMS
+from reproduction.claims.kpo_training import KPO_TRAINING_CLAIMS
+from reproduction.claims.krpo_sensitivity import KRPO_SENSITIVITY_CLAIMS
+from reproduction.claims.krpo_training import KRPO_TRAINING_CLAIMS
 
 
 def _by_number(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:

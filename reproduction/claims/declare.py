@@ -62,7 +62,7 @@ def best_of(cells: tuple[tuple[str, str], ...], by: str) -> Side:
 
 @dataclass(frozen=True)
 class Term:
-    """`weight` times a measure (a name of `kpo.claims.measures.MEASURES`) of a side."""
+    """`weight` times a measure (a name of `reproduction.claims.measures.MEASURES`) of a side."""
 
     weight: float
     measure: str

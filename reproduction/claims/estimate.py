@@ -3,7 +3,7 @@
 Seeds are the unit of chance: a seed decides base model, prompts and sampling, and is shared by the methods compared,
 so that differences are paired. Intervals are Student's over seeds. Where a difference is one of accuracies, the
 interval is the hull of that one and of the bootstrap over seeds and problems, the wider counting on each side. Shares
-of runs that say yes or no have exact tests of their own (`kpo.claims.shares`).
+of runs that say yes or no have exact tests of their own (`reproduction.claims.shares`).
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from kpo.claims.declare import ABOVE, EQUAL, Rule
-from kpo.evaluation.aggregates import minimum_detectable_effect
+from reproduction.claims.declare import ABOVE, EQUAL, Rule
+from reproduction.evaluation.aggregates import minimum_detectable_effect
 
 MEASURED = "measured"
 COMPUTED = "computed"

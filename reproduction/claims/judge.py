@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 
-from kpo.checksums import write_checksums
-from kpo.claims.compare import Compared, compare
-from kpo.claims.declarations import CLAIMS
-from kpo.claims.declare import Claim, Comparison
-from kpo.claims.measures import MEASURES
-from kpo.claims.page import claims_markdown, rule_text
-from kpo.claims.resolution import Resolution, resolution
-from kpo.claims.runs import Study, read_measures
-from kpo.claims.shares import can_be_shown
-from kpo.claims.verdict import (
+from reproduction.claims.compare import Compared, compare
+from reproduction.claims.declarations import CLAIMS
+from reproduction.claims.declare import Claim, Comparison
+from reproduction.claims.measures import MEASURES
+from reproduction.claims.page import claims_markdown, rule_text
+from reproduction.claims.resolution import Resolution, resolution
+from reproduction.claims.runs import Study, read_measures
+from reproduction.claims.shares import can_be_shown
+from reproduction.claims.verdict import (
     ControlEvidence,
     PValues,
     Verdict,
@@ -20,8 +19,9 @@ from kpo.claims.verdict import (
     decide,
     p_values,
 )
-from kpo.config import Configuration
-from kpo.files import atomic_write, write_json
+from reproduction.jobs.checksums import write_checksums
+from reproduction.jobs.files import atomic_write, write_json
+from reproduction.settings.configuration import Configuration
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The margins were fixed before any run of the study, but for that of `kpo-2-level
 seeds were published: 0.02, the difference of the two values (0.43 and 0.41) that summaries give for one figure.
 """
 
-from kpo.claims.declare import (
+from reproduction.claims.declare import (
     ABOVE,
     AT_MOST,
     EQUAL,

@@ -10,7 +10,7 @@ KPO without a clip collapses *no more often*, within a tenth, takes 42 seeds in 
 are measured and stay open; the reward, which collapses pull down, carries the question.
 """
 
-from kpo.claims.declare import (
+from reproduction.claims.declare import (
     ABOVE,
     AT_MOST,
     SECOND_HAND,
@@ -26,7 +26,7 @@ from kpo.claims.declare import (
     cell,
     difference,
 )
-from kpo.claims.measures import BENCHMARKS
+from reproduction.claims.measures import BENCHMARKS
 
 PAPER = "arXiv 2602.10609 (KPO)"
 LADDER = ("kpo", "kpo-stress-2", "kpo-stress-3")

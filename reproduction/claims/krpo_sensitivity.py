@@ -2,11 +2,11 @@
 
 The margins were fixed before any run of the study. What `krpo-5-advantages` measures was changed after the first three
 seeds were published, to what the paper says; its margin is three times what independent rewards give by chance in one
-seed's kept groups (see `kpo.claims.measures.order_bias`), so that three seeds can resolve it. The collapses of
+seed's kept groups (see `reproduction.claims.measures.order_bias`), so that three seeds can resolve it. The collapses of
 `krpo-3-collapse` have three seeds, with which no exact test goes below p = 0.25: it stays open.
 """
 
-from kpo.claims.declare import (
+from reproduction.claims.declare import (
     ABOVE,
     AT_MOST,
     EQUAL,
@@ -21,7 +21,7 @@ from kpo.claims.declare import (
     difference,
     value,
 )
-from kpo.claims.krpo_training import ON_NORMAL
+from reproduction.claims.krpo_training import ON_NORMAL
 
 PAPER = "arXiv 2505.07527 (KRPO)"
 ACCURACY_RULE = Rule(ABOVE, 0.02)

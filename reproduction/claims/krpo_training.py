@@ -3,7 +3,7 @@
 The margins were fixed before any run of the study. The paper's differences on arithmetic are 2.3 to 5.4 points.
 """
 
-from kpo.claims.declare import (
+from reproduction.claims.declare import (
     ABOVE,
     AT_MOST,
     NOT_FOUND,

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from kpo.advantages import group_advantages
-from kpo.claims.paper_tables import KPO_BENCHMARKS
 from kpo.kalman import kalman_filter
 from kpo.structure import structure_summary
+from reproduction.claims.paper_tables import KPO_BENCHMARKS
 
 LATE_SHARE = 0.2
 SPIKE_FACTOR = 3.0

@@ -13,8 +13,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kpo.checksums import checksums_path
-from kpo.claims.measures import (
+from reproduction.claims.measures import (
     BENCHMARKS,
     MEASURES,
     curve_measures,
@@ -23,9 +22,10 @@ from kpo.claims.measures import (
     order_sensitivity,
     structure_measures,
 )
-from kpo.config import Configuration
-from kpo.files import read_json, read_jsonl
-from kpo.training.faults import CHECKPOINT, NON_FINITE, UNGRADED
+from reproduction.jobs.checksums import checksums_path
+from reproduction.jobs.files import read_json, read_jsonl
+from reproduction.settings.configuration import Configuration
+from reproduction.training.faults import CHECKPOINT, NON_FINITE, UNGRADED
 
 METHOD_FIELDS = (
     "name", "advantage", "ratio", "clip_low", "clip_high", "aggregation", "aggregation_length", "kl_weight",

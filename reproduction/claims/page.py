@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from kpo.claims.declare import Claim
-from kpo.claims.measures import MEASURES
-from kpo.claims.verdict import INCONCLUSIVE, VERDICTS
+from reproduction.claims.declare import Claim
+from reproduction.claims.measures import MEASURES
+from reproduction.claims.verdict import INCONCLUSIVE, VERDICTS
 
 MARKS = {"verified": "verified", "second-hand": "second-hand", "not found": "figure not found"}
 

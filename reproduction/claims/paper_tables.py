@@ -7,7 +7,7 @@ everything that shows them reads them from this module.
 
 from dataclasses import dataclass
 
-from kpo.claims.declare import NOT_FOUND, SECOND_HAND, VERIFIED
+from reproduction.claims.declare import NOT_FOUND, SECOND_HAND, VERIFIED
 
 MARKS = {VERIFIED: "v", SECOND_HAND: "s", NOT_FOUND: "n"}
 LEGEND = (

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from kpo.claims.declare import ABOVE, EQUAL, Comparison, Rule
-from kpo.claims.estimate import COMPUTED, SHARES, Effect
-from kpo.claims.measures import MEASURES
-from kpo.claims.shares import needed_seeds, smallest_p_for
+from reproduction.claims.declare import ABOVE, EQUAL, Comparison, Rule
+from reproduction.claims.estimate import COMPUTED, SHARES, Effect
+from reproduction.claims.measures import MEASURES
+from reproduction.claims.shares import needed_seeds, smallest_p_for
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ another are refused. A missing run is refused as well, or listed as missing wher
 
 from dataclasses import dataclass, field
 
-from kpo.checksums import write_checksums
-from kpo.claims.declarations import needed_cells
-from kpo.claims.one_run import FILES, STRUCTURE, ClaimsError, Run, measure_run, needs_structure
-from kpo.config import Configuration
-from kpo.files import read_json, write_json
+from reproduction.claims.declarations import needed_cells
+from reproduction.claims.one_run import FILES, STRUCTURE, ClaimsError, Run, measure_run, needs_structure
+from reproduction.jobs.checksums import write_checksums
+from reproduction.jobs.files import read_json, write_json
+from reproduction.settings.configuration import Configuration
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,15 @@ def read_measures(configuration: Configuration) -> Study:
     """The study that `write_measures` wrote, which must hold or name as missing every run of the configuration."""
     path = configuration.folder / "measures.json"
     if not path.exists():
-        raise ClaimsError(f"{path} is missing; measure the runs first (kpo measure)")
+        raise ClaimsError(f"{path} is missing; measure the runs first (python -m reproduction measure)")
     found = read_json(path)
     try:
         runs = [_from_row(row) for row in found["runs"]]
         scale, missing = found["scale"], list(found["missing"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ClaimsError(f"{path}: not what kpo measure writes ({error!r}); measure the runs again") from None
+        raise ClaimsError(
+            f"{path}: not what python -m reproduction measure writes ({error!r}); measure the runs again"
+        ) from None
     if scale != configuration.scale:
         raise ClaimsError(
             f"{path}: measured at scale {scale!r}, the configuration says {configuration.scale!r}; "

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from kpo.claims.declare import ABOVE, EQUAL, Rule
-from kpo.claims.estimate import SHARES, Effect, two_sided
+from reproduction.claims.declare import ABOVE, EQUAL, Rule
+from reproduction.claims.estimate import SHARES, Effect, two_sided
 
 _MOST_SEEDS = 200
 """Seeds up to which the number that a claim needs is looked for."""

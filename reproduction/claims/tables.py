@@ -2,14 +2,14 @@
 
 Each row stands twice, once with the paper's figures and once with ours, and a cell is empty where the figure was not
 found or nothing was measured. A number of ours comes from summary.json or claims.json, one of a paper from
-`kpo.claims.paper_tables`; none is written here. Comparisons on another task than the paper's are tables of their own.
+`reproduction.claims.paper_tables`; none is written here. Comparisons on another task than the paper's are tables of their own.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from kpo.claims.one_run import ClaimsError
-from kpo.claims.paper_tables import (
+from reproduction.claims.one_run import ClaimsError
+from reproduction.claims.paper_tables import (
     KPO_BENCHMARKS,
     KPO_METHODS,
     KPO_MODEL,
@@ -25,9 +25,9 @@ from kpo.claims.paper_tables import (
     MARKS,
     STATED_ELSEWHERE,
 )
-from kpo.claims.tables_page import Table, markdown
-from kpo.config import Configuration
-from kpo.files import atomic_write, read_json, write_json
+from reproduction.claims.tables_page import Table, markdown
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.settings.configuration import Configuration
 
 LEVELS = ("easy", "normal", "hard")
 
@@ -269,7 +269,11 @@ def _interval(estimate: Mapping[str, Any], factor: float, sign: str) -> str:
 def _read(configuration: Configuration, name: str, key: str) -> list[dict]:
     path = configuration.folder / name
     if not path.is_file():
-        step = "judge the claims (kpo claims)" if name == "claims.json" else "gather the evaluations (kpo summarise)"
+        step = (
+            "judge the claims (python -m reproduction claims)"
+            if name == "claims.json"
+            else "gather the evaluations (python -m reproduction summarise)"
+        )
         raise ClaimsError(f"{path} is missing; {step} first")
     try:
         found = read_json(path)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kpo.claims.paper_tables import LEGEND
-from kpo.config import Configuration
+from reproduction.claims.paper_tables import LEGEND
+from reproduction.settings.configuration import Configuration
 
 
 @dataclass(frozen=True)

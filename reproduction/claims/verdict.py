@@ -24,9 +24,9 @@ ways, before the effect's own is set against it.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from kpo.claims.declare import ABOVE, EQUAL, Rule
-from kpo.claims.estimate import COMPUTED, SHARES, Effect
-from kpo.evaluation.aggregates import holm
+from reproduction.claims.declare import ABOVE, EQUAL, Rule
+from reproduction.claims.estimate import COMPUTED, SHARES, Effect
+from reproduction.evaluation.aggregates import holm
 
 REPRODUCED = "reproduced"
 CONTROL_AS_WELL = "reproduced, but the control does as well"
@@ -85,7 +85,7 @@ class Verdict:
 
 
 def judge(effect: Effect, rule: Rule) -> str:
-    """`SHOWN`, `REFUTED` or `OPEN`; see `kpo.claims.declare.Rule`."""
+    """`SHOWN`, `REFUTED` or `OPEN`; see `reproduction.claims.declare.Rule`."""
     if effect.num_seeds < rule.min_seeds or effect.low is None or effect.high is None:
         return OPEN
     if effect.p_for is None or effect.p_against is None:

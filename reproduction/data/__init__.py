@@ -1,8 +1,8 @@
 """Problems: the arithmetic generator, and the reader of files in KRPO's published format."""
 
-from kpo.data.arithmetic import LAPTOP_LEVELS, LEVELS, Level, Problem, generate_problems, make_splits
-from kpo.data.expressions import normalise_question
-from kpo.data.problems import read_problems, within_range, write_problems
+from reproduction.data.arithmetic import LAPTOP_LEVELS, LEVELS, Level, Problem, generate_problems, make_splits
+from reproduction.data.expressions import normalise_question
+from reproduction.data.problems import read_problems, within_range, write_problems
 
 __all__ = [
     "LAPTOP_LEVELS",

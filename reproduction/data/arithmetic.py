@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kpo.data.expressions import evaluate_chain, normalise_question
+from reproduction.data.expressions import evaluate_chain, normalise_question
 
 OPERATORS = "+-*"
 

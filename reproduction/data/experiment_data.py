@@ -3,12 +3,12 @@
 import random
 from pathlib import Path
 
-from kpo.config import Configuration, ConfigurationError, ExperimentSettings
-from kpo.data import Problem, read_problems
-from kpo.data.mathematics import MathProblem, load_set, pinned_set
-from kpo.files import read_jsonl, write_json, write_jsonl
-from kpo.pretrained import ARITHMETIC
-from kpo.steps import FILE_SPLIT, evaluation_splits
+from reproduction.data import Problem, read_problems
+from reproduction.data.mathematics import MathProblem, load_set, pinned_set
+from reproduction.data.splits import FILE_SPLIT, evaluation_splits
+from reproduction.jobs.files import read_jsonl, write_json, write_jsonl
+from reproduction.settings.configuration import Configuration, ConfigurationError, ExperimentSettings
+from reproduction.settings.hub import ARITHMETIC
 
 
 def needed_sets(configuration: Configuration) -> list[str]:
@@ -46,7 +46,7 @@ def kept_set(configuration: Configuration, name: str) -> list[MathProblem]:
     """The problems that `keep_set` wrote."""
     path = set_file(configuration, name)
     if not path.exists():
-        raise ConfigurationError(f"{path} is missing; make it with `kpo mathematics --set {name}`")
+        raise ConfigurationError(f"{path} is missing; make it with `python -m reproduction mathematics --set {name}`")
     return [MathProblem(**row) for row in read_jsonl(path)]
 
 

@@ -4,7 +4,7 @@ Either from the hub, or from a mirror: a folder of files in the hub's own schema
 
     <mirror>/<repository>/<revision>/[<configuration>/]<split>.parquet     (or .jsonl, or <split>-*.parquet)
 
-`kpo mirror` writes one on a machine that has a network. The revision is part of the path, so a mirror of another
+`python -m reproduction mirror` writes one on a machine that has a network. The revision is part of the path, so a mirror of another
 revision is not taken for the one that a configuration names.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kpo.data.catalogue import MathematicsSet, check_revision, get_set
-from kpo.files import atomic_path
-from kpo.rewards.extraction import extract_answer
+from reproduction.data.catalogue import MathematicsSet, check_revision, get_set
+from reproduction.jobs.files import atomic_path
+from reproduction.rewards.extraction import extract_answer
 
 
 class DataError(ValueError):
@@ -149,7 +149,7 @@ def _read_rows(declared: MathematicsSet, mirror: str | os.PathLike | None):
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
         raise DataError(
             f"{declared.name}: {declared.repository} at {declared.revision} could not be loaded{offline}: "
-            f"{type(error).__name__}: {_first_line(error)}; connect to the hub, or fill a folder with `kpo mirror` on "
+            f"{type(error).__name__}: {_first_line(error)}; connect to the hub, or fill a folder with `python -m reproduction mirror` on "
             "a machine that can and name it as data.mirror"
         ) from None
 
@@ -166,7 +166,7 @@ def _mirror_files(declared: MathematicsSet, mirror: Path) -> list[Path]:
         found = f"; it holds {', '.join(others)}" if others else ""
         raise DataError(
             f"{declared.name}: the mirror {mirror} has no {folder.relative_to(mirror)}{found}; "
-            "fill it with `kpo mirror`, or pin the revision that it holds"
+            "fill it with `python -m reproduction mirror`, or pin the revision that it holds"
         )
     for pattern in (f"{declared.split}.parquet", f"{declared.split}-*.parquet", f"{declared.split}.jsonl"):
         files = sorted(folder.glob(pattern))
@@ -174,7 +174,7 @@ def _mirror_files(declared: MathematicsSet, mirror: Path) -> list[Path]:
             return files
     raise DataError(
         f"{declared.name}: {folder} holds neither {declared.split}.parquet nor {declared.split}.jsonl; "
-        "fill it with `kpo mirror`"
+        "fill it with `python -m reproduction mirror`"
     )
 
 

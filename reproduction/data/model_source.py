@@ -6,9 +6,9 @@ From the hub's cache, or from a mirror with the same layout as for data sets: <m
 import os
 from pathlib import Path
 
-from kpo.data.mathematics import DataError
-from kpo.files import read_json
-from kpo.pretrained import ModelSettings
+from reproduction.data.mathematics import DataError
+from reproduction.jobs.files import read_json
+from reproduction.settings.hub import ModelSettings
 
 # Weights in safetensors alone: other formats can run code when they are read.
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -25,7 +25,7 @@ def model_folder(model: ModelSettings, mirror: str | os.PathLike | None = None, 
     if mirror is not None:
         folder = Path(mirror) / model.name / model.revision
         if not folder.is_dir():
-            raise DataError(f"{model.name}: the mirror has no {folder}; fill it with `kpo mirror`")
+            raise DataError(f"{model.name}: the mirror has no {folder}; fill it with `python -m reproduction mirror`")
     else:
         folder = _fetched(model)
     check_model(folder, model.name, window)
@@ -76,9 +76,7 @@ def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
     except RepositoryNotFoundError:
         fix = "the hub has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
     except LocalEntryNotFoundError:
-        fix = (
-            "it is not here and the hub out of reach; connect, or name a folder that `kpo mirror` filled as data.mirror"
-        )
+        fix = "it is not here and the hub out of reach; connect, or name a folder that `python -m reproduction mirror` filled as data.mirror"
     except OSError as error:
         fix = f"it could not be fetched ({error.strerror or error}); free disk space or set HF_HOME to a larger disk"
     raise DataError(f"{model.name}: {fix}")

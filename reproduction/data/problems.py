@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kpo.data.arithmetic import Level, Problem
-from kpo.data.expressions import Expression, parse_expression, strip_question
-from kpo.files import write_jsonl
+from reproduction.data.arithmetic import Level, Problem
+from reproduction.data.expressions import Expression, parse_expression, strip_question
+from reproduction.jobs.files import write_jsonl
 
 _FIELDS = {"id": str, "question": str, "answer": str, "num_terms": int, "num_digits": int}
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")

@@ -1,15 +1,9 @@
-"""The workflow's smaller steps, between the command line and the rooms that do the work."""
+"""The generated problems by difficulty level, as training and evaluation take them."""
 
-import hashlib
-import json
 from pathlib import Path
 
-from kpo.checksums import write_checksums
-from kpo.config import Configuration, ConfigurationError
-from kpo.data import LEVELS, Level, Problem, normalise_question, read_problems, within_range
-from kpo.files import only_process, write_json, write_jsonl
-from kpo.progress import Progress
-from kpo.provenance import Stopwatch, source_hash, versions
+from reproduction.data import LEVELS, Level, Problem, read_problems, within_range
+from reproduction.settings.configuration import Configuration, ConfigurationError
 
 FILE_SPLIT = "file"
 # The smallest and the largest magnitude of an answer in KRPO's published rows.
@@ -78,73 +72,3 @@ def evaluation_splits(configuration: Configuration) -> dict[str, list[Problem]]:
     if configuration.arithmetic_file is not None:
         splits[FILE_SPLIT] = readable_problems(configuration, Path(configuration.arithmetic_file))
     return splits
-
-
-def pretrain_base(configuration: Configuration, seed: int, progress_stream=None) -> None:
-    """Pretrain the base model of a seed on the training problems; writes model/, metrics.jsonl and provenance.json.
-
-    Killed at any moment and called again, it continues from its newest checkpoint and leaves the same bytes as if it
-    had not been killed (times apart; on a CPU). `safety.checkpoint_every: null` keeps no checkpoints of it either.
-    """
-    from kpo.data.tokenizer import build_tokenizer
-    from kpo.training.base_model import pretrain
-    from kpo.training.checkpoint import CheckpointFolder
-    from kpo.training.saving import save_model
-
-    stopwatch = Stopwatch(seed)
-    folder = configuration.run_folder("base", "base", seed)
-    path = configuration.folder / "problems" / "train.jsonl"
-    questions = {
-        name: [normalise_question(problem.question) for problem in problems]
-        for name, problems in problems_by_level(configuration, path).items()
-    }
-    progress = Progress(f"base model seed {seed}", configuration.base_model.steps, progress_stream)
-    checkpoints = CheckpointFolder(folder / "checkpoint", _base_identity(configuration, seed, questions), progress.say)
-    rows: list[dict] = []
-
-    def report(row: dict) -> None:
-        rows.append(row)
-        progress.update(row["step"], loss=row["loss"])
-
-    def go_on(earlier: list[dict]) -> None:
-        rows.extend(earlier)
-        progress.begun_at = len(rows)
-        progress.say(f"continues after step {len(rows)}")
-
-    def go_on_without(error: OSError) -> bool:
-        progress.say(str(error))
-        return configuration.safety.checkpoint == "continue"
-
-    # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
-    with only_process(folder, lambda: progress.say("another process makes this model; waiting for its end")):
-        tokenizer = build_tokenizer()
-        keeps = configuration.safety.checkpoint_every is not None
-        model = pretrain(
-            questions,
-            configuration.base_model,
-            tokenizer,
-            seed,
-            report,
-            checkpoints if keeps else None,
-            on_continue=go_on,
-            on_failed_checkpoint=go_on_without,
-        )
-        write_jsonl(folder / "metrics.jsonl", rows)
-        save_model(model, tokenizer, folder / "model")
-        history = checkpoints.history()
-        write_json(
-            folder / "provenance.json", {**stopwatch.record(), **({"interruptions": history} if history else {})}
-        )
-        write_checksums(folder, "pretrain", ["metrics.jsonl", "provenance.json", "model"], [path])
-        checkpoints.remove()
-
-
-def _base_identity(configuration: Configuration, seed: int, questions: dict[str, list[str]]) -> dict:
-    """What decides every bit of a base model apart from the hardware."""
-    return {
-        "settings": configuration.base_model.model_dump(exclude={"expected_seconds"}),
-        "seed": seed,
-        "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
-        "code": source_hash(),
-        "versions": {name: version for name, version in versions().items() if name != "snakemake"},
-    }

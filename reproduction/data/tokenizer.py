@@ -3,7 +3,7 @@
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from kpo.data.scratchpad import CHARACTERS
+from reproduction.data.scratchpad import CHARACTERS
 
 PAD, EOS, UNKNOWN = "[PAD]", "[EOS]", "[UNK]"
 

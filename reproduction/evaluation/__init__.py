@@ -1,15 +1,20 @@
 """Evaluation: avg@k and pass@k, and how sure they are. Sampling has its own modules, which import transformers."""
 
-from kpo.evaluation.aggregates import holm, interquartile_mean, minimum_detectable_effect, probability_of_improvement
-from kpo.evaluation.bootstrap import (
+from reproduction.evaluation.aggregates import (
+    holm,
+    interquartile_mean,
+    minimum_detectable_effect,
+    probability_of_improvement,
+)
+from reproduction.evaluation.bootstrap import (
     hierarchical_bootstrap,
     hierarchical_difference,
     paired_difference,
     question_bootstrap,
     seed_bootstrap,
 )
-from kpo.evaluation.intervals import Difference, Interval
-from kpo.evaluation.scores import avg_at_k, pass_at_k
+from reproduction.evaluation.intervals import Difference, Interval
+from reproduction.evaluation.scores import avg_at_k, pass_at_k
 
 __all__ = [
     "Difference",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kpo.evaluation.aggregates import interquartile_mean, seeds_by_tasks
-from kpo.evaluation.intervals import (
+from reproduction.evaluation.aggregates import interquartile_mean, seeds_by_tasks
+from reproduction.evaluation.intervals import (
     Difference,
     Interval,
     check_resampling,
@@ -20,7 +20,7 @@ from kpo.evaluation.intervals import (
     quantiles_or_none,
     without_spread,
 )
-from kpo.evaluation.scores import Statistic, as_matrix, avg_at_k, correct_counts, pass_at_k, score_by_count
+from reproduction.evaluation.scores import Statistic, as_matrix, avg_at_k, correct_counts, pass_at_k, score_by_count
 
 # Resamples are drawn in blocks of so many numbers, which bounds the memory.
 _BLOCK = 1 << 21

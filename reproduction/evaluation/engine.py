@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from kpo.evaluation.sampling import Response
-from kpo.pretrained import SamplingSettings
+from reproduction.evaluation.sampling import Response
+from reproduction.settings.hub import SamplingSettings
 
 
 class Engine(Protocol):
@@ -87,6 +87,6 @@ def make_engine(name: str, folder: Path, settings: SamplingSettings, precision: 
     """The engine of that name for the model in `folder`. window: tokens of the longest prompt and response together."""
     if name == "transformers":
         return TransformersEngine(folder, settings, precision)
-    from kpo.evaluation.vllm_engine import VllmEngine
+    from reproduction.evaluation.vllm_engine import VllmEngine
 
     return VllmEngine(folder, settings, precision, window)

@@ -1,14 +1,14 @@
 """The table over all evaluations where runs are missing: what is there, and in words what is not."""
 
-from kpo.config import Configuration
-from kpo.evaluation.summary import rows_of, summary_markdown
-from kpo.files import atomic_write, write_json
+from reproduction.evaluation.summary import rows_of, summary_markdown
+from reproduction.jobs.files import atomic_write, write_json
+from reproduction.settings.configuration import Configuration
 
 
 def write_partial_summary(configuration: Configuration) -> None:
     """Write summary.json and summary.md from the evaluations that exist; each row names its seeds.
 
-    Every base model must have been evaluated. Raises ValueError as `kpo.evaluation.summary.write_summary` does for
+    Every base model must have been evaluated. Raises ValueError as `reproduction.evaluation.summary.write_summary` does for
     evaluations that cannot be averaged.
     """
     groups = dict.fromkeys((experiment, label) for experiment, label, _ in configuration.untrained())

@@ -1,7 +1,7 @@
 """Evaluation of a model of the hub, or of one trained from it: every split answered k times and once greedily.
 
 The problems of a split are cut into blocks (`pretrained.sampling.shard_problems`). Each block, sampled or greedy, is a
-shard with a seed of its own, kept when it is whole (`kpo.evaluation.shards`): an evaluation that was stopped goes on
+shard with a seed of its own, kept when it is whole (`reproduction.evaluation.shards`): an evaluation that was stopped goes on
 with the shards that are missing, and several devices share them without changing what any of them holds.
 """
 
@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
-from kpo.checksums import write_checksums
-from kpo.config import Configuration
-from kpo.data.mathematics import MathProblem
-from kpo.data.prompts import prompt_tokens
-from kpo.evaluation.engine import make_engine
-from kpo.evaluation.shards import ShardFolder, digest
-from kpo.evaluation.summary import summarise_split
-from kpo.evaluation.workers import end_with_parent, own_devices, run_workers
-from kpo.files import only_process, write_json, write_jsonl
-from kpo.pretrained import PretrainedSettings, SamplingSettings
-from kpo.progress import Progress
-from kpo.provenance import versions
-from kpo.rewards import exact_reward, grade_math_twice
-from kpo.rewards.rules import gradable_text
-from kpo.tasks import is_arithmetic
+from reproduction.data.experiment_data import is_arithmetic
+from reproduction.data.mathematics import MathProblem
+from reproduction.data.prompts import prompt_tokens
+from reproduction.evaluation.engine import make_engine
+from reproduction.evaluation.shards import ShardFolder, digest
+from reproduction.evaluation.summary import summarise_split
+from reproduction.evaluation.workers import end_with_parent, own_devices, run_workers
+from reproduction.jobs.checksums import write_checksums
+from reproduction.jobs.files import only_process, write_json, write_jsonl
+from reproduction.jobs.progress import Progress
+from reproduction.jobs.provenance import versions
+from reproduction.rewards import exact_reward, grade_math_twice
+from reproduction.rewards.rules import gradable_text
+from reproduction.settings.configuration import Configuration
+from reproduction.settings.hub import PretrainedSettings, SamplingSettings
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,26 @@
 """Evaluation of one model: each held-out problem answered k times and once greedily, every answer kept.
 
-Each batch of answers is kept as soon as it is whole (`kpo.evaluation.shards`), until the evaluation is.
+Each batch of answers is kept as soon as it is whole (`reproduction.evaluation.shards`), until the evaluation is.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from kpo.checksums import sha256, write_checksums
-from kpo.config import Configuration
-from kpo.data.arithmetic import Problem
-from kpo.data.expressions import normalise_question
-from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
-from kpo.evaluation.sampling import Response, sample_responses
-from kpo.evaluation.shards import ShardFolder, digest
-from kpo.evaluation.summary import summarise_split
-from kpo.files import only_process, write_json, write_jsonl
-from kpo.progress import Progress
-from kpo.provenance import versions
-from kpo.rewards import exact_reward
-from kpo.steps import FILE_SPLIT
-from kpo.training.saving import load_model
+from reproduction.data.arithmetic import Problem
+from reproduction.data.expressions import normalise_question
+from reproduction.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
+from reproduction.data.splits import FILE_SPLIT
+from reproduction.evaluation.sampling import Response, sample_responses
+from reproduction.evaluation.shards import ShardFolder, digest
+from reproduction.evaluation.summary import summarise_split
+from reproduction.jobs.checksums import sha256, write_checksums
+from reproduction.jobs.files import only_process, write_json, write_jsonl
+from reproduction.jobs.progress import Progress
+from reproduction.jobs.provenance import versions
+from reproduction.rewards import exact_reward
+from reproduction.settings.configuration import Configuration
+from reproduction.training.saving import load_model
 
 
 def evaluate_run(

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kpo.evaluation.shards import ShardFolder
+from reproduction.evaluation.shards import ShardFolder
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from kpo.files import read_json, write_json
-from kpo.provenance import source_hash, versions
+from reproduction.jobs.files import read_json, write_json
+from reproduction.jobs.provenance import source_hash, versions
 
 FOLDER = "shards"
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kpo.checksums import write_checksums
-from kpo.config import Configuration
-from kpo.evaluation.bootstrap import hierarchical_bootstrap, question_bootstrap
-from kpo.files import atomic_write, read_json, write_json
+from reproduction.evaluation.bootstrap import hierarchical_bootstrap, question_bootstrap
+from reproduction.jobs.checksums import write_checksums
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.settings.configuration import Configuration
 
 
 def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Configuration) -> dict:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig
 
-from kpo.evaluation.engine import end_tokens
-from kpo.evaluation.sampling import Response
-from kpo.pretrained import SamplingSettings
+from reproduction.evaluation.engine import end_tokens
+from reproduction.evaluation.sampling import Response
+from reproduction.settings.hub import SamplingSettings
 
 # Of a device that evaluation has to itself.
 MEMORY_SHARE = 0.85
@@ -49,7 +49,7 @@ class VllmEngine:
         )
 
     def sample(self, prompts, num_samples, *, greedy, seed, report):
-        """See `kpo.evaluation.engine.Engine`. Draws depend on the seed and on the engine's scheduling."""
+        """See `reproduction.evaluation.engine.Engine`. Draws depend on the seed and on the engine's scheduling."""
         from vllm import SamplingParams
 
         # vLLM numbers the seeds of a prompt's samples on from the prompt's own. With one seed for all prompts, the

@@ -4,7 +4,7 @@
      "source_hash": "...", "versions": {...}}
 
 Names are relative to the folder, so that a results folder can be moved. The files show tampering and damage; they are
-not signed, and whoever rewrites a result and its checksum is found only by what else must agree with it (`kpo.verify`).
+not signed, and whoever rewrites a result and its checksum is found only by what else must agree with it (`reproduction.verify.folder`).
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kpo.files import read_json, write_json
-from kpo.provenance import source_hash, versions
+from reproduction.jobs.files import read_json, write_json
+from reproduction.jobs.provenance import source_hash, versions
 
 
 def write_checksums(folder: Path, step: str, files: Iterable[str], inputs: Iterable[Path] = ()) -> None:

@@ -1,7 +1,7 @@
 """CUDA devices of this machine, and leases that keep two jobs off the same one.
 
 Snakemake's `gpu` resource only counts. A lease hands out device ids: a lock file for each device, held with flock, so
-that the kernel frees it when its holders end, however they end. `kpo lease --devices 2 -- command` takes two devices,
+that the kernel frees it when its holders end, however they end. `python -m reproduction lease --devices 2 -- command` takes two devices,
 puts them into CUDA_VISIBLE_DEVICES and becomes the command, which so holds the locks.
 
 A command may be a launcher whose workers do the work and inherit nothing but its environment. So a lock is shared: who
@@ -216,7 +216,7 @@ def hold_lease() -> None:
                 _take_share(folder / name, token)
     except (ValueError, KeyError, TypeError) as error:
         raise DeviceError(
-            f"{LEASE_VARIABLE}={text} is no lease ({error!r}); unset it, or start the job with kpo lease"
+            f"{LEASE_VARIABLE}={text} is no lease ({error!r}); unset it, or start the job with python -m reproduction lease"
         ) from None
 
 

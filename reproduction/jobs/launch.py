@@ -5,25 +5,25 @@ import shlex
 import sys
 from pathlib import Path
 
-from kpo.config import CONFIG_FOLDER, Configuration, ConfigurationError, ExperimentSettings
-from kpo.devices import run_with_lease, visible_devices
-from kpo.sizing import planned_count
+from reproduction.jobs.devices import run_with_lease, visible_devices
+from reproduction.jobs.sizing import planned_count
+from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, ConfigurationError, ExperimentSettings
 
 FSDP = CONFIG_FOLDER / "accelerate" / "fsdp2.yaml"
 
 
 def step_command(step: str, processes: int, arguments: list[str], python: str = sys.executable) -> list[str]:
-    """`kpo <step>` with `arguments`, in as many processes as devices; several share the model by FSDP2."""
+    """`python -m reproduction <step>` with `arguments`, in as many processes as devices; several share the model by FSDP2."""
     if processes <= 1:
-        return [python, "-m", "kpo", step, *arguments]
+        return [python, "-m", "reproduction", step, *arguments]
     launcher = [python, "-m", "accelerate.commands.launch", "--config_file", str(FSDP)]
     # Port 0: any free one, so that two such jobs can run on one machine.
     launcher += ["--num_processes", str(processes), "--main_process_port", "0"]
-    return [*launcher, "-m", "kpo", step, *arguments]
+    return [*launcher, "-m", "reproduction", step, *arguments]
 
 
 def run_arguments(config: Path | str, experiment: str, method: str, seed: int) -> list[str]:
-    """What `kpo train` and `kpo evaluate` are told of a run."""
+    """What `python -m reproduction train` and `python -m reproduction evaluate` are told of a run."""
     return ["--config", str(config), "--experiment", experiment, "--method", method, "--seed", str(seed)]
 
 
@@ -73,5 +73,5 @@ def printed_command(configuration: Configuration, experiment: str, count: int) -
     )
     command = step_command("train", count, arguments, python="python")
     command = [str(Path(part).relative_to(CONFIG_FOLDER.parent)) if part == str(FSDP) else part for part in command]
-    lease = ["kpo", "lease", "--devices", str(count), "--"] if count else []
+    lease = ["python", "-m", "reproduction", "lease", "--devices", str(count), "--"] if count else []
     return shlex.join([*lease, *command])

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kpo.config import Configuration
-from kpo.devices import Device, visible_devices
-from kpo.launch import printed_command
-from kpo.progress import clock
-from kpo.published import FOLDER
-from kpo.sizing import (
+from reproduction.jobs.devices import Device, visible_devices
+from reproduction.jobs.launch import printed_command
+from reproduction.jobs.progress import clock
+from reproduction.jobs.sizing import (
     BANDWIDTH_SHARE,
     COMPUTE_SHARE,
     LENGTH_SHARE,
@@ -19,6 +17,8 @@ from kpo.sizing import (
     speed_of,
     training_hours,
 )
+from reproduction.publish.published import FOLDER
+from reproduction.settings.configuration import Configuration
 
 
 def published_text(configuration: Configuration) -> str:
@@ -47,7 +47,7 @@ def plan_text(configuration: Configuration, cores: int | None, devices: Sequence
     """A few lines a person reads before the start.
 
     The times of the small models' jobs are those that the configuration states for one job each; for models of the hub
-    they are reckoned from sizes (`kpo.sizing`). devices: None for those of this machine.
+    they are reckoned from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
     """
     cores = max(1, cores or 1)
     devices = visible_devices() if devices is None else list(devices)
@@ -109,7 +109,7 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
             lines.append(f"      needs {count} devices at once, and this machine has {len(devices)}")
     lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")
     lines.append(
-        f"    how: kpo/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit and prompts of {PROMPT_SHARE:.0%}, "
+        f"    how: reproduction/jobs/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit and prompts of {PROMPT_SHARE:.0%}, "
         f"{BANDWIDTH_SHARE:.0%} of the bandwidth and {COMPUTE_SHARE:.0%} of the operations that the makers state"
     )
     return [*lines, "  launch       the first run of each experiment, after the data and model steps:", *commands]

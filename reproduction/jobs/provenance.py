@@ -17,11 +17,11 @@ PACKAGES = (
     "snakemake",
 )  # fmt: skip
 _NOT_DECIDING = {
-    "claims", "report", "allocator.py", "cli.py", "__main__.py", "notebook.py", "plan.py", "publish.py",
-    "published.py", "progress.py", "checksums.py", "verify.py", "verify_run.py", "verify_derived.py", "workflow.py",
-    "devices.py", "launch.py", "sizing.py",
+    "claims", "report", "publish", "verify", "__main__.py", "cli.py", "notebook.py", "workflow.py",
+    "jobs/allocator.py", "jobs/checksums.py", "jobs/devices.py", "jobs/launch.py", "jobs/plan.py", "jobs/progress.py",
+    "jobs/sizing.py",
 }  # fmt: skip
-_REPOSITORY = Path(__file__).resolve().parent.parent
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Stopwatch:
@@ -53,7 +53,9 @@ def source_state() -> dict[str, Any]:
     """Commit, whether there are uncommitted changes, and their diff; None where the code is not in a git checkout."""
     commit = _git("rev-parse", "HEAD")
     diff = _git("diff", "HEAD") if commit else None
-    untracked = _git("ls-files", "--others", "--exclude-standard", "--", "kpo", "config") if commit else None
+    untracked = (
+        _git("ls-files", "--others", "--exclude-standard", "--", "kpo", "reproduction", "config") if commit else None
+    )
     return {
         "commit": commit,
         "dirty": bool(diff or untracked),
@@ -68,13 +70,13 @@ def source_hash() -> str:
 
     Runs with equal digests can be compared, whatever was committed elsewhere between them.
     """
-    package = Path(__file__).resolve().parent
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package)
-        if name.parts[0] in _NOT_DECIDING:
-            continue
-        digest.update(f"{name.as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    for package in ("kpo", "reproduction"):
+        for path in sorted((_REPOSITORY / package).rglob("*.py")):
+            name = path.relative_to(_REPOSITORY / package).as_posix()
+            if package == "reproduction" and {name, name.split("/")[0]} & _NOT_DECIDING:
+                continue
+            digest.update(f"{package}/{name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

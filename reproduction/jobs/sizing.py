@@ -32,10 +32,10 @@ assumption, and so is the share of memory in the last line above.
 
 from dataclasses import dataclass
 
-from kpo.config import Configuration, ExperimentSettings
-from kpo.data.catalogue import get_set
-from kpo.devices import Device
-from kpo.pretrained import ARITHMETIC
+from reproduction.data.catalogue import get_set
+from reproduction.jobs.devices import Device
+from reproduction.settings.configuration import Configuration, ExperimentSettings
+from reproduction.settings.hub import ARITHMETIC
 
 LENGTH_SHARE = 0.5
 PROMPT_SHARE = 0.25

@@ -11,15 +11,15 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from kpo.checksums import check_files, read_checksums
-from kpo.claims.runs import read_measures
-from kpo.claims.verdict import CONTROL_AS_WELL, NOT_REPRODUCED, REPRODUCED, VERDICTS
-from kpo.config import CONFIG_FOLDER, Configuration, read_resolved
-from kpo.config_files import read_yaml
-from kpo.evaluation.summary import summary_markdown
-from kpo.files import atomic_write, only_process, read_json, write_json
-from kpo.progress import clock
-from kpo.published import COPIED, FOLDER, copy, set_aside, write_compact
+from reproduction.claims.runs import read_measures
+from reproduction.claims.verdict import CONTROL_AS_WELL, NOT_REPRODUCED, REPRODUCED, VERDICTS
+from reproduction.evaluation.summary import summary_markdown
+from reproduction.jobs.checksums import check_files, read_checksums
+from reproduction.jobs.files import atomic_write, only_process, read_json, write_json
+from reproduction.jobs.progress import clock
+from reproduction.publish.published import COPIED, FOLDER, copy, set_aside, write_compact
+from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, read_resolved
+from reproduction.settings.files import read_yaml
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 SHOWN_FIGURES = ("training_curves", "final_accuracy")
@@ -36,7 +36,7 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
     Raises ValueError where the scale is not finished, its verdicts are of other measures, or its runs come from
     differing code or package versions; nothing has been changed then.
     """
-    from kpo.notebook import NOTEBOOKS
+    from reproduction.notebook import NOTEBOOKS
 
     source, target = configuration.folder, repository / FOLDER / configuration.scale
     is_shown = configuration.base_model is not None
@@ -105,11 +105,11 @@ def _missing(configuration: Configuration, allow_missing: bool) -> list[str]:
         )
     if read_json(configuration.folder / "claims.json")["missing"] != missing:
         raise ValueError(
-            f"{configuration.folder / 'claims.json'} was made from other measures; judge the claims again (kpo claims)"
+            f"{configuration.folder / 'claims.json'} was made from other measures; judge the claims again (python -m reproduction claims)"
         )
     changed = check_files(configuration.folder, read_checksums(configuration.folder, "claims"))
     if changed:
-        raise ValueError(f"{changed[0]}; judge the claims again (kpo claims)")
+        raise ValueError(f"{changed[0]}; judge the claims again (python -m reproduction claims)")
     return missing
 
 
@@ -197,7 +197,7 @@ def verdict_line(claims: list[dict], page: str) -> str:
 
 def decided_rows(claims: list[dict], page: str) -> list[str]:
     """A table of the claims with a verdict for or against, in the order of the verdicts; nothing where none has one."""
-    from kpo.report.numbers import estimate, seeds
+    from reproduction.report.numbers import estimate, seeds
 
     decided = [claim for verdict in DECIDED for claim in claims if claim["verdict"] == verdict]
     if not decided:

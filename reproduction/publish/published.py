@@ -17,8 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kpo.config import CONFIG_FOLDER, Configuration, ConfigurationError, dump, load, read_resolved
-from kpo.files import atomic_path, atomic_write, read_json, read_jsonl
+from reproduction.jobs.files import atomic_path, atomic_write, read_json, read_jsonl
+from reproduction.settings.configuration import (
+    CONFIG_FOLDER,
+    Configuration,
+    ConfigurationError,
+    dump,
+    load,
+    read_resolved,
+)
 
 REPOSITORY = CONFIG_FOLDER.parent
 FOLDER = "results_published"
@@ -114,7 +121,7 @@ def compact_structure(tensors: Mapping[str, Any], *, log_ratios: bool) -> dict[s
 
 
 def write_lines_of_numbers(path: Path, value: Any) -> None:
-    """Write JSON as `kpo.files.write_json` does, but each list of numbers on one line."""
+    """Write JSON as `reproduction.jobs.files.write_json` does, but each list of numbers on one line."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     # Line breaks stand only between values: in a string JSON writes them as two characters.
     text = re.sub(r"\[\n([-+.,eE\d\s]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
@@ -140,7 +147,7 @@ def _without_machine_paths(configuration: Configuration) -> Configuration:
 
 
 def set_aside(folder: Path) -> Path:
-    """Where `kpo publish` puts a published folder for the moment between two renames."""
+    """Where `python -m reproduction publish` puts a published folder for the moment between two renames."""
     return folder.with_name(f".{folder.name}.old")
 
 
@@ -156,7 +163,7 @@ def published_configuration(overrides: Mapping[str, Any], repository: Path = REP
     if not folder.is_dir():
         if set_aside(folder).is_dir():
             raise ConfigurationError(
-                f"{where} lies in {set_aside(folder).name} beside it since `kpo publish` was interrupted; publish "
+                f"{where} lies in {set_aside(folder).name} beside it since `python -m reproduction publish` was interrupted; publish "
                 "again, or rename it back"
             )
         there = sorted(path.parent.name for path in (repository / FOLDER).glob("*/config.yaml"))
@@ -166,7 +173,9 @@ def published_configuration(overrides: Mapping[str, Any], repository: Path = REP
         )
     for name in ("config.yaml", "provenance.json", *COPIED):
         if not (folder / name).is_file():
-            raise ConfigurationError(f"{where} has no {name}; publish that scale again (kpo publish)")
+            raise ConfigurationError(
+                f"{where} has no {name}; publish that scale again (python -m reproduction publish)"
+            )
     found = read_resolved(folder / "config.yaml")
     made_with = found.model_dump()
     for key, value in overrides.items():

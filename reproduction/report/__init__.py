@@ -3,7 +3,7 @@
 It only presents what other steps have written; no number or verdict is computed or typed here.
 """
 
-from kpo.report.inputs import ReportError
-from kpo.report.write import write_report
+from reproduction.report.inputs import ReportError
+from reproduction.report.write import write_report
 
 __all__ = ["ReportError", "write_report"]

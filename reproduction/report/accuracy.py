@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kpo.report.numbers import percent
+from reproduction.report.numbers import percent
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kpo.claims.declare import ABOVE, AT_MOST, EQUAL
-from kpo.report.numbers import number
+from reproduction.claims.declare import ABOVE, AT_MOST, EQUAL
+from reproduction.report.numbers import number
 
 MARGIN_OF_BOX = 0.06
 

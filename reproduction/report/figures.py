@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import paper_figures
-from kpo.config import Configuration
-from kpo.report.inputs import ReportError
-from kpo.report.verdicts import anchor
 from paper_figures.catalogue import missing_for
+from reproduction.report.inputs import ReportError
+from reproduction.report.verdicts import anchor
+from reproduction.settings.configuration import Configuration
 
 NAMES = {"kpo": "KPO", "krpo": "KRPO"}
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

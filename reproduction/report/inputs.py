@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpo.claims.verdict import VERDICTS
-from kpo.config import Configuration
-from kpo.files import read_json
+from reproduction.claims.verdict import VERDICTS
+from reproduction.jobs.files import read_json
+from reproduction.settings.configuration import Configuration
 
 CLAIM_KEYS = (
     "id", "paper", "section", "statement", "paper_says", "certainty", "effect_is", "measures", "rule", "family",
@@ -47,18 +47,18 @@ class Inputs:
 def read_inputs(configuration: Configuration) -> Inputs:
     """Read everything; ReportError naming the file and the key where something is missing or of another scale."""
     folder = configuration.folder
-    claims = _of_scale(configuration, "claims.json", "kpo claims", ("claims", "missing"))
-    measures = _of_scale(configuration, "measures.json", "kpo measure", ("runs", "missing"))
-    summary = _of_scale(configuration, "summary.json", "kpo summarise", ("rows",))
-    tables = _of_scale(configuration, "tables.json", "kpo tables", ("legend", "tables"))
+    claims = _of_scale(configuration, "claims.json", "python -m reproduction claims", ("claims", "missing"))
+    measures = _of_scale(configuration, "measures.json", "python -m reproduction measure", ("runs", "missing"))
+    summary = _of_scale(configuration, "summary.json", "python -m reproduction summarise", ("rows",))
+    tables = _of_scale(configuration, "tables.json", "python -m reproduction tables", ("legend", "tables"))
     for number, claim in enumerate(claims["claims"], start=1):
         _check_claim(claim, f"{folder / 'claims.json'}, claim {number}")
     for number, run in enumerate(measures["runs"], start=1):
-        _need(run, RUN_KEYS, f"{folder / 'measures.json'}, run {number}", "kpo measure")
+        _need(run, RUN_KEYS, f"{folder / 'measures.json'}, run {number}", "python -m reproduction measure")
     for number, row in enumerate(summary["rows"], start=1):
-        _need(row, SUMMARY_KEYS, f"{folder / 'summary.json'}, row {number}", "kpo summarise")
+        _need(row, SUMMARY_KEYS, f"{folder / 'summary.json'}, row {number}", "python -m reproduction summarise")
     for number, table in enumerate(tables["tables"], start=1):
-        _need(table, TABLE_KEYS, f"{folder / 'tables.json'}, table {number}", "kpo tables")
+        _need(table, TABLE_KEYS, f"{folder / 'tables.json'}, table {number}", "python -m reproduction tables")
     return Inputs(
         folder=folder,
         claims=claims["claims"],
@@ -105,23 +105,32 @@ def _of_scale(configuration: Configuration, name: str, step: str, keys: tuple[st
 
 
 def _check_claim(claim: Any, where: str) -> None:
-    _need(claim, CLAIM_KEYS, where, "kpo claims")
+    _need(claim, CLAIM_KEYS, where, "python -m reproduction claims")
     if claim["verdict"] not in VERDICTS:
-        raise ReportError(f"{where}: unknown verdict {claim['verdict']!r}; judge the claims again (kpo claims)")
-    _need(claim["rule"], ("kind", "margin", "target", "text"), f"{where}, rule", "kpo claims")
-    _need(claim["corrected_p"], ("effect", "claim", "as_well", "against"), f"{where}, corrected_p", "kpo claims")
+        raise ReportError(
+            f"{where}: unknown verdict {claim['verdict']!r}; judge the claims again (python -m reproduction claims)"
+        )
+    _need(claim["rule"], ("kind", "margin", "target", "text"), f"{where}, rule", "python -m reproduction claims")
+    _need(
+        claim["corrected_p"],
+        ("effect", "claim", "as_well", "against"),
+        f"{where}, corrected_p",
+        "python -m reproduction claims",
+    )
     parts = [("effect", claim["effect"])]
     for beside in claim["beside"]:
-        _need(beside, ("name", "what"), f"{where}, beside", "kpo claims")
+        _need(beside, ("name", "what"), f"{where}, beside", "python -m reproduction claims")
         parts.append((beside["name"], beside))
     for control in claim["controls"]:
-        _need(control, ("name", "question", "effect", "contrast"), f"{where}, controls", "kpo claims")
+        _need(
+            control, ("name", "question", "effect", "contrast"), f"{where}, controls", "python -m reproduction claims"
+        )
         parts += [(control["name"], control["effect"])]
         parts += [(control["name"], control["contrast"])] if control["contrast"] is not None else []
     for name, part in parts:
-        _need(part, PART_KEYS, f"{where}, {name}", "kpo claims")
+        _need(part, PART_KEYS, f"{where}, {name}", "python -m reproduction claims")
         if part["estimate"] is not None:
-            _need(part["estimate"], ESTIMATE_KEYS, f"{where}, {name}", "kpo claims")
+            _need(part["estimate"], ESTIMATE_KEYS, f"{where}, {name}", "python -m reproduction claims")
 
 
 def _need(record: Any, keys: tuple[str, ...], where: str, step: str) -> None:

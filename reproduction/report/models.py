@@ -1,6 +1,6 @@
 """What was trained in a scale, in words: the small models of the workflow's own, or models of the hub."""
 
-from kpo.config import Configuration
+from reproduction.settings.configuration import Configuration
 
 
 def models_text(configuration: Configuration) -> str:

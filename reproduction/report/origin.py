@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kpo.config import Configuration, dump
-from kpo.progress import clock
-from kpo.report.inputs import Inputs, run_name
-from kpo.report.numbers import amount_of_memory
+from reproduction.jobs.progress import clock
+from reproduction.report.inputs import Inputs, run_name
+from reproduction.report.numbers import amount_of_memory
+from reproduction.settings.configuration import Configuration, dump
 
 
 @dataclass(frozen=True)

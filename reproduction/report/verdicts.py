@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kpo.claims.verdict import CONTROL_AS_WELL, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, VERDICTS
-from kpo.report.bars import Axis, Bar, axis, bar
-from kpo.report.numbers import estimate, number, p_value, seeds
+from reproduction.claims.verdict import CONTROL_AS_WELL, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, VERDICTS
+from reproduction.report.bars import Axis, Bar, axis, bar
+from reproduction.report.numbers import estimate, number, p_value, seeds
 
 # Style class and mark of each verdict; the mark repeats what the words say for eyes that do not tell the colours apart.
 LOOKS = {

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from kpo.claims.page import FIXED, STATISTICS
-from kpo.claims.report import is_confirmatory
-from kpo.claims.verdict import VERDICTS
-from kpo.config import Configuration
-from kpo.files import atomic_write
-from kpo.report.accuracy import accuracies, sizes
-from kpo.report.inputs import Inputs, ReportError, read_inputs
-from kpo.report.models import models_text
-from kpo.report.origin import Origin, configuration_text, origin
-from kpo.report.verdicts import View, anchor, badges, file_of, view
+from reproduction.claims.judge import is_confirmatory
+from reproduction.claims.page import FIXED, STATISTICS
+from reproduction.claims.verdict import VERDICTS
+from reproduction.jobs.files import atomic_write
+from reproduction.report.accuracy import accuracies, sizes
+from reproduction.report.inputs import Inputs, ReportError, read_inputs
+from reproduction.report.models import models_text
+from reproduction.report.origin import Origin, configuration_text, origin
+from reproduction.report.verdicts import View, anchor, badges, file_of, view
+from reproduction.settings.configuration import Configuration
 
 TEMPLATES = Path(__file__).parent / "templates"
 DATA_FILES = ("claims.md", "claims.json", "measures.json", "summary.md", "summary.json", "tables.md", "tables.json",
@@ -41,13 +41,13 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
     Raises ReportError naming the template and its line where the template does not fit what is shown.
     """
     try:
-        from kpo.report.figures import pictures
         from paper_figures import claim_figures
+        from reproduction.report.figures import pictures
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "paper_figures":
             raise
         raise ReportError(
-            "the figures' scripts (paper_figures) are not found; run `python -m kpo report` from the repository's root"
+            "the figures' scripts (paper_figures) are not found; run `python -m reproduction report` from the repository's root"
         ) from None
     made = origin(inputs)
     claims = [view(record, inputs.folder) for record in inputs.claims]

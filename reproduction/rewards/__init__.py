@@ -1,10 +1,10 @@
 """Rewards: KRPO's rule for arithmetic, and mathematics graded in killable processes."""
 
-from kpo.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
-from kpo.rewards.extraction import extract_answer
-from kpo.rewards.grading_pool import GradingPool
-from kpo.rewards.math import Grade, count_reasons, grade_math, grade_math_many, grade_math_strings
-from kpo.rewards.second_opinion import SecondOpinion, grade_math_twice
+from reproduction.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
+from reproduction.rewards.extraction import extract_answer
+from reproduction.rewards.grading_pool import GradingPool
+from reproduction.rewards.math import Grade, count_reasons, grade_math, grade_math_many, grade_math_strings
+from reproduction.rewards.second_opinion import SecondOpinion, grade_math_twice
 
 __all__ = [
     "Grade",

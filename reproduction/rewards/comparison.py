@@ -1,6 +1,6 @@
 """Comparing two answers in LaTeX: by math-verify, or as KPO's release does. Runs in the grading worker only.
 
-Both parse text that a model wrote, which may take for ever or all memory: call `kpo.rewards.grade_math` instead.
+Both parse text that a model wrote, which may take for ever or all memory: call `reproduction.rewards.grade_math` instead.
 """
 
 import re

@@ -18,7 +18,7 @@ JOBS_PER_WORKER = 5_000
 
 # The package's own folder is put on the path explicitly: the worker must import the `kpo` that started it, installed or
 # not, and nothing from the current directory.
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from kpo.rewards.grading_worker import main; main()"
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from reproduction.rewards.grading_worker import main; main()"
 _SOURCE_FOLDER = str(Path(__file__).resolve().parents[2])
 
 

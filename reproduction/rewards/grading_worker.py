@@ -1,6 +1,6 @@
 """The process in which answers of models are parsed and compared: expendable, and limited in memory and time.
 
-Started by `kpo.rewards.grading_pool`. It reads one JSON job a line from its standard input and writes one JSON reply a
+Started by `reproduction.rewards.grading_pool`. It reads one JSON job a line from its standard input and writes one JSON reply a
 line to its standard output; JSON, because a reply may come from a process that a hostile answer has confused.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
 def _load():
     """Import the libraries and grade once, so that no later job pays for imports and compiled patterns."""
     logging.disable(logging.CRITICAL)
-    from kpo.rewards.comparison import compare_latex, compare_strings
+    from reproduction.rewards.comparison import compare_latex, compare_strings
 
     methods = {"latex": compare_latex, "strings": compare_strings}
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kpo.rewards.extraction import MARKERS, extract_answer
-from kpo.rewards.grading_pool import GradingPool
+from reproduction.rewards.extraction import MARKERS, extract_answer
+from reproduction.rewards.grading_pool import GradingPool
 
 # The longest gold answers of the benchmarks have some 150 characters.
 MAX_ANSWER_LENGTH = 2_000

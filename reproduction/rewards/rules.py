@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from kpo.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
-from kpo.rewards.math import Grade, grade_math_many
+from reproduction.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
+from reproduction.rewards.math import Grade, grade_math_many
 
 _METHODS = {"math": "latex", "math-strings": "strings"}
 

@@ -8,9 +8,9 @@ share bounds what grading can do to a reported accuracy.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kpo.rewards.extraction import MARKERS
-from kpo.rewards.grading_pool import GradingPool
-from kpo.rewards.math import Grade, grade_math_many
+from reproduction.rewards.extraction import MARKERS
+from reproduction.rewards.grading_pool import GradingPool
+from reproduction.rewards.math import Grade, grade_math_many
 
 
 @dataclass(frozen=True)

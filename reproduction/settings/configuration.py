@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kpo.config_files import ConfigurationError, first_error, listing, merge, read_yaml, suggestion
 from kpo.methods import Method, get_method
-from kpo.pretrained import DataSettings, PretrainedSettings
-from kpo.rewards.noise import RewardNoise
-from kpo.study import add_study
+from reproduction.rewards.perturb import RewardNoise
+from reproduction.settings.files import ConfigurationError, first_error, listing, merge, read_yaml, suggestion
+from reproduction.settings.hub import DataSettings, PretrainedSettings
+from reproduction.settings.study import add_study
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "config"
+CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "config"
 SCALES = ("smoke", "laptop", "gpu", "paper")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from kpo.data.catalogue import check_revision, get_set
-from kpo.data.prompts import PromptStyle
+from reproduction.data.catalogue import check_revision, get_set
+from reproduction.data.prompts import PromptStyle
 
 ARITHMETIC = "arithmetic"
 """In place of a set's name: the generated problems of `problems`, level by level."""
@@ -45,7 +45,7 @@ class ModelSettings(_Section):
 
 
 class PromptSettings(_Section):
-    """How a question becomes a prompt; see `kpo.data.prompts.PromptStyle`."""
+    """How a question becomes a prompt; see `reproduction.data.prompts.PromptStyle`."""
 
     instruction: str
     system: str

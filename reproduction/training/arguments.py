@@ -3,8 +3,8 @@
 import torch
 from trl import GRPOConfig
 
-from kpo.config import ExperimentSettings
-from kpo.pretrained import LoraSettings
+from reproduction.settings.configuration import ExperimentSettings
+from reproduction.settings.hub import LoraSettings
 
 
 def pretrained_arguments(
@@ -18,7 +18,7 @@ def pretrained_arguments(
     """One optimiser step a minibatch, made of as many micro-batches as it takes.
 
     The log-probabilities come from TRL's fused head, which never holds the logits of a whole micro-batch
-    (`kpo.sizing` reckons with that). Raises ValueError where the processes cannot share a minibatch equally, and where
+    (`reproduction.jobs.sizing` reckons with that). Raises ValueError where the processes cannot share a minibatch equally, and where
     several are to train adapters.
     """
     training, pretrained = settings.training, settings.pretrained

@@ -14,9 +14,9 @@ from safetensors.torch import load_model, save_model
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from kpo.config import BaseModelSettings
-from kpo.data.scratchpad import write_scratchpad
-from kpo.training.checkpoint import MODEL, CheckpointFolder, random_states, save_state, set_random_states
+from reproduction.data.scratchpad import write_scratchpad
+from reproduction.settings.configuration import BaseModelSettings
+from reproduction.training.checkpoint import MODEL, CheckpointFolder, random_states, save_state, set_random_states
 
 IGNORED = -100
 MAX_POSITIONS = 512

@@ -4,7 +4,7 @@
                                               trainer_state.json (transformers' own)
 
 Of a run in several processes, process k writes all but checkpoint.json into a folder process-0000k of its own, with
-what it holds of the model (`kpo.training.shards`); they must see the same file system.
+what it holds of the model (`reproduction.training.fsdp`); they must see the same file system.
 
 A checkpoint is written into a temporary folder beside its place, flushed to disk and renamed; only then is the previous
 one removed. It holds nested dicts and lists of numbers, text and tensors, so reading it runs no code (no pickle).
@@ -30,9 +30,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from kpo.files import read_json, write_json
-from kpo.training.faults import describe
-from kpo.training.processes import from_all, in_all, in_first, process_count, process_index
+from reproduction.jobs.files import read_json, write_json
+from reproduction.training.faults import describe
+from reproduction.training.processes import from_all, in_all, in_first, process_count, process_index
 
 MODEL = "model.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that transformers reads

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from kpo.training.processes import from_all
-from kpo.training.shards import local_tensor
+from reproduction.training.fsdp import local_tensor
+from reproduction.training.processes import from_all
 
 NON_FINITE = "non-finite"
 UNGRADED = "ungraded"

@@ -20,25 +20,25 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kpo.checksums import write_checksums
-from kpo.config import Configuration, ExperimentSettings
-from kpo.data import Problem
-from kpo.data.mathematics import MathProblem
-from kpo.data.prompts import prompt_messages, user_text, within_length
-from kpo.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
-from kpo.progress import Progress
-from kpo.provenance import Stopwatch
-from kpo.rewards.rules import batch_rewards
-from kpo.training.agreement import EngineAgreement
-from kpo.training.arguments import adapter_arguments, pretrained_arguments
-from kpo.training.checkpoint import CheckpointFolder
-from kpo.training.engine_weights import prepare_engine
-from kpo.training.faults import KINDS, FaultMonitor
-from kpo.training.processes import from_all, process_count, process_index
-from kpo.training.recorder import Recorder
-from kpo.training.run import choose_prompts, resolved_run, run_identity
-from kpo.training.saving import save_model
-from kpo.training.trainer import MethodTrainer
+from reproduction.data import Problem
+from reproduction.data.mathematics import MathProblem
+from reproduction.data.prompts import prompt_messages, user_text, within_length
+from reproduction.jobs.checksums import write_checksums
+from reproduction.jobs.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
+from reproduction.jobs.progress import Progress
+from reproduction.jobs.provenance import Stopwatch
+from reproduction.rewards.rules import batch_rewards
+from reproduction.settings.configuration import Configuration, ExperimentSettings
+from reproduction.training.agreement import EngineAgreement
+from reproduction.training.arguments import adapter_arguments, pretrained_arguments
+from reproduction.training.checkpoint import CheckpointFolder
+from reproduction.training.engine_weights import prepare_engine
+from reproduction.training.faults import KINDS, FaultMonitor
+from reproduction.training.processes import from_all, process_count, process_index
+from reproduction.training.recorder import Recorder
+from reproduction.training.run import choose_prompts, resolved_run, run_identity
+from reproduction.training.saving import save_model
+from reproduction.training.trainer import MethodTrainer
 
 
 def train_pretrained(

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from kpo.config import TrainingSettings
-from kpo.progress import Progress
+from reproduction.jobs.progress import Progress
+from reproduction.settings.configuration import TrainingSettings
 
 
 class Recorder:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from trl import GRPOTrainer
 
-from kpo.training.checkpoint import (
+from reproduction.training.checkpoint import (
     MODEL,
     TRAINER_STATE,
     CheckpointFolder,
@@ -23,8 +23,13 @@ from kpo.training.checkpoint import (
     save_state,
     set_random_states,
 )
-from kpo.training.processes import process_index
-from kpo.training.shards import load_optimizer_state, load_trained_parameters, optimizer_state, trained_parameters
+from reproduction.training.fsdp import (
+    load_optimizer_state,
+    load_trained_parameters,
+    optimizer_state,
+    trained_parameters,
+)
+from reproduction.training.processes import process_index
 
 
 class ResumableTrainer(GRPOTrainer):

@@ -13,19 +13,19 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from trl import GRPOConfig
 
-from kpo.checksums import is_made, sha256, write_checksums
-from kpo.config import Configuration, TrainingSettings
-from kpo.data.arithmetic import Problem, normalise_question
-from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
-from kpo.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
-from kpo.progress import Progress
-from kpo.provenance import Stopwatch, source_hash, versions
-from kpo.rewards import exact_reward, krpo_reward
-from kpo.training.checkpoint import CheckpointFolder
-from kpo.training.faults import KINDS, FaultMonitor
-from kpo.training.recorder import Recorder
-from kpo.training.saving import load_model, save_model
-from kpo.training.trainer import MethodTrainer
+from reproduction.data.arithmetic import Problem, normalise_question
+from reproduction.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
+from reproduction.jobs.checksums import is_made, sha256, write_checksums
+from reproduction.jobs.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
+from reproduction.jobs.progress import Progress
+from reproduction.jobs.provenance import Stopwatch, source_hash, versions
+from reproduction.rewards import exact_reward, krpo_reward
+from reproduction.settings.configuration import Configuration, TrainingSettings
+from reproduction.training.checkpoint import CheckpointFolder
+from reproduction.training.faults import KINDS, FaultMonitor
+from reproduction.training.recorder import Recorder
+from reproduction.training.saving import load_model, save_model
+from reproduction.training.trainer import MethodTrainer
 
 REWARDS = {"exact": exact_reward, "krpo": krpo_reward}
 

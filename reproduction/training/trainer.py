@@ -16,11 +16,11 @@ from transformers import TrainerCallback
 from kpo.advantages import informative_groups
 from kpo.losses import PolicyLoss, merge_metrics, policy_loss
 from kpo.methods import Method
-from kpo.training.agreement import EngineAgreement
-from kpo.training.checkpoint import CheckpointFolder
-from kpo.training.faults import FaultMonitor
-from kpo.training.resume import ResumableTrainer
-from kpo.training.shards import keep_results_in_32_bits
+from reproduction.training.agreement import EngineAgreement
+from reproduction.training.checkpoint import CheckpointFolder
+from reproduction.training.faults import FaultMonitor
+from reproduction.training.fsdp import keep_results_in_32_bits
+from reproduction.training.resume import ResumableTrainer
 
 
 class MethodTrainer(ResumableTrainer):

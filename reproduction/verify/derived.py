@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kpo.claims.report import claims_record
-from kpo.claims.runs import measures_record
-from kpo.claims.tables import tables_record
-from kpo.config import Configuration
-from kpo.files import read_json
+from reproduction.claims.judge import claims_record
+from reproduction.claims.runs import measures_record
+from reproduction.claims.tables import tables_record
+from reproduction.jobs.files import read_json
+from reproduction.settings.configuration import Configuration
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 

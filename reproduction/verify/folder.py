@@ -1,4 +1,4 @@
-"""`kpo verify results/<scale>`: is a results folder complete, untampered, consistent, and made by one code?
+"""`python -m reproduction verify results/<scale>`: is a results folder complete, untampered, consistent, and made by one code?
 
 Every problem is one line that names the file. Checked are the checksums of all steps, each run's settings, seed, rows
 and kept log-ratios, each evaluation against its kept answers (graded anew), the summary against the evaluations, the
@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kpo.checksums import checksums_path
-from kpo.config import Configuration, ConfigurationError, read_resolved
-from kpo.data import Problem, normalise_question, read_problems
-from kpo.evaluation.shards import FOLDER as SHARDS
-from kpo.evaluation.summary import summary_markdown, summary_rows
-from kpo.files import read_json
-from kpo.provenance import source_hash
-from kpo.steps import FILE_SPLIT, evaluation_splits
-from kpo.verify_derived import verify_derived
-from kpo.verify_run import (
+from reproduction.data import Problem, normalise_question, read_problems
+from reproduction.data.splits import FILE_SPLIT, evaluation_splits
+from reproduction.evaluation.shards import FOLDER as SHARDS
+from reproduction.evaluation.summary import summary_markdown, summary_rows
+from reproduction.jobs.checksums import checksums_path
+from reproduction.jobs.files import read_json
+from reproduction.jobs.provenance import source_hash
+from reproduction.settings.configuration import Configuration, ConfigurationError, read_resolved
+from reproduction.verify.derived import verify_derived
+from reproduction.verify.run import (
     BASE_FILES,
     EVALUATION_FILES,
     RUN_FILES,

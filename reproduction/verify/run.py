@@ -10,16 +10,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kpo.checksums import check_files, read_checksums
-from kpo.claims.one_run import ClaimsError, measure_run
-from kpo.config import Configuration
-from kpo.data import Problem
-from kpo.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
-from kpo.evaluation.summary import summarise_split
-from kpo.files import read_json, read_jsonl
-from kpo.rewards import exact_reward
-from kpo.steps import FILE_SPLIT
-from kpo.verify_derived import differences
+from reproduction.claims.one_run import ClaimsError, measure_run
+from reproduction.data import Problem
+from reproduction.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
+from reproduction.data.splits import FILE_SPLIT
+from reproduction.evaluation.summary import summarise_split
+from reproduction.jobs.checksums import check_files, read_checksums
+from reproduction.jobs.files import read_json, read_jsonl
+from reproduction.rewards import exact_reward
+from reproduction.settings.configuration import Configuration
+from reproduction.verify.derived import differences
 
 BASE_FILES = (
     "metrics.jsonl",

@@ -174,7 +174,7 @@ def test_rescaled_grpo_has_krpos_root_mean_square_and_grpos_direction():
 
 
 def test_adaptive_without_values_uses_those_of_its_own_rewards():
-    from kpo.reward_noise import RewardNoiseEstimator
+    from kpo.adaptive import RewardNoiseEstimator
 
     generator = torch.Generator().manual_seed(3)
     rewards = (torch.rand(16, 8, generator=generator) < 0.4).double()

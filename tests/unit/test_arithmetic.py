@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpo.data import (
+from reproduction.data import (
     LAPTOP_LEVELS,
     LEVELS,
     Level,
@@ -19,7 +19,7 @@ from kpo.data import (
     normalise_question,
     read_problems,
 )
-from kpo.data.expressions import evaluate_chain, parse_expression, strip_question
+from reproduction.data.expressions import evaluate_chain, parse_expression, strip_question
 
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 

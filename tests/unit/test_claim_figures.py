@@ -13,10 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kpo.claims import CLAIMS
-from kpo.claims.paper_tables import KRPO_ARITHMETIC
-from kpo.config import load
-from kpo.files import read_json, write_json
 from paper_figures import (
     ENTRIES,
     FIGURES,
@@ -40,6 +36,10 @@ from paper_figures import (
 from paper_figures.cells import which_seeds
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import NotConfigured, Results, ResultsError
+from reproduction.claims import CLAIMS
+from reproduction.claims.paper_tables import KRPO_ARITHMETIC
+from reproduction.jobs.files import read_json, write_json
+from reproduction.settings.configuration import load
 from tests.synthetic_study import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,7 +234,7 @@ class TestForest:
         assert drawn == pytest.approx(expected)
 
     def test_every_verdict_has_a_look(self):
-        from kpo.claims import VERDICTS
+        from reproduction.claims import VERDICTS
 
         assert set(forest.VERDICTS) == set(VERDICTS) == set(accuracy_gains.VERDICT_MARKS)
 
@@ -288,7 +288,11 @@ class TestMeasures:
             ("claims.json", None, "claims.json: missing"),
             ("measures.json", {"scale": "smoke"}, "not of scale 'laptop'"),
             ("claims.json", [], "not of scale 'laptop'"),
-            ("measures.json", {"scale": "laptop", "runs": [{}], "missing": []}, "not what kpo measure writes"),
+            (
+                "measures.json",
+                {"scale": "laptop", "runs": [{}], "missing": []},
+                "not what python -m reproduction measure writes",
+            ),
             ("claims.json", {"scale": "laptop", "seeds": [9], "claims": [], "missing": []}, "of the seeds"),
             ("claims.json", {"scale": "laptop", "seeds": [1, 2, 3], "claims": [], "missing": []}, "no claim"),
         ],

@@ -2,12 +2,12 @@
 
 import pytest
 
-from kpo.claims import CLAIMS
-from kpo.config import CONFIG_FOLDER, TrainingSettings
-from kpo.config_files import read_yaml
 from kpo.methods import get_method
-from kpo.rewards.noise import RewardNoise
-from kpo.study import add_study
+from reproduction.claims import CLAIMS
+from reproduction.rewards.perturb import RewardNoise
+from reproduction.settings.configuration import CONFIG_FOLDER, TrainingSettings
+from reproduction.settings.files import read_yaml
+from reproduction.settings.study import add_study
 
 LAPTOP = read_yaml(CONFIG_FOLDER / "laptop.yaml")
 STUDY = add_study(LAPTOP, read_yaml(CONFIG_FOLDER / "study" / "full.yaml"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kpo.claims import CLAIMS, get_claim
-from kpo.claims.declarations import needed_cells
-from kpo.claims.declare import (
+from reproduction.claims import CLAIMS, get_claim
+from reproduction.claims.declarations import needed_cells
+from reproduction.claims.declare import (
     Claim,
     Rule,
     Side,
@@ -18,7 +18,7 @@ from kpo.claims.declare import (
     difference,
     minus,
 )
-from kpo.claims.measures import (
+from reproduction.claims.measures import (
     BENCHMARKS,
     MEASURES,
     curve_measures,

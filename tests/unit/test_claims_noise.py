@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kpo.rewards.noise import RewardNoise
+from reproduction.rewards.perturb import RewardNoise
 
 PLACE = {"group_size": 4, "rollout_batch": 3, "seed": 7}
 

@@ -6,15 +6,15 @@ import random
 import pytest
 import yaml
 
-from kpo.claims.choose import resolved
-from kpo.claims.declare import Rule, along, cell, difference
-from kpo.claims.measures import MEASURES, mean_of_benchmarks
-from kpo.claims.one_run import METHOD_FIELDS, ClaimsError, Run, measure_run
-from kpo.claims.report import evaluate_claims, is_confirmatory
-from kpo.claims.runs import Study
-from kpo.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED
-from kpo.config import load
-from kpo.files import write_json
+from reproduction.claims.choose import resolved
+from reproduction.claims.declare import Rule, along, cell, difference
+from reproduction.claims.judge import evaluate_claims, is_confirmatory
+from reproduction.claims.measures import MEASURES, mean_of_benchmarks
+from reproduction.claims.one_run import METHOD_FIELDS, ClaimsError, Run, measure_run
+from reproduction.claims.runs import Study
+from reproduction.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED
+from reproduction.jobs.files import write_json
+from reproduction.settings.configuration import load
 
 PROBLEMS, SAMPLES = 8, 8
 LEVELS = ("easy", "normal", "hard")

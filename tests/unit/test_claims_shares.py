@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from kpo.claims import get_claim
-from kpo.claims.declare import ABOVE, AT_MOST, EQUAL, Rule, cell, difference, minus
-from kpo.claims.estimate import effect_of_means
-from kpo.claims.resolution import largest_effect, resolution
-from kpo.claims.shares import can_be_shown, effect_of_shares, needed_seeds, sign_flip, smallest_p_for
-from kpo.claims.verdict import INCONCLUSIVE, OPEN, REFUTED, SHOWN, decide, judge
+from reproduction.claims import get_claim
+from reproduction.claims.declare import ABOVE, AT_MOST, EQUAL, Rule, cell, difference, minus
+from reproduction.claims.estimate import effect_of_means
+from reproduction.claims.resolution import largest_effect, resolution
+from reproduction.claims.shares import can_be_shown, effect_of_shares, needed_seeds, sign_flip, smallest_p_for
+from reproduction.claims.verdict import INCONCLUSIVE, OPEN, REFUTED, SHOWN, decide, judge
 
 RULE = Rule(ABOVE, 0.1)
 NOT_MORE = Rule(AT_MOST, 0.1)

@@ -9,22 +9,22 @@ import pytest
 import scipy.stats
 import yaml
 
-from kpo.claims import get_claim
-from kpo.claims.compare import check_comparable, compare
-from kpo.claims.declare import Rule, along, best_of, cell, difference
-from kpo.claims.one_run import METHOD_FIELDS, ClaimsError
-from kpo.claims.report import evaluate_claims, write_claims
-from kpo.claims.runs import measure_runs, read_measures, write_measures
-from kpo.claims.verdict import (
+from reproduction.claims import get_claim
+from reproduction.claims.compare import check_comparable, compare
+from reproduction.claims.declare import Rule, along, best_of, cell, difference
+from reproduction.claims.judge import evaluate_claims, write_claims
+from reproduction.claims.one_run import METHOD_FIELDS, ClaimsError
+from reproduction.claims.runs import measure_runs, read_measures, write_measures
+from reproduction.claims.verdict import (
     CONTROL_AS_WELL,
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
 )
-from kpo.config import CONFIG_FOLDER, Configuration, validate
-from kpo.config_files import read_yaml
-from kpo.files import read_json, read_jsonl, write_json, write_jsonl
+from reproduction.jobs.files import read_json, read_jsonl, write_json, write_jsonl
+from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, validate
+from reproduction.settings.files import read_yaml
 from tests.synthetic_results import write_results
 
 METHODS = {
@@ -248,7 +248,7 @@ class TestMissing:
         for runs, message in (
             (measured["runs"][1:], "is not there"),
             (measured["runs"] + measured["runs"][:1], "occurs twice"),
-            ([{"experiment": "kpo"}], "not what kpo measure writes"),
+            ([{"experiment": "kpo"}], "not what python -m reproduction measure writes"),
         ):
             write_json(path, measured | {"runs": runs})
             with pytest.raises(ClaimsError, match=message):

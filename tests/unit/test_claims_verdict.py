@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from kpo.claims.declare import ABOVE, AT_MOST, EQUAL, Rule
-from kpo.claims.estimate import COMPUTED, Effect, effect_of_means
-from kpo.claims.verdict import (
+from reproduction.claims.declare import ABOVE, AT_MOST, EQUAL, Rule
+from reproduction.claims.estimate import COMPUTED, Effect, effect_of_means
+from reproduction.claims.verdict import (
     CONTROL_AS_WELL,
     INCONCLUSIVE,
     NOT_REPRODUCED,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kpo.cli import main
-from kpo.config import dump, load
+from reproduction.cli import main
+from reproduction.settings.configuration import dump, load
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_steps_out_of_order_name_the_missing_file(capfd, config):
     assert main(["problems", "--config", str(config)]) == 0
     capfd.readouterr()
     line = said(capfd, "train", "--config", config, "--experiment", "krpo", "--method", "grpo", "--seed", 1)
-    assert "base/seed1/model" in line and "kpo pretrain" in line
+    assert "base/seed1/model" in line and "python -m reproduction pretrain" in line
     line = said(capfd, "evaluate", "--config", config, "--seed", 1)
     assert "base/seed1/model" in line
     assert "evaluation.json is missing" in said(capfd, "summarise", "--config", config)

@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from kpo.config import CONFIG_FOLDER, SCALES, ConfigurationError, dump, load, read_resolved
-from kpo.config_files import merge, read_yaml
 from kpo.kalman import kalman_gains
-from kpo.workflow import prepare, run_settings
+from reproduction.settings.configuration import CONFIG_FOLDER, SCALES, ConfigurationError, dump, load, read_resolved
+from reproduction.settings.files import merge, read_yaml
+from reproduction.workflow import prepare, run_settings
 
 SHIPPED = [scale for scale in SCALES if (CONFIG_FOLDER / f"{scale}.yaml").exists()]
 

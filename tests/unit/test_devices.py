@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kpo import devices
-from kpo.cli import main
-from kpo.config import dump, load
-from kpo.devices import LEASE_VARIABLE, Device, DeviceError, acquire, hold_lease, leased, visible_devices
+from reproduction.cli import main
+from reproduction.jobs import devices
+from reproduction.jobs.devices import LEASE_VARIABLE, Device, DeviceError, acquire, hold_lease, leased, visible_devices
+from reproduction.settings.configuration import dump, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREE = [Device(str(index), "Test", 24 * 10**9, f"GPU-{index}") for index in range(3)]
@@ -37,10 +37,10 @@ def machine(tmp_path, monkeypatch):
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
-# What `kpo lease` does, without the two seconds that importing the whole command line takes.
+# What `python -m reproduction lease` does, without the two seconds that importing the whole command line takes.
 LEASE = """
 import json, sys
-from kpo import devices
+from reproduction.jobs import devices
 count, timeout, command = json.loads(sys.argv[1])
 try:
     devices.run_with_lease(count, command, timeout)
@@ -146,7 +146,7 @@ worker.wait()
 """
 WORKER = """
 import sys, time
-from kpo.devices import DeviceError, hold_lease
+from reproduction.jobs.devices import DeviceError, hold_lease
 sys.stdin.readline()
 try:
     hold_lease()
@@ -253,7 +253,7 @@ def test_command_line(machine):
     """Exit status of the command, and one line where there is no command or it cannot run."""
 
     def lease(*arguments):
-        process = start(machine, [sys.executable, "-m", "kpo", "lease", *arguments])
+        process = start(machine, [sys.executable, "-m", "reproduction", "lease", *arguments])
         return process.communicate(timeout=60)[1], process.returncode
 
     assert lease("--devices", "1", "--wait", "5", "--", "sh", "-c", "exit 7")[1] == 7

@@ -7,13 +7,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from kpo.config import load
-from kpo.data.tokenizer import build_tokenizer
 from kpo.methods import get_method
-from kpo.training.agreement import EngineAgreement, EngineDisagreement
-from kpo.training.base_model import build_model
-from kpo.training.run import trainer_arguments
-from kpo.training.trainer import MethodTrainer
+from reproduction.data.tokenizer import build_tokenizer
+from reproduction.settings.configuration import load
+from reproduction.training.agreement import EngineAgreement, EngineDisagreement
+from reproduction.training.base_model import build_model
+from reproduction.training.run import trainer_arguments
+from reproduction.training.trainer import MethodTrainer
 
 CONFIGURATION = load(
     {

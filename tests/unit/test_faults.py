@@ -7,17 +7,17 @@ import json
 import pytest
 import torch
 
-import kpo.training.resume as resume
-import kpo.training.run as run_module
-import kpo.training.trainer as trainer_module
-from kpo.config import load
-from kpo.data import make_splits
-from kpo.data.tokenizer import build_tokenizer
-from kpo.steps import levels
-from kpo.training.base_model import build_model
-from kpo.training.faults import COLLAPSE, NON_FINITE, UNGRADED, FaultMonitor, describe
-from kpo.training.run import train_run
-from kpo.training.saving import save_model
+import reproduction.training.resume as resume
+import reproduction.training.run as run_module
+import reproduction.training.trainer as trainer_module
+from reproduction.data import make_splits
+from reproduction.data.splits import levels
+from reproduction.data.tokenizer import build_tokenizer
+from reproduction.settings.configuration import load
+from reproduction.training.base_model import build_model
+from reproduction.training.faults import COLLAPSE, NON_FINITE, UNGRADED, FaultMonitor, describe
+from reproduction.training.run import train_run
+from reproduction.training.saving import save_model
 
 NAN, INF = float("nan"), float("inf")
 
@@ -72,7 +72,7 @@ def spoil_rewards(monkeypatch, values):
         calls.append(1)
         return [values.get(len(calls), reward) for reward in rewards]
 
-    monkeypatch.setattr("kpo.rewards.noise.RewardNoise.apply", faulty)
+    monkeypatch.setattr("reproduction.rewards.perturb.RewardNoise.apply", faulty)
 
 
 @pytest.mark.parametrize("factor", [NAN, INF])

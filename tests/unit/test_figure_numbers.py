@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import gaussian_kde
 
-from kpo.files import read_json, read_jsonl, write_jsonl
 from paper_figures import (
     entropy_gradient_norm,
     final_accuracy,
@@ -23,6 +22,7 @@ from paper_figures import (
 )
 from paper_figures.aggregate import over_seeds, per_rollout_batch
 from paper_figures.results import KeptUpdate, Results, ResultsError, Structure
+from reproduction.jobs.files import read_json, read_jsonl, write_jsonl
 from tests.synthetic_results import write_results
 
 SMALL = {"rollout_batches": 4, "minibatches": 2, "problems": 5, "samples": 4, "response_length": 12}

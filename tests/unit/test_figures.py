@@ -15,7 +15,6 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from kpo.files import read_json, read_jsonl, write_json, write_jsonl
 from paper_figures import (
     __main__ as all_figures,
 )
@@ -29,6 +28,7 @@ from paper_figures import (
     training_curves,
 )
 from paper_figures.results import Results, ResultsError
+from reproduction.jobs.files import read_json, read_jsonl, write_json, write_jsonl
 from tests.synthetic_results import write_results
 
 ROOT = Path(__file__).resolve().parents[2]

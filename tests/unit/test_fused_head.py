@@ -9,7 +9,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig
 
 from kpo.methods import get_method
-from kpo.training.trainer import MethodTrainer
+from reproduction.training.trainer import MethodTrainer
 from tests.byte_tokenizer import byte_tokenizer
 
 B, P, T, V = 4, 5, 60, 3000  # sequences, prompt tokens, response tokens, words

@@ -17,8 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kpo
-from kpo.rewards import GradingPool, count_reasons, extract_answer, grade_math, grade_math_many, grade_math_strings
-from kpo.rewards.comparison import compare_latex, normalise_latex
+from reproduction.rewards import (
+    GradingPool,
+    count_reasons,
+    extract_answer,
+    grade_math,
+    grade_math_many,
+    grade_math_strings,
+)
+from reproduction.rewards.comparison import compare_latex, normalise_latex
 
 
 @pytest.fixture(scope="module")
@@ -409,8 +416,8 @@ def run_script(script: str) -> subprocess.Popen:
 def test_no_worker_outlives_the_program():
     process = run_script(
         r"""
-        from kpo.rewards import grade_math
-        from kpo.rewards.math import _shared_pool
+        from reproduction.rewards import grade_math
+        from reproduction.rewards.math import _shared_pool
         grade_math(r"\boxed{1/2}", "0.5", timeout=60)
         print(*_shared_pool.worker_ids())
         """
@@ -424,8 +431,8 @@ def test_no_worker_outlives_a_program_that_is_killed():
     process = run_script(
         r"""
         import threading
-        from kpo.rewards import grade_math
-        from kpo.rewards.math import _shared_pool
+        from reproduction.rewards import grade_math
+        from reproduction.rewards.math import _shared_pool
         grade_math(r"\boxed{1/2}", "0.5", timeout=60)
         print(*_shared_pool.worker_ids(), flush=True)
         # At work when the program dies, so that the end of its input goes unread.
@@ -445,8 +452,8 @@ def test_a_forked_process_grades_with_workers_of_its_own():
     process = run_script(
         r"""
         import json, os
-        from kpo.rewards import grade_math
-        from kpo.rewards.math import _shared_pool
+        from reproduction.rewards import grade_math
+        from reproduction.rewards.math import _shared_pool
         assert grade_math(r"\boxed{1/2}", "0.5", timeout=60)
         parents = _shared_pool.worker_ids()
         child = os.fork()
@@ -466,8 +473,8 @@ def test_a_forked_process_grades_with_workers_of_its_own():
 def test_importing_starts_no_process_and_loads_no_heavy_library():
     process = run_script(
         """
-        import kpo.rewards
-        from kpo.rewards.math import _shared_pool
+        import reproduction.rewards
+        from reproduction.rewards.math import _shared_pool
         print(_shared_pool.worker_ids(), sorted({"sympy", "math_verify", "torch", "transformers"} & set(sys.modules)))
         """
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kpo.data.catalogue import CATALOGUE, MATH_SUBJECTS, MathematicsSet, get_set
-from kpo.data.mathematics import DataError, load_set, pinned_set, write_mirror
+from reproduction.data.catalogue import CATALOGUE, MATH_SUBJECTS, MathematicsSet, get_set
+from reproduction.data.mathematics import DataError, load_set, pinned_set, write_mirror
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 # Two rows of each benchmark in the fields of its copy on the hub, and what must be made of the first.
@@ -169,7 +169,7 @@ def test_refusals_name_the_set_and_the_fix(tmp_path):
             assert word in str(error.value), str(error.value)
 
     refused(["'mth500'", "did you mean 'math500'"], "mth500")
-    refused(["math500", "HuggingFaceH4/MATH-500", "kpo mirror"])
+    refused(["math500", "HuggingFaceH4/MATH-500", "python -m reproduction mirror"])
     keep(tmp_path, "math500", SMALL["math500"], REVISION)
     refused(["no HuggingFaceH4/MATH-500/6e4ed1a", f"it holds {REVISION}"])
     path = keep(tmp_path, "math500", SMALL["math500"])

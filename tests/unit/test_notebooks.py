@@ -10,15 +10,12 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from kpo import notebook as support
-from kpo.claims import CLAIMS, VERDICTS
-from kpo.claims.declare import NOT_FOUND
-from kpo.claims.report import write_claims
-from kpo.config import CONFIG_FOLDER, dump
-from kpo.config import load as load_configuration
-from kpo.config_files import read_yaml
-from kpo.files import atomic_write, read_json, write_json
-from kpo.notebook import (
+from reproduction import notebook as support
+from reproduction.claims import CLAIMS, VERDICTS
+from reproduction.claims.declare import NOT_FOUND
+from reproduction.claims.judge import write_claims
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.notebook import (
     NOTEBOOKS,
     REPOSITORY,
     about,
@@ -32,8 +29,11 @@ from kpo.notebook import (
     table,
     values,
 )
-from kpo.report.origin import stopped_because
-from kpo.rewards.noise import RewardNoise
+from reproduction.report.origin import stopped_because
+from reproduction.rewards.perturb import RewardNoise
+from reproduction.settings.configuration import CONFIG_FOLDER, dump
+from reproduction.settings.configuration import load as load_configuration
+from reproduction.settings.files import read_yaml
 from tests.unit.test_claims_study import configuration_of
 
 LARGEST = 400_000

@@ -18,6 +18,7 @@ import kpo
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 MAKE_ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
@@ -29,11 +30,20 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["make", *arguments], cwd=ROOT, env=MAKE_ENVIRONMENT, capture_output=True, text=True)
 
 
-def declared(extras: tuple[str, ...]) -> set[str]:
-    lines = list(PYPROJECT["project"]["dependencies"])
-    for extra in extras:
-        lines += PYPROJECT["project"]["optional-dependencies"][extra]
+def requirement_names(lines) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def of_lock(name: str) -> set[str]:
+    """The direct packages of `requirements/<name>`."""
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    return requirement_names(line.split("#")[0].strip() for line in lines if re.match(r"\w", line))
+
+
+def declared(*extras: str) -> set[str]:
+    return requirement_names(
+        [*PYPROJECT["project"]["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    )
 
 
 def imported_distributions(folder: str) -> dict[str, str]:
@@ -48,52 +58,53 @@ def imported_distributions(folder: str) -> dict[str, str]:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules = [node.module]
             for top in {module.split(".")[0] for module in modules}:
-                if top in sys.stdlib_module_names or top in {"kpo", "paper_figures", "benchmarks"}:
+                if top in sys.stdlib_module_names or top in {"kpo", "reproduction", "paper_figures", "benchmarks"}:
                     continue
                 for owner in owners.get(top, [top]):
                     result[canonicalize_name(owner)] = str(path.relative_to(ROOT))
     return result
 
 
-@pytest.mark.parametrize(
-    ("folder", "extras"),
-    [("kpo", ("train", "workflow")), ("paper_figures", ("figures",)), ("benchmarks", ("train", "figures"))],
-)
-def test_every_import_is_declared(folder, extras):
-    # These are for GPU machines; the code that imports them says what to install where they are missing.
-    optional = {"triton", "vllm"}
+def test_library_declares_what_it_imports():
+    imported = imported_distributions("kpo")
+    # torch brings Triton with its CUDA builds, and the filter does without it.
+    assert set(imported) - declared(*EXTRAS) - {"triton"} == set()
+    assert declared(*EXTRAS) <= set(imported) | {"trl"}
+
+
+@pytest.mark.parametrize("folder", ["reproduction", "paper_figures", "benchmarks"])
+def test_every_import_is_a_direct_requirement(folder):
     imported = imported_distributions(folder)
-    missing = {name: path for name, path in imported.items() if name not in declared(extras) | optional}
-    assert missing == {}
-
-
-@pytest.mark.parametrize(("folder", "extra"), [("kpo", ()), ("kpo", ("train",)), ("paper_figures", ("figures",))])
-def test_what_is_declared_is_imported(folder, extra):
-    """Whoever installs the package gets nothing that its code does not use."""
-    own = declared(extra) - declared(()) if extra else declared(())
-    run_as_command = {"accelerate"}  # kpo.launch
-    assert own and own - run_as_command <= set(imported_distributions(folder))
+    known = of_lock("cpu.in") | of_lock("gpu.in")
+    assert {name: path for name, path in imported.items() if name not in known} == {}
 
 
 def test_ranges_allow_the_locked_versions():
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements/cpu.txt").read_text("utf-8"), re.M))
-    extras = PYPROJECT["project"]["optional-dependencies"].values()
-    for line in [*PYPROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]:
+    for line in [*PYPROJECT["project"]["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]:
         requirement = Requirement(line)
         version = locked[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"pyproject.toml's {line} leaves out the locked {version}"
 
 
-def test_command_exists_and_helps():
-    (name, target), *others = PYPROJECT["project"]["scripts"].items()
-    assert name == "kpo" and not others
-    entry = metadata.EntryPoint(name=name, value=target, group="console_scripts")
-    assert callable(entry.load())
-    done = subprocess.run([sys.executable, "-m", "kpo", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "kpo" in done.stdout
+def test_steps_have_a_command_line():
+    assert "scripts" not in PYPROJECT["project"], "an installed command cannot work outside the repository"
+    done = subprocess.run([sys.executable, "-m", "reproduction", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "python -m reproduction" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["kpo", "kpo.kalman", "kpo.methods", "kpo.losses", "kpo.structure", "kpo.cli"])
+def test_library_imports_nothing_of_the_reproduction():
+    for path in sorted((ROOT / "kpo").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            tops = {name.split(".")[0] for name in names}
+            assert not tops & {"reproduction", "paper_figures", "snakemake"}, path
+
+
+@pytest.mark.parametrize(
+    "module", ["kpo", "kpo.kalman", "kpo.methods", "kpo.losses", "kpo.structure", "reproduction.cli"]
+)
 def test_imports_stay_light(module):
     heavy = {"transformers", "trl", "datasets", "accelerate", "vllm", "snakemake", "matplotlib"}
     program = f"import sys, {module}; print(*sorted({heavy!r} & sys.modules.keys()))"

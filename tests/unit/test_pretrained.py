@@ -10,19 +10,19 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from kpo.cli import main
-from kpo.config import ConfigurationError
-from kpo.data.mathematics import DataError, MathProblem
-from kpo.data.prompts import prompt_tokens
-from kpo.evaluation import pretrained as evaluation
-from kpo.evaluation.partial_summary import write_partial_summary
-from kpo.hub import check_model, model_folder
-from kpo.pretrained import LoraSettings
-from kpo.tasks import split_held_out, training_problems
-from kpo.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained
-from kpo.training.trainer import MethodTrainer
-from kpo.workflow import run_files
 from paper_figures import ENTRIES
+from reproduction.cli import main
+from reproduction.data.experiment_data import split_held_out, training_problems
+from reproduction.data.mathematics import DataError, MathProblem
+from reproduction.data.model_source import check_model, model_folder
+from reproduction.data.prompts import prompt_tokens
+from reproduction.evaluation import pretrained as evaluation
+from reproduction.evaluation.partial_summary import write_partial_summary
+from reproduction.settings.configuration import ConfigurationError
+from reproduction.settings.hub import LoraSettings
+from reproduction.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained
+from reproduction.training.trainer import MethodTrainer
+from reproduction.workflow import run_files
 from tests.byte_tokenizer import byte_tokenizer
 from tests.tiny_hub import tiny_configuration
 
@@ -264,7 +264,7 @@ def test_held_out_split_by_hand():
 
 def test_models_that_cannot_be_used_are_refused(tiny, tmp_path):
     model = tiny[0].experiments["kpo"].pretrained.model
-    with pytest.raises(DataError, match="mirror has no .*kpo mirror"):
+    with pytest.raises(DataError, match="mirror has no .*python -m reproduction mirror"):
         model_folder(model, tmp_path)
     folder = model_folder(model, tiny[0].data.mirror)
     with pytest.raises(DataError, match="holds 1,024 tokens, .* 1,025 together"):
@@ -284,7 +284,7 @@ def test_steps_in_the_wrong_order_say_what_to_do(tmp_path, capfd):
     configuration, path = tiny_configuration(tmp_path / "mirror", tmp_path / "results")
     run = ["--experiment", "kpo", "--method", "kpo-clipped", "--seed", 42]
     assert step("train", path, *run) == 2
-    assert "kpo model --experiment kpo" in capfd.readouterr().err
+    assert "reproduction model --experiment kpo" in capfd.readouterr().err
     assert step("model", path, "--experiment", "kpo") == 0
     assert step("train", path, *run) == 2
-    assert "kpo mathematics --set dapo" in capfd.readouterr().err
+    assert "reproduction mathematics --set dapo" in capfd.readouterr().err

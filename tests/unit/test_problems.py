@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from kpo.data import LAPTOP_LEVELS, LEVELS, Level, generate_problems, read_problems, within_range, write_problems
+from reproduction.data import (
+    LAPTOP_LEVELS,
+    LEVELS,
+    Level,
+    generate_problems,
+    read_problems,
+    within_range,
+    write_problems,
+)
 
 ROW = {"id": "7", "question": "What is 12 - -7?", "answer": "19", "num_terms": 2, "num_digits": 2}
 

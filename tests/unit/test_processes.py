@@ -7,8 +7,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from kpo.config import dump, load
-from kpo.config_files import merge
+from reproduction.settings.configuration import dump, load
+from reproduction.settings.files import merge
 from tests.processes import Server
 from tests.tiny_hub import tiny_overrides
 

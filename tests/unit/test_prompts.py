@@ -2,7 +2,14 @@
 
 import pytest
 
-from kpo.data.prompts import INSTRUCTIONS, SYSTEM_PROMPTS, PromptStyle, prompt_messages, prompt_tokens, within_length
+from reproduction.data.prompts import (
+    INSTRUCTIONS,
+    SYSTEM_PROMPTS,
+    PromptStyle,
+    prompt_messages,
+    prompt_tokens,
+    within_length,
+)
 from tests.byte_tokenizer import byte_tokenizer
 
 

@@ -11,18 +11,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kpo.claims.report import write_claims
-from kpo.claims.runs import write_measures
-from kpo.claims.tables import write_tables
-from kpo.config import ConfigurationError, dump, read_resolved
-from kpo.evaluation.partial_summary import write_partial_summary
-from kpo.files import atomic_write, read_json, read_jsonl, write_json
-from kpo.notebook import NOTEBOOKS
-from kpo.publish import END, START, decided_rows, publish, readme_block, verdict_line, without_dead_links
-from kpo.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
-from kpo.workflow import is_published, notebook_source, prepare, run_files
 from paper_figures.catalogue import ENTRIES
 from paper_figures.results import METRICS
+from reproduction.claims.judge import write_claims
+from reproduction.claims.runs import write_measures
+from reproduction.claims.tables import write_tables
+from reproduction.evaluation.partial_summary import write_partial_summary
+from reproduction.jobs.files import atomic_write, read_json, read_jsonl, write_json
+from reproduction.notebook import NOTEBOOKS
+from reproduction.publish.publish import (
+    END,
+    START,
+    decided_rows,
+    publish,
+    readme_block,
+    verdict_line,
+    without_dead_links,
+)
+from reproduction.publish.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
+from reproduction.settings.configuration import ConfigurationError, dump, read_resolved
+from reproduction.workflow import is_published, notebook_source, prepare, run_files
 from tests.finished_results import FIGURES, draw, finished_results, make_the_rest
 from tests.hub_results import write_hub_results
 
@@ -139,7 +147,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(finished, monkeypatch):
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr("kpo.publish.os.replace", killed)
+    monkeypatch.setattr("reproduction.publish.publish.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         publish(configuration, repository)
     monkeypatch.undo()
@@ -160,7 +168,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_earlier_one(finished, m
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr("kpo.publish.os.replace", full)
+    monkeypatch.setattr("reproduction.publish.publish.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         publish(configuration, repository)
     assert contents(repository) == before
@@ -246,7 +254,7 @@ class TestRefused:
         """The lists of missing runs agree, but a number was measured anew, or a verdict changed by hand."""
         path = finished[0].folder / name
         path.write_text(re.sub(r"0\.\d{4,}", "0.1234567", path.read_text(), count=1))
-        self.refused(finished, rf"{name}: .*judge the claims again \(kpo claims\)")
+        self.refused(finished, rf"{name}: .*judge the claims again \(python -m reproduction claims\)")
 
     def test_a_summary_of_what_is_there(self, finished):
         configuration, _ = finished

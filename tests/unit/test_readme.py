@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kpo.publish import END, START, readme_block
-from kpo.workflow import is_published, prepare
 from paper_figures import figures_for
+from reproduction.publish.publish import END, START, readme_block
+from reproduction.workflow import is_published, prepare
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PUBLISHED = REPOSITORY / "results_published/laptop"

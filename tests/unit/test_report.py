@@ -1,11 +1,9 @@
 """The report page: what it says is what the files say, it asks for nothing, and nothing from a file acts on it."""
 
 import base64
-import fnmatch
 import re
 import shutil
 import struct
-import tomllib
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import paper_figures
-from kpo.claims.tables import write_tables
-from kpo.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
-from kpo.config import Configuration
-from kpo.files import read_json, write_json
-from kpo.report import ReportError, write_report
-from kpo.report.numbers import estimate, number, p_value
-from kpo.report.verdicts import anchor, relative_link
+from reproduction.claims.tables import write_tables
+from reproduction.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
+from reproduction.jobs.files import read_json, write_json
+from reproduction.report import ReportError, write_report
+from reproduction.report.numbers import estimate, number, p_value
+from reproduction.report.verdicts import anchor, relative_link
+from reproduction.settings.configuration import Configuration
 from tests.hub_results import png
 from tests.synthetic_study import write_study
 
@@ -260,15 +258,6 @@ class TestOneFile:
         assert content == (other.folder / "report.html").read_bytes()
         assert str(tmp_path).encode() not in content
 
-    def test_templates_are_shipped(self):
-        tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-        patterns = tool["package-data"]["kpo.report"]
-        files = [path for path in (ROOT / "kpo/report").rglob("*") if path.suffix in (".html", ".css")]
-        assert len(files) >= 3
-        for path in files:
-            name = path.relative_to(ROOT / "kpo/report").as_posix()
-            assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
-
 
 class TestHostile:
     def test_no_text_of_a_file_becomes_markup(self, results):
@@ -330,7 +319,7 @@ class TestBadInput:
     @pytest.mark.parametrize("name", ["claims.json", "measures.json", "summary.json", "tables.json"])
     def test_a_missing_file_is_named_with_its_step(self, results, name):
         (results.folder / name).unlink()
-        with pytest.raises(ReportError, match=rf"{name} is missing; make it first \(kpo \w+\)"):
+        with pytest.raises(ReportError, match=rf"{name} is missing; make it first \(python -m reproduction \w+\)"):
             write_report(results)
         assert not (results.folder / "report.html").exists()
 

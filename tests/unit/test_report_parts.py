@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-import kpo.report
-from kpo.report.bars import axis, bar
-from kpo.report.figures import caption
-from kpo.report.numbers import estimate, interval, number, p_value
-from kpo.report.origin import grouped, words
+import reproduction.report
+from reproduction.report.bars import axis, bar
+from reproduction.report.figures import caption
+from reproduction.report.numbers import estimate, interval, number, p_value
+from reproduction.report.origin import grouped, words
 
-STYLE = (Path(kpo.report.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+STYLE = (Path(reproduction.report.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 MINUS = "\N{MINUS SIGN}"
 
 

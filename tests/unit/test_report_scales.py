@@ -2,14 +2,14 @@
 
 import pytest
 
-from kpo.claims.tables import write_tables
-from kpo.cli import main
-from kpo.config import load
-from kpo.files import read_json
-from kpo.report import ReportError
-from kpo.report.accuracy import accuracies, sizes
-from kpo.report.models import models_text
-from kpo.report.write import rendered
+from reproduction.claims.tables import write_tables
+from reproduction.cli import main
+from reproduction.jobs.files import read_json
+from reproduction.report import ReportError
+from reproduction.report.accuracy import accuracies, sizes
+from reproduction.report.models import models_text
+from reproduction.report.write import rendered
+from reproduction.settings.configuration import load
 from tests.hub_results import splits_of, write_hub_results
 from tests.unit.test_report import Page
 
@@ -85,7 +85,7 @@ def test_a_template_that_does_not_fit_is_named_with_its_line(text, line, words, 
 def test_the_command_says_a_template_error_in_one_line(gpu, tmp_path, monkeypatch, capfd):
     (gpu.folder / "report.html").unlink(missing_ok=True)
     (tmp_path / "report.html").write_text("{{ configuration.base_model.layers }}")
-    monkeypatch.setattr("kpo.report.write.TEMPLATES", tmp_path)
+    monkeypatch.setattr("reproduction.report.write.TEMPLATES", tmp_path)
     assert main(["report", "--config", str(gpu.folder / "config.yaml")]) == 2
     said = capfd.readouterr()
     lines = [line for line in (said.out + said.err).splitlines() if line]

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-import kpo.training.run as run_module
-from kpo.config import load
-from kpo.data import make_splits
-from kpo.data.tokenizer import build_tokenizer
-from kpo.evaluation.run import evaluate_run
-from kpo.evaluation.shards import ShardFolder
-from kpo.files import read_jsonl
-from kpo.steps import levels
-from kpo.training.base_model import build_model, pretrain
-from kpo.training.checkpoint import (
+import reproduction.training.run as run_module
+from reproduction.data import make_splits
+from reproduction.data.splits import levels
+from reproduction.data.tokenizer import build_tokenizer
+from reproduction.evaluation.run import evaluate_run
+from reproduction.evaluation.shards import ShardFolder
+from reproduction.jobs.files import read_jsonl
+from reproduction.settings.configuration import load
+from reproduction.training.base_model import build_model, pretrain
+from reproduction.training.checkpoint import (
     TRAINER_STATE,
     CheckpointFolder,
     load_state,
@@ -26,9 +26,9 @@ from kpo.training.checkpoint import (
     save_state,
     set_random_states,
 )
-from kpo.training.recorder import Recorder
-from kpo.training.run import run_identity, train_run
-from kpo.training.saving import save_model
+from reproduction.training.recorder import Recorder
+from reproduction.training.run import run_identity, train_run
+from reproduction.training.saving import save_model
 
 # Two rollout batches of four updates each, from two minibatches taken twice; the noise makes every gradient non-zero.
 CONFIGURATION = load(
@@ -296,7 +296,7 @@ def test_a_checkpoint_of_pretraining_that_cannot_be_written(tmp_path, monkeypatc
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("kpo.training.base_model.save_state", full)
+    monkeypatch.setattr("reproduction.training.base_model.save_state", full)
     for go_on in (False, True):
         said, rows = [], []
         arguments = (

@@ -1,4 +1,4 @@
-"""kpo.reward_noise: likelihood against innovations, maximum against a grid, recovery, forgetting, resumption."""
+"""kpo.adaptive: likelihood against innovations, maximum against a grid, recovery, forgetting, resumption."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from kpo.adaptive import RewardNoiseEstimator
 from kpo.methods import get_method
-from kpo.reward_noise import RewardNoiseEstimator
 
 
 def simulate(groups, size, q, r, seed, x0=0.0, p0=1.0):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kpo.rewards import exact_reward, extract_tagged, krpo_reward
+from reproduction.rewards import exact_reward, extract_tagged, krpo_reward
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,14 @@ import shlex
 import pytest
 import yaml
 
-from kpo.claims.choose import cells_of, resolved
-from kpo.claims.declarations import CLAIMS
-from kpo.claims.runs import Study
-from kpo.config import CONFIG_FOLDER, ConfigurationError, load
-from kpo.config_files import read_yaml
-from kpo.devices import Device
-from kpo.launch import launch, printed_command
-from kpo.plan import plan_text
-from kpo.pretrained import PretrainedSettings
-from kpo.sizing import (
+from reproduction.claims.choose import cells_of, resolved
+from reproduction.claims.declarations import CLAIMS
+from reproduction.claims.runs import Study
+from reproduction.data.experiment_data import check_pins, needed_sets
+from reproduction.jobs.devices import Device
+from reproduction.jobs.launch import launch, printed_command
+from reproduction.jobs.plan import plan_text
+from reproduction.jobs.sizing import (
     TILE_TOKENS,
     TILE_WORDS,
     Speed,
@@ -27,8 +25,10 @@ from kpo.sizing import (
     speed_of,
     training_hours,
 )
-from kpo.tasks import check_pins, needed_sets
-from kpo.workflow import default_scale, job_threads, prepare, run_settings
+from reproduction.settings.configuration import CONFIG_FOLDER, ConfigurationError, load
+from reproduction.settings.files import read_yaml
+from reproduction.settings.hub import PretrainedSettings
+from reproduction.workflow import default_scale, job_threads, prepare, run_settings
 
 H100 = Device("0", "NVIDIA H100 80GB HBM3", 81559 * 2**20)
 RTX4090 = Device("0", "NVIDIA GeForce RTX 4090", 24564 * 2**20)
@@ -208,7 +208,7 @@ def test_the_tiles_that_the_plan_reckons_with_are_those_of_trl():
 
 def test_the_largest_scale_that_the_devices_hold(monkeypatch):
     def chosen(*devices):
-        monkeypatch.setattr("kpo.workflow.visible_devices", lambda: list(devices))
+        monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: list(devices))
         return default_scale({})
 
     assert chosen() == "laptop"
@@ -218,7 +218,7 @@ def test_the_largest_scale_that_the_devices_hold(monkeypatch):
     # The smallest device decides, and one of unknown size promises nothing.
     assert chosen(H100, RTX4090) == "gpu"
     assert chosen(H100, Device("1", "MIG", None)) == "laptop"
-    monkeypatch.setattr("kpo.workflow.visible_devices", lambda: pytest.fail("asked although a scale is given"))
+    monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: pytest.fail("asked although a scale is given"))
     assert prepare({"scale": "laptop"}).scale == "laptop"
     # The README's commands with a study name no scale.
     assert prepare({"study": "core"}).scale == "laptop"
@@ -252,11 +252,13 @@ def test_a_number_of_devices_that_does_not_divide_a_minibatch_is_not_called_too_
 def test_a_job_takes_the_devices_that_its_scheduler_gave_it(monkeypatch):
     """Reckoned for 80 GB, the job asked for two; where the cards are larger, one would do and leave one idle."""
     leased = []
-    monkeypatch.setattr("kpo.launch.run_with_lease", lambda count, command, wait: leased.append((count, command)))
+    monkeypatch.setattr(
+        "reproduction.jobs.launch.run_with_lease", lambda count, command, wait: leased.append((count, command))
+    )
     configuration = load({"scale": "paper"})
 
     def devices_of(machine, step="train", **given):
-        monkeypatch.setattr("kpo.launch.visible_devices", lambda: machine)
+        monkeypatch.setattr("reproduction.jobs.launch.visible_devices", lambda: machine)
         launch(configuration, step, "kpo", [], None, **given)
         count, command = leased.pop()
         # An evaluation starts a process on each of its devices itself.
@@ -317,7 +319,7 @@ def test_the_plan_says_scale_runs_devices_hours_and_commands():
     ):
         assert words in text
     assert "kpo          7 runs: grpo, gmpo, gspo, kpo-clipped, kpo-unclipped, kpo-unit, kpo-ema" in text
-    commands = [line.strip() for line in lines if line.strip().startswith("kpo lease")]
+    commands = [line.strip() for line in lines if line.strip().startswith("python -m reproduction lease")]
     assert len(commands) == len(load({"scale": "paper"}).experiments)
     hours = [float(line.split()[1]) for line in lines if " training (" in line]
     total = next(float(line.split()[1]) for line in lines if line.split()[:1] == ["all"])
@@ -332,29 +334,29 @@ def test_the_plan_says_scale_runs_devices_hours_and_commands():
 
 
 def test_launch_commands_parse_and_name_files_that_exist():
-    """Each printed command, part by part: the lease, accelerate's own parser for several devices, kpo's own."""
+    """Each printed command, part by part: the lease, accelerate's own parser for several devices, the step's own."""
     from accelerate.commands.launch import launch_command_parser
 
-    from kpo.cli import _parser
+    from reproduction.cli import _parser
 
     configuration = load({"scale": "paper"})
     for name in configuration.experiments:
         count = planned_count(configuration.experiments[name], [])
         words = shlex.split(printed_command(configuration, name, count))
-        lease = _parser().parse_args(words[1 : words.index("--") + 2])
+        lease = _parser().parse_args(words[3 : words.index("--") + 2])
         assert lease.devices == count
         job = words[words.index("--") + 1 :]
         if count > 1:
             assert job[:3] == ["python", "-m", "accelerate.commands.launch"]
             launched = launch_command_parser().parse_args(job[3:])
-            assert launched.num_processes == count and launched.module and launched.training_script == "kpo"
+            assert launched.num_processes == count and launched.module and launched.training_script == "reproduction"
             shared = read_yaml(CONFIG_FOLDER.parent / launched.config_file)
             assert shared["mixed_precision"] == "no", "pretrained.precision decides"
             assert shared["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] is False, "see there"
             assert shared["distributed_type"] == "FSDP" and shared["fsdp_config"]["fsdp_version"] == 2
             inner = launched.training_script_args
         else:
-            assert job[:3] == ["python", "-m", "kpo"]
+            assert job[:3] == ["python", "-m", "reproduction"]
             inner = job[3:]
         arguments = _parser().parse_args(inner)
         assert (arguments.name, arguments.experiment, arguments.seed) == ("train", name, 42)
@@ -362,9 +364,9 @@ def test_launch_commands_parse_and_name_files_that_exist():
 
 
 def test_threads_let_no_more_jobs_start_than_find_devices(monkeypatch):
-    monkeypatch.setattr("kpo.workflow.machine_devices", lambda: [H100] * 4)
+    monkeypatch.setattr("reproduction.workflow.machine_devices", lambda: [H100] * 4)
     assert [job_threads(16, count) for count in (1, 2, 4, 8)] == [4, 8, 16, 16]
-    monkeypatch.setattr("kpo.workflow.machine_devices", lambda: [])
+    monkeypatch.setattr("reproduction.workflow.machine_devices", lambda: [])
     assert job_threads(None, 2) == 16 and job_threads(4, 2) == 4 and job_threads(4, 0) == 1
 
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from kpo.data.scratchpad import CHARACTERS, signed_terms, write_scratchpad
-from kpo.data.tokenizer import build_tokenizer
+from reproduction.data.scratchpad import CHARACTERS, signed_terms, write_scratchpad
+from reproduction.data.tokenizer import build_tokenizer
 
 
 def draw_question(generator: random.Random) -> tuple[str, int]:

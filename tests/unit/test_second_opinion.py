@@ -2,7 +2,7 @@
 
 import pytest
 
-from kpo.rewards import GradingPool, grade_math_twice
+from reproduction.rewards import GradingPool, grade_math_twice
 
 
 @pytest.fixture(scope="module")

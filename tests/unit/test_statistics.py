@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpo.evaluation import (
+from reproduction.evaluation import (
     avg_at_k,
     hierarchical_bootstrap,
     hierarchical_difference,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kpo.config import load
-from kpo.evaluation.summary import outcomes, summarise_split, write_summary
-from kpo.files import read_json, write_json
-from kpo.plan import plan_text
+from reproduction.evaluation.summary import outcomes, summarise_split, write_summary
+from reproduction.jobs.files import read_json, write_json
+from reproduction.jobs.plan import plan_text
+from reproduction.settings.configuration import load
 
 
 @pytest.fixture

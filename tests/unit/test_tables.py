@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from kpo.claims import CLAIMS
-from kpo.claims.one_run import ClaimsError
-from kpo.claims.paper_tables import (
+from reproduction.claims import CLAIMS
+from reproduction.claims.one_run import ClaimsError
+from reproduction.claims.paper_tables import (
     KPO_BENCHMARKS,
     KPO_METHODS,
     KPO_SWITCH_FREQUENCY,
@@ -16,8 +16,8 @@ from kpo.claims.paper_tables import (
     STATED_ELSEWHERE,
     kpo_gains,
 )
-from kpo.claims.tables import write_tables
-from kpo.files import read_json, write_json
+from reproduction.claims.tables import write_tables
+from reproduction.jobs.files import read_json, write_json
 from tests.synthetic_study import write_study
 
 CLAIM = {claim.id: claim for claim in CLAIMS}

@@ -9,16 +9,16 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from kpo.config import load
-from kpo.data import make_splits
-from kpo.data.tokenizer import build_tokenizer
 from kpo.methods import get_method
-from kpo.provenance import source_hash
-from kpo.steps import levels
-from kpo.training.base_model import build_model, pretrain
-from kpo.training.run import choose_prompts, train_run, trainer_arguments
-from kpo.training.saving import save_model
-from kpo.training.trainer import MethodTrainer
+from reproduction.data import make_splits
+from reproduction.data.splits import levels
+from reproduction.data.tokenizer import build_tokenizer
+from reproduction.jobs.provenance import source_hash
+from reproduction.settings.configuration import load
+from reproduction.training.base_model import build_model, pretrain
+from reproduction.training.run import choose_prompts, train_run, trainer_arguments
+from reproduction.training.saving import save_model
+from reproduction.training.trainer import MethodTrainer
 
 OVERRIDES = {
     "scale": "smoke",
@@ -215,7 +215,7 @@ def test_update_does_not_depend_on_the_micro_batches(base, tmp_path, overrides):
 
 def test_a_gradient_that_is_not_finite_is_never_applied(base, tmp_path, monkeypatch):
     """The second update's loss is made infinite; the run ends there with the weights of the first."""
-    import kpo.training.trainer as module
+    import reproduction.training.trainer as module
 
     calls = []
 

@@ -1,4 +1,4 @@
-"""`kpo verify`: a results folder as the steps left it has nothing wrong, and whatever is done to it is named.
+"""`python -m reproduction verify`: a results folder as the steps left it has nothing wrong, and whatever is done to it is named.
 
 Each way of tampering is tried on a copy. Where the checksums are made to fit what was changed, only what must agree
 with it can give it away.
@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kpo.checksums import sha256
-from kpo.cli import main
-from kpo.config import dump, load
-from kpo.files import read_json, read_jsonl, write_json, write_jsonl
-from kpo.verify_derived import differences
+from reproduction.cli import main
+from reproduction.jobs.checksums import sha256
+from reproduction.jobs.files import read_json, read_jsonl, write_json, write_jsonl
+from reproduction.settings.configuration import dump, load
+from reproduction.verify.derived import differences
 
 RUN = "kpo/kpo-clipped/seed1"
 OTHER_SEED = "kpo/kpo-clipped/seed2"

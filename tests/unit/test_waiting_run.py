@@ -6,11 +6,11 @@ import shutil
 import pytest
 import yaml
 
-from kpo.checksums import checksums_path, is_made, write_checksums
-from kpo.config import load
-from kpo.data.arithmetic import Problem
-from kpo.files import atomic_write, read_json, write_json
-from kpo.training import run as training
+from reproduction.data.arithmetic import Problem
+from reproduction.jobs.checksums import checksums_path, is_made, write_checksums
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.settings.configuration import load
+from reproduction.training import run as training
 
 FILES = ("metrics.jsonl", "config.yaml", "provenance.json")
 PROBLEMS = [Problem(0, "1+2=", "3", 2, 1, level) for level in ("easy", "normal", "hard")]

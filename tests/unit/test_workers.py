@@ -5,11 +5,11 @@ import time
 import psutil
 import pytest
 
-from kpo import launch as launching
-from kpo.config import load
-from kpo.devices import Device
-from kpo.evaluation.workers import own_devices, run_workers
-from kpo.workflow import job_devices, machine_devices
+from reproduction.evaluation.workers import own_devices, run_workers
+from reproduction.jobs import launch as launching
+from reproduction.jobs.devices import Device
+from reproduction.settings.configuration import load
+from reproduction.workflow import job_devices, machine_devices
 
 
 def worker(script):
@@ -56,8 +56,8 @@ def test_an_evaluation_leases_what_training_does_and_starts_as_one_process(monke
         launching.launch(configuration, step, "kpo", ["--seed", "42"], None)
     (train_count, train), (count, evaluate) = asked
     assert (train_count, count) == (2, 2) and "--num_processes" in train
-    assert evaluate[1:] == ["-m", "kpo", "evaluate", "--seed", "42"]
-    monkeypatch.setattr("kpo.workflow.visible_devices", lambda: devices)
+    assert evaluate[1:] == ["-m", "reproduction", "evaluate", "--seed", "42"]
+    monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: devices)
     machine_devices.cache_clear()
     assert job_devices(configuration, "kpo") == 2
     machine_devices.cache_clear()

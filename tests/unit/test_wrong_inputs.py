@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from kpo.cli import main
-from kpo.config import dump, load
-from kpo.data.tokenizer import build_tokenizer
-from kpo.training.base_model import build_model
-from kpo.training.saving import save_model
+from reproduction.cli import main
+from reproduction.data.tokenizer import build_tokenizer
+from reproduction.settings.configuration import dump, load
+from reproduction.training.base_model import build_model
+from reproduction.training.saving import save_model
 
 CONFIG = "smoke/config.yaml"
 TRAIN, HELD_OUT = "smoke/problems/train.jsonl", "smoke/problems/held_out.jsonl"
@@ -246,9 +246,9 @@ CASES = {
     "no held-out of a level": (rows(HELD_OUT, ROW), EVALUATE, [HELD_OUT, "'normal'", "generate them anew"]),
     "arithmetic file missing": (key("arithmetic_file", "none.jsonl"), EVALUATE, ["none.jsonl", "check the path"]),
     # Models.
-    "no model": (gone(MODEL), TRAINING, [MODEL, "kpo pretrain"]),
+    "no model": (gone(MODEL), TRAINING, [MODEL, "python -m reproduction pretrain"]),
     "no model to evaluate": (nothing, ["evaluate", "--experiment", "krpo", "--method", "krpo", "--seed", "1"],
-                             [f"{RUN}/model", "kpo train"]),
+                             [f"{RUN}/model", "python -m reproduction train"]),
     "weights cut": (cut(f"{MODEL}/model.safetensors"), TRAINING, [MODEL, "make it again"]),
     "weights are text": (content(f"{MODEL}/model.safetensors", "weights"), EVALUATE, [MODEL, "make it again"]),
     "weights missing": (gone(f"{MODEL}/model.safetensors"), EVALUATE, [MODEL, "make it again"]),
@@ -265,7 +265,7 @@ CASES = {
     "evaluation without counts": (content(EVALUATED, EVALUATION), ["summarise"],
                                   [EVALUATED, "evaluate the model again"]),
     "measuring nothing": (nothing, ["measure"], ["is missing; finish the run"]),
-    "claims without measures": (nothing, ["claims"], ["measures.json is missing", "kpo measure"]),
+    "claims without measures": (nothing, ["claims"], ["measures.json is missing", "python -m reproduction measure"]),
     "measures not JSON": (content("smoke/measures.json", "{"), ["claims"], ["measures.json", "line 1"]),
     "measures of another form": (content("smoke/measures.json", "[]"), ["claims"],
                                  ["measures.json", "measure the runs again"]),

@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-import kpo.training.pretrained as pretrained_training
-from kpo.cli import main
-from kpo.data.mathematics import MathProblem
-from kpo.data.prompts import prompt_tokens
-from kpo.evaluation.engine import TransformersEngine
-from kpo.hub import model_folder
-from kpo.tasks import evaluation_problems
-from kpo.training.agreement import EngineAgreement, EngineDisagreement, engine_log_probs
+import reproduction.training.pretrained as pretrained_training
+from reproduction.cli import main
+from reproduction.data.experiment_data import evaluation_problems
+from reproduction.data.mathematics import MathProblem
+from reproduction.data.model_source import model_folder
+from reproduction.data.prompts import prompt_tokens
+from reproduction.evaluation.engine import TransformersEngine
+from reproduction.training.agreement import EngineAgreement, EngineDisagreement, engine_log_probs
 from tests.tiny_hub import SETS, tiny_configuration, tiny_overrides
 
 pytestmark = [
@@ -158,7 +158,7 @@ def test_samples_of_the_first_weights_are_not_taken_for_those_of_the_last(traine
 
 
 def test_evaluation_samples_k_times_and_agrees_with_transformers_where_it_is_greedy(tiny, trained):
-    """`kpo evaluate` in a process of its own, as the workflow runs it."""
+    """`python -m reproduction evaluate` in a process of its own, as the workflow runs it."""
     configuration, path = tiny
     for name in ("dapo", "math500"):
         assert main(["mathematics", "--config", str(path), "--set", name]) == 0

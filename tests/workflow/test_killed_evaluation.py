@@ -1,4 +1,4 @@
-"""`kpo pretrain` and `kpo evaluate` killed with SIGKILL at random moments: the next call goes on with what is there,
+"""`python -m reproduction pretrain` and `python -m reproduction evaluate` killed with SIGKILL at random moments: the next call goes on with what is there,
 and what it leaves in the end is the same; also where several processes share an evaluation."""
 
 import os
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from kpo.cli import main
-from kpo.config import dump, load
+from reproduction.cli import main
+from reproduction.settings.configuration import dump, load
 from tests.forker import Forker
 from tests.tiny_hub import tiny_configuration
 

@@ -1,4 +1,4 @@
-"""`kpo train` of a model of the hub in two processes under torch's launcher, killed with SIGKILL and called again."""
+"""`python -m reproduction train` of a model of the hub in two processes under torch's launcher, killed with SIGKILL and called again."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from kpo.cli import main
+from reproduction.cli import main
 from tests.tiny_hub import tiny_configuration
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`kpo train` killed with SIGKILL at random moments: the next call goes on, and leaves the same in the end."""
+"""`python -m reproduction train` killed with SIGKILL at random moments: the next call goes on, and leaves the same in the end."""
 
 import json
 import os
@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from kpo.cli import main
-from kpo.config import dump, load
-from kpo.files import read_jsonl
+from reproduction.cli import main
+from reproduction.jobs.files import read_jsonl
+from reproduction.settings.configuration import dump, load
 from tests.forker import Forker
 
 pytestmark = pytest.mark.slow
@@ -114,7 +114,7 @@ def test_killed_at_random_moments(folder, capfd):
 
 
 def test_the_command_itself_killed_in_training(folder, tmp_path):
-    """`python -m kpo train` in an interpreter of its own, killed once its first checkpoint is there."""
+    """`python -m reproduction train` in an interpreter of its own, killed once its first checkpoint is there."""
     config, configuration = configure(tmp_path, "results")
     assert main(["problems", "--config", str(config)]) == 0
     assert main(["pretrain", "--config", str(config), "--seed", "1"]) == 0

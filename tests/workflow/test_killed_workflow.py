@@ -12,8 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from kpo.cli import main
-from kpo.files import read_jsonl
+from reproduction.cli import main
+from reproduction.jobs.files import read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "workflow")
@@ -55,7 +55,7 @@ def wait_for_checkpoint(checkout, process, after):
 
 
 def jobs_of(process):
-    """Snakemake's jobs: the processes that run `kpo train`."""
+    """Snakemake's jobs: the processes that run `python -m reproduction train`."""
     return [job for job in psutil.Process(process.pid).children(recursive=True) if "train" in job.cmdline()]
 
 

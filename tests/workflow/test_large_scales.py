@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kpo.config import load
+from reproduction.settings.configuration import load
 from tests.tiny_hub import tiny_overrides
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kpo.publish import publish
 from paper_figures import figures_for
+from reproduction.publish.publish import publish
 from tests.finished_results import finished_results, make_the_rest
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kpo.claims import CLAIMS
-from kpo.config import load
-from kpo.notebook import NOTEBOOKS
-from kpo.verify import verify
 from paper_figures import figures_for
+from reproduction.claims import CLAIMS
+from reproduction.notebook import NOTEBOOKS
+from reproduction.settings.configuration import load
+from reproduction.verify.folder import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "workflow")

@@ -3,8 +3,8 @@
 # Published results hold measures.json instead of the runs, so neither ever looks at a run itself.
 
 MEASURES = f"{FOLDER}/measures.json"
-TABLE_CODE = ["kpo/claims/paper_tables.py", "kpo/claims/tables.py"]
-JUDGING_CODE = sorted({f"kpo/claims/{path.name}" for path in Path("kpo/claims").glob("*.py")} - {*TABLE_CODE})
+TABLE_CODE = ["reproduction/claims/paper_tables.py", "reproduction/claims/tables.py"]
+JUDGING_CODE = sorted({f"reproduction/claims/{path.name}" for path in Path("reproduction/claims").glob("*.py")} - {*TABLE_CODE})
 
 
 rule claims:
@@ -18,7 +18,7 @@ rule claims:
     log:
         f"{FOLDER}/logs/claims.log",
     shell:
-        "{KPO} claims --config {input.config:q} --log {log:q}"
+        "{STEP} claims --config {input.config:q} --log {log:q}"
 
 
 rule tables:
@@ -33,4 +33,4 @@ rule tables:
     log:
         f"{FOLDER}/logs/tables.log",
     shell:
-        "{KPO} tables --config {input.config:q} --log {log:q}"
+        "{STEP} tables --config {input.config:q} --log {log:q}"

@@ -7,7 +7,7 @@ rule configuration:
     output:
         CONFIG,
     run:
-        from kpo.files import atomic_write
+        from reproduction.jobs.files import atomic_write
 
         atomic_write(output[0], dump(configuration))
 
@@ -25,4 +25,4 @@ rule problems:
     params:
         settings=configuration.problems.model_dump(),
     shell:
-        "{KPO} problems --config {input.config:q} --log {log:q}"
+        "{STEP} problems --config {input.config:q} --log {log:q}"

@@ -21,7 +21,7 @@ rule evaluate_base:
     params:
         settings=EVALUATION,
     shell:
-        "{KPO} evaluate --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        "{STEP} evaluate --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
 rule evaluate:
@@ -43,7 +43,7 @@ rule evaluate:
     params:
         settings=EVALUATION,
     shell:
-        "{KPO} evaluate --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
+        "{STEP} evaluate --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
         " --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
@@ -61,4 +61,4 @@ rule summarise:
         settings=EVALUATION,
         runs=configuration.runs(),
     shell:
-        "{KPO} summarise --config {input.config:q} --log {log:q}"
+        "{STEP} summarise --config {input.config:q} --log {log:q}"

@@ -11,7 +11,7 @@ rule measure:
     input:
         config=ancient(CONFIG),
         runs=MEASURED_FILES,
-        code=["kpo/claims/measures.py", "kpo/claims/one_run.py", "kpo/structure.py"],
+        code=["reproduction/claims/measures.py", "reproduction/claims/one_run.py", "kpo/structure.py"],
     output:
         f"{FOLDER}/measures.json",
     log:
@@ -21,4 +21,4 @@ rule measure:
     params:
         runs=configuration.runs(),
     shell:
-        "{KPO} measure --config {input.config:q} --log {log:q}"
+        "{STEP} measure --config {input.config:q} --log {log:q}"

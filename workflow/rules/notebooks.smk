@@ -11,7 +11,7 @@ rule notebook:
         measures=f"{FOLDER}/measures.json",
         summary=f"{FOLDER}/summary.json",
         runs=ancient(run_files(configuration, [ENTRIES[figure] for figure in DRAWN])),
-        code=["kpo/notebook.py", *DRAWING_CODE, *(f"paper_figures/{figure}.py" for figure in DRAWN)],
+        code=["reproduction/notebook.py", *DRAWING_CODE, *(f"paper_figures/{figure}.py" for figure in DRAWN)],
     output:
         f"{FOLDER}/notebooks/{{notebook}}.ipynb",
     log:
@@ -23,7 +23,7 @@ rule notebook:
         folder=FOLDER,
         source=lambda wildcards: notebook_source(Path(f"notebooks/{wildcards.notebook}.ipynb")),
     shell:
-        "{PYTHON} -m kpo.notebook run {wildcards.notebook} --results {params.folder:q} --output {output:q}"
+        "{PYTHON} -m reproduction.notebook run {wildcards.notebook} --results {params.folder:q} --output {output:q}"
         " > {log:q} 2>&1 || (cat {log:q} >&2; exit 1)"
 
 

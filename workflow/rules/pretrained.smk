@@ -1,6 +1,6 @@
 # Experiments with models of the hub: data and models fetched and checked once, jobs on CUDA devices that they lease.
 #
-# `gpu` is a request to a cluster's scheduler; on one machine it only counts, and `kpo launch` hands out the devices.
+# `gpu` is a request to a cluster's scheduler; on one machine it only counts, and `python -m reproduction launch` hands out the devices.
 
 
 rule mathematics:
@@ -14,7 +14,7 @@ rule mathematics:
     params:
         settings=lambda wildcards: set_settings(configuration, wildcards.set),
     shell:
-        "{KPO} mathematics --config {input.config:q} --set {wildcards.set} --log {log:q}"
+        "{STEP} mathematics --config {input.config:q} --set {wildcards.set} --log {log:q}"
 
 
 def experiment_of_model(wildcards):
@@ -34,7 +34,7 @@ rule model:
         experiment=experiment_of_model,
         revision=lambda wildcards: configuration.experiments[experiment_of_model(wildcards)].pretrained.model.revision,
     shell:
-        "{KPO} model --config {input.config:q} --experiment {params.experiment} --log {log:q}"
+        "{STEP} model --config {input.config:q} --experiment {params.experiment} --log {log:q}"
 
 
 rule train_pretrained:
@@ -60,7 +60,7 @@ rule train_pretrained:
     params:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
-        "{KPO} launch --step train --config {input.config:q} --experiment {wildcards.experiment}"
+        "{STEP} launch --step train --config {input.config:q} --experiment {wildcards.experiment}"
         " --method {wildcards.method} --seed {wildcards.seed} --devices {resources.gpu} --log {log:q}"
 
 
@@ -88,5 +88,5 @@ rule evaluate_pretrained:
     params:
         settings=lambda wildcards: evaluation_settings(configuration, wildcards.experiment),
     shell:
-        "{KPO} launch --step evaluate --config {input.config:q} --experiment {wildcards.experiment}"
+        "{STEP} launch --step evaluate --config {input.config:q} --experiment {wildcards.experiment}"
         " --method {wildcards.method} --seed {wildcards.seed} --devices {resources.gpu} --log {log:q}"

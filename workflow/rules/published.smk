@@ -15,4 +15,4 @@ rule unpack:
     params:
         results=configuration.results,
     shell:
-        "{KPO} unpack --config {input.config:q} --output {params.results:q} --log {log:q}"
+        "{STEP} unpack --config {input.config:q} --output {params.results:q} --log {log:q}"

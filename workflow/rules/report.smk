@@ -1,7 +1,7 @@
 # Everything on one page that opens without a network.
 
 REPORT_CODE = sorted(
-    path.as_posix() for path in Path("kpo/report").rglob("*") if path.suffix in (".py", ".html", ".css")
+    path.as_posix() for path in Path("reproduction/report").rglob("*") if path.suffix in (".py", ".html", ".css")
 )
 
 
@@ -19,4 +19,4 @@ rule report:
     log:
         f"{FOLDER}/logs/report.log",
     shell:
-        "{KPO} report --config {input.config:q} --log {log:q}"
+        "{STEP} report --config {input.config:q} --log {log:q}"

@@ -21,7 +21,7 @@ rule pretrain:
     params:
         settings=configuration.base_model and configuration.base_model.model_dump(exclude={"expected_seconds"}),
     shell:
-        "{KPO} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        "{STEP} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
 rule train:
@@ -45,5 +45,5 @@ rule train:
     params:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
-        "{KPO} train --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
+        "{STEP} train --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
         " --seed {wildcards.seed} --threads {threads} --log {log:q}"
