@@ -15,7 +15,7 @@ WORKERS = logical
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# The workflow's jobs call `kpo` and `python` by name.
+# A terminal in which `make lab` runs finds the environment's programs by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 settings = $(strip $(if $(SCALE),scale=$(SCALE)) $(CONFIG))
@@ -31,7 +31,7 @@ help: ## list the targets
 	@echo "Targets (those that run something do the set-up first, in .venv):"
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "Settings, given as NAME=value after the target:"
-	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop without a GPU, else what the GPUs can hold)"
+	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop, on every machine)"
 	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\" or CONFIG=\"study=full\""
 	@echo "  CORES    how many cores the workflow may use (default: all)"
 	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\` and \`make test-vllm\`"

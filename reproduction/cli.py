@@ -12,7 +12,7 @@ from pathlib import Path
 from reproduction.jobs.allocator import keep_freed_memory
 from reproduction.jobs.devices import hold_lease
 from reproduction.settings.configuration import Configuration, ConfigurationError, load, read_resolved
-from reproduction.settings.files import read_yaml
+from reproduction.settings.files import laid_over, read_yaml
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,16 +149,15 @@ def _start(arguments, offline: bool = True) -> Configuration:
 
 def _plan(arguments) -> None:
     from reproduction.jobs.plan import plan_text
-    from reproduction.workflow import default_scale
 
     overrides: dict = {}
     for path in arguments.configfile:
-        overrides.update(read_yaml(path))
+        overrides = laid_over(overrides, read_yaml(path))
     if arguments.cores is not None and arguments.cores < 1:
         raise ValueError(f"--cores must be at least 1, found {arguments.cores}")
     if arguments.scale is not None:
         overrides["scale"] = arguments.scale
-    print(plan_text(load(overrides, default_scale(overrides)), arguments.cores))
+    print(plan_text(load(overrides), arguments.cores))
 
 
 def _problems(arguments) -> None:

@@ -17,7 +17,7 @@ from reproduction.data.experiment_data import set_file
 from reproduction.data.splits import readable_problems
 from reproduction.jobs.devices import Device, visible_devices
 from reproduction.jobs.files import atomic_write, read_json
-from reproduction.jobs.sizing import fits, planned_count
+from reproduction.jobs.sizing import planned_count
 from reproduction.publish.published import (
     CHOICE,
     FOLDER,
@@ -44,7 +44,7 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
         configuration = published_configuration(overrides)
         _check_writable(configuration.folder)
         return configuration
-    configuration = load(overrides, default_scale(overrides))
+    configuration = load(overrides)
     if Path(configuration.results) in (Path(UNPACKED), Path(FOLDER)):
         raise ConfigurationError(
             f"results: {configuration.results} is the folder of published results; say results={CHOICE} to work from "
@@ -57,19 +57,6 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
         except ValueError as error:
             raise ConfigurationError(f"arithmetic_file: {error}") from None
     return configuration
-
-
-def default_scale(overrides: dict[str, Any]) -> str:
-    """The largest scale that this machine's CUDA devices hold; laptop without any, and for a study, which extends that.
-
-    Devices are not looked up where a scale is given.
-    """
-    is_chosen = "scale" in overrides or overrides.get("study") is not None
-    devices = [] if is_chosen else visible_devices()
-    for scale in ("paper", "gpu") if devices else ():
-        if fits(load({"scale": scale}), devices):
-            return scale
-    return "laptop"
 
 
 @functools.cache

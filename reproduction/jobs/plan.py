@@ -12,13 +12,14 @@ from reproduction.jobs.sizing import (
     LENGTH_SHARE,
     PROMPT_SHARE,
     evaluation_hours,
+    fits,
     planned_count,
     planned_memory,
     speed_of,
     training_hours,
 )
 from reproduction.publish.published import FOLDER
-from reproduction.settings.configuration import Configuration
+from reproduction.settings.configuration import DEFAULT_SCALE, Configuration, load
 
 
 def published_text(configuration: Configuration) -> str:
@@ -47,7 +48,7 @@ def plan_text(configuration: Configuration, cores: int | None, devices: Sequence
     """A few lines a person reads before the start.
 
     The times of the small models' jobs are those that the configuration states for one job each; for models of the hub
-    they are reckoned from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
+    they are estimated from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
     """
     cores = max(1, cores or 1)
     devices = visible_devices() if devices is None else list(devices)
@@ -71,34 +72,56 @@ def plan_text(configuration: Configuration, cores: int | None, devices: Sequence
     lines.append(f"  evaluations  {evaluations}")
     if small:
         lines.append(
-            f"  expected     about {clock(seconds / cores)} (min:s) with {cores} jobs side by side, "
-            "if all is still to do"
+            f"  expected     about {clock(seconds / cores)} (min:s) with {cores} jobs at once, if all is still to do"
         )
     if len(small) < len(configuration.experiments):
         lines += _on_devices(configuration, devices)
+    elif configuration.scale == DEFAULT_SCALE:
+        lines += _larger_scale(devices)
     return "\n".join(lines)
+
+
+def _larger_scale(devices: list[Device]) -> list[str]:
+    """The largest scale that these devices hold, as a hint: it takes days, so only a person chooses it."""
+    for scale in ("paper", "gpu"):
+        larger = load({"scale": scale})
+        if fits(larger, devices):
+            hours = sum(_hours(larger, name, devices)[-1] for name in larger.experiments)
+            fits_in = f"would fit on these devices, in about {hours:,.0f} device-hours (estimated)"
+            return [f"  hint         scale={scale} {fits_in}"]
+    return []
+
+
+def _hours(configuration: Configuration, name: str, devices: list[Device]) -> tuple[int, float, float, float]:
+    """Devices of a training, and device-hours of one training, of one evaluation and of the whole experiment.
+
+    Raises ValueError if no number of devices is enough.
+    """
+    experiment = configuration.experiments[name]
+    memory = planned_memory(experiment, devices)
+    speed = speed_of(devices[0].name if devices else "", memory)
+    count = planned_count(experiment, devices)
+    training = training_hours(experiment, max(count, 1), speed, memory)
+    evaluation = evaluation_hours(configuration, experiment, speed)
+    runs = len(experiment.methods) * len(configuration.seeds_of(name))
+    return count, training, evaluation, runs * training + (runs + 1) * evaluation
 
 
 def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str]:
     """Device-hours and launch command of every experiment with a model of the hub."""
-    lines, commands, total, assumed = ["  on devices   device-hours, reckoned and not measured:"], [], 0.0, {}
+    lines, commands, total, assumed = ["  on devices   device-hours, estimated and not measured:"], [], 0.0, {}
     for name, experiment in configuration.experiments.items():
         if experiment.pretrained is None:
             continue
         memory = planned_memory(experiment, devices)
         speed = speed_of(devices[0].name if devices else "", memory)
         try:
-            count = planned_count(experiment, devices)
+            count, training, evaluation, hours = _hours(configuration, name, devices)
         except ValueError as error:
             lines.append(f"    {name:<26} cannot run here: {error}")
             continue
         assumed[f"{memory / 1e9:.0f} GB at the speed of an {speed.name}"] = None
         runs = len(experiment.methods) * len(configuration.seeds_of(name))
-        training, evaluation = (
-            training_hours(experiment, max(count, 1), speed, memory),
-            evaluation_hours(configuration, experiment, speed),
-        )
-        hours = runs * training + (runs + 1) * evaluation
         total += hours
         where = f"{count} device{'s' if count > 1 else ''} each" if count else "on the CPU"
         lines.append(
@@ -109,8 +132,9 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
             lines.append(f"      needs {count} devices at once, and this machine has {len(devices)}")
     lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")
     lines.append(
-        f"    how: reproduction/jobs/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit and prompts of {PROMPT_SHARE:.0%}, "
-        f"{BANDWIDTH_SHARE:.0%} of the bandwidth and {COMPUTE_SHARE:.0%} of the operations that the makers state"
+        f"    how: reproduction/jobs/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit, prompts of "
+        f"{PROMPT_SHARE:.0%}, {BANDWIDTH_SHARE:.0%} of the bandwidth and {COMPUTE_SHARE:.0%} of the operations that the "
+        "makers state"
     )
     return [*lines, "  launch       the first run of each experiment, after the data and model steps:", *commands]
 

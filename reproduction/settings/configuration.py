@@ -11,14 +11,23 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kpo.checks import unknown_name
 from kpo.methods import Method, get_method
 from reproduction.rewards.perturb import RewardNoise
-from reproduction.settings.files import ConfigurationError, first_error, listing, merge, read_yaml, suggestion
+from reproduction.settings.files import ConfigurationError, expanded, first_error, listing, merge, read_yaml
 from reproduction.settings.hub import DataSettings, PretrainedSettings
 from reproduction.settings.study import add_study
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "config"
 SCALES = ("smoke", "laptop", "gpu", "paper")
+DEFAULT_SCALE = "laptop"
+"""On every machine: a scale that takes GPUs for days is only ever chosen by a person."""
+OWN_NAMES = {
+    "base", "benchmarks", "checksums", "claims.json", "claims.md", "config.yaml", "figures", "logs", "mathematics",
+    "measures.json", "models", "notebooks", "problems", "provenance.json", "report.html", "summary.json", "summary.md",
+    "tables.json", "tables.md",
+}  # fmt: skip
+"""What the workflow itself puts into the folder of a scale, next to the experiments."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -162,7 +171,10 @@ class ExperimentSettings(Section):
     @model_validator(mode="after")
     def _methods_work(self):
         for label in self.methods:
-            method = self.method(label)
+            try:
+                method = self.method(label)
+            except TypeError as error:
+                raise ValueError(f"methods.{label}: {error}") from None
             if method.uses_ratio and self.training.minibatches * self.training.epochs == 1:
                 raise ValueError(
                     f"method {label!r} corrects for off-policy updates, but with minibatches 1 and epochs 1 every "
@@ -254,6 +266,11 @@ class Configuration(Section):
     safety: SafetySettings
     data: DataSettings = DataSettings()
 
+    @field_validator("results", "arithmetic_file")
+    @classmethod
+    def _home_is_expanded(cls, value):
+        return expanded(value)
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value):
@@ -263,9 +280,11 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _seeds_and_levels_exist(self):
-        if "base" in self.experiments:
-            raise ValueError("experiments: 'base' is the base models' own folder; name it otherwise")
         for name, experiment in self.experiments.items():
+            if name in OWN_NAMES:
+                raise ValueError(
+                    f"experiments: {name!r} is a name of the workflow's own in the results folder; choose another"
+                )
             if experiment.pretrained is None and self.base_model is None:
                 raise ValueError(f"experiments.{name} has no model: say `pretrained`, or give base_model")
             strange = [seed for seed in experiment.seeds or [] if seed not in self.seeds]
@@ -317,15 +336,15 @@ class Configuration(Section):
         return self.seeds if own is None else own
 
 
-def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop") -> Configuration:
+def load(overrides: dict[str, Any] | None = None) -> Configuration:
     """The scale's file with `overrides` merged into it, validated.
 
     Raises ConfigurationError with one line that names the key, what is wrong and what to do.
     """
     overrides = dict(overrides or {})
-    scale = overrides.get("scale", default_scale)
+    scale = overrides.get("scale", DEFAULT_SCALE)
     if scale not in SCALES:
-        raise ConfigurationError(f"unknown scale {scale!r}{suggestion(scale, SCALES)}; known are {listing(SCALES)}")
+        raise ConfigurationError(unknown_name("scale", scale, SCALES))
     path = CONFIG_FOLDER / f"{scale}.yaml"
     if not path.exists():
         available = [name for name in SCALES if (CONFIG_FOLDER / f"{name}.yaml").exists()]
@@ -342,7 +361,7 @@ def load(overrides: dict[str, Any] | None = None, default_scale: str = "laptop")
 def _with_study(raw: dict[str, Any], study: Any) -> dict[str, Any]:
     known = sorted(path.stem for path in (CONFIG_FOLDER / "study").glob("*.yaml"))
     if study not in known:
-        raise ConfigurationError(f"unknown study {study!r}{suggestion(study, known)}; known are {listing(known)}")
+        raise ConfigurationError(unknown_name("study", study, known))
     path = CONFIG_FOLDER / "study" / f"{study}.yaml"
     try:
         return add_study(raw, read_yaml(path))

@@ -1,11 +1,13 @@
 """Configuration files: YAML without surprises, one mapping laid over another, and refusals of one line."""
 
-import difflib
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+
+from kpo.checks import unknown_name
 
 
 class ConfigurationError(ValueError):
@@ -58,15 +60,40 @@ class _UniqueKeys(yaml.SafeLoader):
         return node
 
 
+def laid_over(base: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `upper` merged into it in depth, as Snakemake merges several ``--configfile``s."""
+    merged = dict(base)
+    for key, value in upper.items():
+        if isinstance(value, dict):
+            below = merged.get(key, {})
+            # An empty mapping replaces nothing, not even what is no mapping.
+            value = laid_over(below if isinstance(below, dict) else {}, value) if value else below
+        merged[key] = value
+    return merged
+
+
+def expanded(path: str | None) -> str | None:
+    """A path of a configuration with a leading ``~`` replaced by the home folder, which only a shell does by itself.
+
+    Raises ValueError for a user without a home folder, and for a variable, which would become a folder's name.
+    """
+    if path is None:
+        return None
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise ValueError(f"{path!r} names the home folder of a user that is not known here; write the path out")
+    if os.path.expandvars(path) != path:
+        raise ValueError(f"{path!r} holds a variable, which is not replaced here; write the path out")
+    return found
+
+
 def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`base` with `overrides` in it; a key that `base` lacks is refused, `methods` and `reward_noise` are replaced."""
     merged = dict(base)
     for key, value in overrides.items():
         name = f"{prefix}{key}"
         if key not in base:
-            raise ConfigurationError(
-                f"unknown configuration key {name!r}{suggestion(key, base)}; known here are {listing(base)}"
-            )
+            raise ConfigurationError(unknown_name("configuration key", name, [f"{prefix}{known}" for known in base]))
         if (prefix.startswith("experiments.") and key in ("methods", "reward_noise")) or name == "data.pins":
             merged[key] = value
         elif isinstance(base[key], dict):
@@ -89,15 +116,21 @@ def first_error(error: ValidationError) -> str:
     elif first["type"] == "missing":
         message = "is missing; add it"
     elif not isinstance(first["input"], dict) and first["type"] != "value_error":
-        message += f", found {first['input']!r}"
+        message += f", found {first['input']!r}{_as_number(first)}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{location}: {message}{more}" if location else f"{message}{more}"
 
 
-def suggestion(word: Any, known) -> str:
-    """A question after the closest of the known words, to end a refusal with; empty where none is close."""
-    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+def _as_number(error) -> str:
+    """What to write for a number that YAML has read as text; empty for anything else."""
+    text = error["input"]
+    if not isinstance(text, str) or not error["type"].startswith(("int", "float")):
+        return ""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    return f", which is text; write {int(number)}" if number.is_integer() else f", which is text; write {number!r}"
 
 
 def listing(names) -> str:

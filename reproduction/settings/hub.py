@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from reproduction.data.catalogue import check_revision, get_set
 from reproduction.data.prompts import PromptStyle
+from reproduction.settings.files import expanded
 
 ARITHMETIC = "arithmetic"
 """In place of a set's name: the generated problems of `problems`, level by level."""
@@ -186,11 +187,19 @@ class DataSettings(_Section):
     mirror: str | None = None
     pins: dict[str, dict[Literal["revision", "rows", "distinct"], str | int | None]] = {}
 
+    @field_validator("mirror")
+    @classmethod
+    def _home_is_expanded(cls, value):
+        return expanded(value)
+
     @field_validator("pins")
     @classmethod
     def _pins_are_known(cls, value):
         for name, pin in value.items():
             get_set(name)
+            for key in ("rows", "distinct"):
+                if isinstance(pin.get(key), str):
+                    raise ValueError(f"{name}.{key} must be a number, found the text {pin[key]!r}")
             if pin.get("revision") is not None:
                 check_revision(name, pin["revision"])
         return value

@@ -1,11 +1,25 @@
 """Configuration: every shipped file is valid, every refusal is one line that names the key and what to do."""
 
+import copy
+import re
+
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpo.kalman import kalman_gains
-from reproduction.settings.configuration import CONFIG_FOLDER, SCALES, ConfigurationError, dump, load, read_resolved
-from reproduction.settings.files import merge, read_yaml
+from reproduction.cli import main
+from reproduction.settings.configuration import (
+    CONFIG_FOLDER,
+    SCALES,
+    ConfigurationError,
+    dump,
+    load,
+    read_resolved,
+    validate,
+)
+from reproduction.settings.files import laid_over, merge, read_yaml
 from reproduction.workflow import prepare, run_settings
 
 SHIPPED = [scale for scale in SCALES if (CONFIG_FOLDER / f"{scale}.yaml").exists()]
@@ -115,7 +129,7 @@ WRONG = {
     "scale of another type": ({"scale": ["laptop"]}, ["scale"]),
     "unknown key": ({"sedes": [1]}, ["'sedes'", "did you mean 'seeds'"]),
     "unknown nested key": ({"problems": {"sed": 1}}, ["problems.sed", "seed"]),
-    "unknown experiment": ({"experiments": {"kpoo": {}}}, ["experiments.kpoo", "kpo, krpo"]),
+    "unknown experiment": ({"experiments": {"kpoo": {}}}, ["experiments.kpoo", "experiments.kpo, experiments.krpo"]),
     "unknown method": (kpo(methods={"grpoo": {}}), ["grpoo", "grpo"]),
     "unknown override": (kpo(methods={"grpo": {"clip": 0.1}}), ["clip"]),
     "override out of range": (kpo(methods={"grpo": {"clip_low": -0.1, "clip_high": 0.1}}), ["clip_low", "-0.1"]),
@@ -224,6 +238,103 @@ def test_numbers_inside_what_snakemake_gives_are_numbers(tmp_path):
     assert configuration.experiments["kpo"].training.minibatches == 2
     with pytest.raises(ConfigurationError, match="every ratio is exactly 1"):
         prepare({**given, "experiments": {"kpo": {"training": {"minibatches": "1"}}}})
+
+
+def leaves(value, path=()):
+    """The path of every number of a mapping, those in lists included."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from leaves(inner, (*path, key))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield path
+
+
+def with_leaf(value, path, leaf):
+    if not path:
+        return leaf
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = with_leaf(copy[path[0]], path[1:], leaf)
+    return copy
+
+
+@pytest.mark.parametrize("scale", SHIPPED)
+def test_a_number_that_yaml_reads_as_text_is_refused_with_one_line_wherever_it_stands(scale):
+    """YAML 1.1 reads 1e-4, without a point, as text."""
+    text = yaml.safe_load("1e-4")
+    assert isinstance(text, str)
+    raw = read_yaml(CONFIG_FOLDER / f"{scale}.yaml")
+    paths = list(leaves(raw))
+    assert len(paths) > 40
+    for path in paths:
+        with pytest.raises(ConfigurationError) as error:
+            validate(with_leaf(raw, path, text), "mine.yaml")
+        message = str(error.value)
+        assert "\n" not in message and "1e-4" in message, message
+        assert str([key for key in path if isinstance(key, str)][-1]) in message, (path, message)
+
+
+def test_it_says_how_to_write_the_number():
+    with pytest.raises(ConfigurationError, match="learning_rate: .*found '1e-4', which is text; write 0.0001"):
+        load(kpo(training={"learning_rate": "1e-4"}))
+    with pytest.raises(ConfigurationError, match="rollout_batches: .*which is text; write 100$"):
+        load(kpo(training={"rollout_batches": "1e2"}))
+    with pytest.raises(ConfigurationError, match="methods.grpo: .*clip_low.*found the text '1e-4'"):
+        load(kpo(methods={"grpo": {"clip_low": "1e-4"}}))
+    with pytest.raises(ConfigurationError, match="methods.grpo: .*clip_low.* found list"):
+        load(kpo(methods={"grpo": {"clip_low": [1]}}))
+    with pytest.raises(ConfigurationError, match="dapo.rows must be a number, found the text '1e3'"):
+        load({"scale": "paper", "data": {"pins": {"dapo": {"rows": "1e3"}}}})
+
+
+def test_the_workflows_own_names_are_no_experiments():
+    """Read from the rules: whatever they put into the folder of a scale, an experiment must not be called."""
+    files = [CONFIG_FOLDER.parent / "Snakefile", *(CONFIG_FOLDER.parent / "workflow/rules").glob("*.smk")]
+    text = "\n".join(path.read_text() for path in files)
+    own = set(re.findall(r"\{FOLDER\}/([a-z][a-z0-9_.]*)", text))
+    assert {"logs", "benchmarks", "problems", "figures", "base", "claims.json", "report.html"} <= own
+    for name in own:
+        experiments = {name: load().model_dump()["experiments"]["krpo"]}
+        with pytest.raises(ConfigurationError, match=f"'{name}' is a name of the workflow's own"):
+            validate({**load().model_dump(), "experiments": experiments}, "mine.yaml")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    """In every key that holds a path: a folder named ~ in the checkout is one that somebody removes with rm -r ~."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    configuration = load(
+        {"scale": "paper", "results": "~/scratch", "arithmetic_file": "~/x.jsonl", "data": {"mirror": "~"}}
+    )
+    assert configuration.results == f"{tmp_path}/home/scratch"
+    assert configuration.arithmetic_file == f"{tmp_path}/home/x.jsonl"
+    assert configuration.data.mirror == f"{tmp_path}/home"
+    assert load({"results": "./~x"}).results == "./~x"
+    for path, words in (("~nobody-of-this-name/x", "write the path out"), ("$HOME/x", "holds a variable")):
+        for key in ("results", "arithmetic_file", "mirror"):
+            with pytest.raises(ConfigurationError, match=f"{key}: .*{words}"):
+                load({"scale": "paper", **({"data": {key: path}} if key == "mirror" else {key: path})})
+
+
+KEYS = st.sampled_from("abc")
+NESTED = st.recursive(st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=9)
+
+
+@given(st.dictionaries(KEYS, NESTED), st.dictionaries(KEYS, NESTED))
+def test_files_are_laid_over_one_another_as_snakemake_does(base, upper):
+    from snakemake.utils import update_config
+
+    expected = copy.deepcopy(base)
+    update_config(expected, copy.deepcopy(upper))
+    before = copy.deepcopy(base)
+    assert laid_over(base, upper) == expected
+    assert base == before
+
+
+def test_a_plan_of_two_files_is_that_of_the_workflow(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("scale: smoke\nseeds: [7]\nexperiments: {kpo: {methods: {grpo: {}}}}\n")
+    (tmp_path / "b.yaml").write_text("experiments: {krpo: {seeds: [7]}}\n")
+    files = [part for name in ("a", "b") for part in ("--configfile", str(tmp_path / f"{name}.yaml"))]
+    assert main(["plan", *files]) == 0
+    assert "kpo          1 runs: grpo\n" in capsys.readouterr().out
 
 
 def test_overrides_come_from_yaml_text():

@@ -1,5 +1,7 @@
 """The scales for GPUs: what they say, what is refused, which devices hold them, and what the plan prints."""
 
+import dataclasses
+import re
 import shlex
 
 import pytest
@@ -28,7 +30,7 @@ from reproduction.jobs.sizing import (
 from reproduction.settings.configuration import CONFIG_FOLDER, ConfigurationError, load
 from reproduction.settings.files import read_yaml
 from reproduction.settings.hub import PretrainedSettings
-from reproduction.workflow import default_scale, job_threads, prepare, run_settings
+from reproduction.workflow import job_threads, prepare, run_settings
 
 H100 = Device("0", "NVIDIA H100 80GB HBM3", 81559 * 2**20)
 RTX4090 = Device("0", "NVIDIA GeForce RTX 4090", 24564 * 2**20)
@@ -206,22 +208,28 @@ def test_the_tiles_that_the_plan_reckons_with_are_those_of_trl():
     assert (TILE_TOKENS, TILE_WORDS) == (TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
-def test_the_largest_scale_that_the_devices_hold(monkeypatch):
-    def chosen(*devices):
-        monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: list(devices))
-        return default_scale({})
+def test_laptop_is_the_default_and_a_larger_scale_a_hint_with_its_hours(monkeypatch, tmp_path):
+    """A server with eight large GPUs starts no path of 1,157 device-hours by itself."""
+    eight = [dataclasses.replace(H100, id=str(number)) for number in range(8)]
+    monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: eight)
+    assert prepare({"results": str(tmp_path)}).scale == "laptop"
+    assert prepare({"results": str(tmp_path), "study": "core"}).scale == "laptop"
 
-    assert chosen() == "laptop"
-    assert chosen(Device("0", "old", 8 * 10**9)) == "laptop"
-    assert chosen(RTX4090) == chosen(H100) == "gpu"
-    assert chosen(H100, H100) == chosen(H200) == "paper"
+    def hinted(*devices):
+        text = plan_text(load(), 2, devices)
+        found = re.findall(r"^  hint .*scale=(\w+) .* ([\d,]+) device-hours", text, re.MULTILINE)
+        return found[0] if found else None
+
+    assert hinted() is hinted(Device("0", "old", 8 * 10**9)) is None
+    assert hinted(RTX4090)[0] == hinted(H100)[0] == "gpu"
+    assert hinted(H200)[0] == "paper"
     # The smallest device decides, and one of unknown size promises nothing.
-    assert chosen(H100, RTX4090) == "gpu"
-    assert chosen(H100, Device("1", "MIG", None)) == "laptop"
-    monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: pytest.fail("asked although a scale is given"))
-    assert prepare({"scale": "laptop"}).scale == "laptop"
-    # The README's commands with a study name no scale.
-    assert prepare({"study": "core"}).scale == "laptop"
+    assert hinted(H100, RTX4090)[0] == "gpu"
+    assert hinted(H100, Device("1", "MIG", None)) is None
+    scale, hours = hinted(*eight)
+    lines = plan_text(load({"scale": scale}), 8, eight).splitlines()
+    total = next(line.split()[1] for line in lines if " all " in line)
+    assert scale == "paper" and float(hours.replace(",", "")) == pytest.approx(float(total), abs=1)
 
 
 def test_devices_of_a_run_divide_its_minibatch():
@@ -314,7 +322,7 @@ def test_the_plan_says_scale_runs_devices_hours_and_commands():
     for words in (
         "scale paper",
         "NVIDIA H100 80GB HBM3 (86 GB)",
-        "reckoned and not measured",
+        "estimated and not measured",
         "launch",
     ):
         assert words in text
