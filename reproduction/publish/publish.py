@@ -8,22 +8,16 @@ which `results=published` makes its figures, notebooks and report.
 import os
 import re
 import shutil
-from collections import Counter
 from pathlib import Path
 
 from reproduction.claims.runs import read_measures
-from reproduction.claims.verdict import CONTROL_AS_WELL, NOT_REPRODUCED, REPRODUCED, VERDICTS
-from reproduction.evaluation.summary import summary_markdown
 from reproduction.jobs.checksums import check_files, read_checksums
 from reproduction.jobs.files import atomic_write, only_process, read_json, write_json
-from reproduction.jobs.progress import clock
+from reproduction.publish.pages import SHOWN_FIGURES, readme_block, results_page
 from reproduction.publish.published import COPIED, FOLDER, copy, set_aside, write_compact
-from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, read_resolved
-from reproduction.settings.files import read_yaml
+from reproduction.settings.configuration import Configuration
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
-SHOWN_FIGURES = ("training_curves", "final_accuracy")
-DECIDED = (REPRODUCED, CONTROL_AS_WELL, NOT_REPRODUCED)
 JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 
 
@@ -59,6 +53,8 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
                 copy(path, new / path.relative_to(source))
             page = (new / "claims.md").read_text(encoding="utf-8")
             atomic_write(new / "claims.md", without_dead_links(page, new))
+            if is_shown:
+                atomic_write(new / "README.md", results_page(new))
             block = readme_block(new) if is_shown else ""
             _replace_folder(target, new)
         finally:
@@ -154,70 +150,3 @@ def _around_block(readme: Path) -> tuple[str, str]:
         raise ValueError(f"{readme} has no block between {START} and {END}; put the two lines where the results belong")
     before, rest = text.split(START, 1)
     return before, rest.split(END, 1)[1]
-
-
-def readme_block(published: Path) -> str:
-    """The README's results, from the files of a published folder alone.
-
-    The table of the scale's own experiments (a study's others are in the verdicts), the count of each verdict and the
-    claims that one was given for or against, where all was measured, and the pictures.
-    """
-    configuration = read_resolved(published / "config.yaml")
-    folder = f"{FOLDER}/{configuration.scale}"
-    digest = read_json(published / "provenance.json")
-    table = summary_markdown(_shown_rows(configuration, published), configuration)
-    claims = read_json(published / "claims.json")["claims"]
-    decided = decided_rows(claims, f"{folder}/claims.md")
-    hardware, times = digest["hardware"], digest["wall_seconds"].values()
-    memory = max(digest["peak_memory_bytes"].values()) / 2**30
-    lines = [
-        f"### Results at {configuration.scale} scale",
-        "",
-        table.split("\n", 1)[1].replace("\n## ", "\n#### ").strip(),
-        "",
-        verdict_line(claims, f"{folder}/claims.md"),
-        "",
-        *([*decided, ""] if decided else []),
-        f"Measured on {hardware['cores']} cores of {hardware['processor']} (commit {', '.join(digest['commits'])}); "
-        f"a run took {clock(min(times))} to {clock(max(times))} (min:s) on one core and at most {memory:.1f} GiB. "
-        f"Files: [{folder}]({folder}).",
-    ]
-    if digest["missing"]:
-        lines += ["", f"Missing runs, so that some means are over fewer seeds: {', '.join(digest['missing'])}."]
-    lines += ["", *(f"![{name.replace('_', ' ')}]({folder}/figures/{name}.png)" for name in SHOWN_FIGURES), ""]
-    return "\n".join(lines)
-
-
-def verdict_line(claims: list[dict], page: str) -> str:
-    """How often each verdict was given, with a link to the page of all."""
-    counts = Counter(claim["verdict"] for claim in claims)
-    said = "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    return f"Verdicts on the {len(claims)} claims of both papers: {said}. [Each with its numbers and its rule]({page})."
-
-
-def decided_rows(claims: list[dict], page: str) -> list[str]:
-    """A table of the claims with a verdict for or against, in the order of the verdicts; nothing where none has one."""
-    from reproduction.report.numbers import estimate, seeds
-
-    decided = [claim for verdict in DECIDED for claim in claims if claim["verdict"] == verdict]
-    if not decided:
-        return []
-    lines = ["| claim | what was measured | what its controls give | verdict |", "|---|---|---|---|"]
-    for claim in decided:
-        found = claim["effect"]["estimate"]
-        cells = (
-            f"[{claim['id']}]({page}#{claim['id']}): {claim['statement']}",
-            f"{claim['effect_is']}: {estimate(found)}, {seeds(found['num_seeds'])}",
-            "; ".join(f"{c['name']}: {estimate(c['effect']['estimate'])}" for c in claim["controls"]) or "none",
-            f"**{claim['verdict']}**",
-        )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return lines
-
-
-def _shown_rows(configuration: Configuration, published: Path) -> list[dict]:
-    rows = read_json(published / "summary.json")["rows"]
-    if configuration.study is None:
-        return rows
-    own = read_yaml(CONFIG_FOLDER / f"{configuration.scale}.yaml")["experiments"]
-    return [row for row in rows if row["experiment"] == "base" or row["experiment"] in own]

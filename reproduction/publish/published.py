@@ -163,8 +163,8 @@ def published_configuration(overrides: Mapping[str, Any], repository: Path = REP
     if not folder.is_dir():
         if set_aside(folder).is_dir():
             raise ConfigurationError(
-                f"{where} lies in {set_aside(folder).name} beside it since `python -m reproduction publish` was interrupted; publish "
-                "again, or rename it back"
+                f"{where} was left in {set_aside(folder).name} by an interrupted `python -m reproduction publish`; "
+                "publish again, or rename it back"
             )
         there = sorted(path.parent.name for path in (repository / FOLDER).glob("*/config.yaml"))
         raise ConfigurationError(

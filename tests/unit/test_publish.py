@@ -19,15 +19,8 @@ from reproduction.claims.tables import write_tables
 from reproduction.evaluation.partial_summary import write_partial_summary
 from reproduction.jobs.files import atomic_write, read_json, read_jsonl, write_json
 from reproduction.notebook import NOTEBOOKS
-from reproduction.publish.publish import (
-    END,
-    START,
-    decided_rows,
-    publish,
-    readme_block,
-    verdict_line,
-    without_dead_links,
-)
+from reproduction.publish.pages import decided_rows, readme_block, results_page, verdict_line
+from reproduction.publish.publish import END, START, publish, without_dead_links
 from reproduction.publish.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
 from reproduction.settings.configuration import ConfigurationError, dump, read_resolved
 from reproduction.workflow import is_published, notebook_source, prepare, run_files
@@ -90,7 +83,7 @@ def test_what_is_published_and_what_is_not(finished):
     expected = {f"base/seed{seed}/evaluation.json" for seed in configuration.seeds}
     expected |= {f"{run}/{name}" for run in runs for name in ("metrics.jsonl", "evaluation.json", "provenance.json")}
     expected |= {f"{run}/structure.safetensors" for run in runs if "/grpo/" in run}
-    expected |= {"config.yaml", "provenance.json", "summary.json", "summary.md", "measures.json"}
+    expected |= {"README.md", "config.yaml", "provenance.json", "summary.json", "summary.md", "measures.json"}
     expected |= {f"{name}.{kind}" for name in ("claims", "tables") for kind in ("json", "md")}
     expected |= {f"figures/{name}.png" for name in FIGURES}
     assert set(published) == expected
@@ -152,7 +145,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(finished, monkeypatch):
         publish(configuration, repository)
     monkeypatch.undo()
     assert contents(folder / ".laptop.old") == before
-    with pytest.raises(ConfigurationError, match=r"results_published/laptop lies in \.laptop\.old beside it since"):
+    with pytest.raises(ConfigurationError, match=r"results_published/laptop was left in \.laptop\.old by an interrupted"):
         published_configuration({"results": "published"}, repository)
     publish(configuration, repository)
     assert contents(folder) == {f"laptop/{name}": content for name, content in before.items()}
@@ -247,7 +240,7 @@ class TestRefused:
         assert digest["missing"] == ["krpo/krpo/seed3"]
         assert "krpo/krpo/seed3" not in digest["wall_seconds"] and "krpo/krpo/seed2" in digest["wall_seconds"]
         assert not (published / "krpo/krpo/seed3").exists()
-        assert "over fewer seeds: krpo/krpo/seed3." in (repository / "README.md").read_text()
+        assert "over fewer seeds: krpo/krpo/seed3." in (repository / "results_published/laptop/README.md").read_text()
 
     @pytest.mark.parametrize("name", ["measures.json", "claims.json"])
     def test_verdicts_that_are_not_of_these_measures(self, finished, name):
@@ -287,10 +280,12 @@ class TestReadme:
         text = (repository / "README.md").read_text()
         published = repository / "results_published/laptop"
         assert text == f"# A title\n\n{START}\n{readme_block(published)}{END}\n\nThe rest.\n"
+        page = (published / "README.md").read_text()
         tables = [line for line in (published / "summary.md").read_text().splitlines() if line.startswith("|")]
         claims = read_json(published / "claims.json")["claims"]
-        decided = decided_rows(claims, "results_published/laptop/claims.md")
-        assert [line for line in text.splitlines() if line.startswith("|")] == tables + decided
+        assert [line for line in page.splitlines() if line.startswith("|")] == tables + decided_rows(
+            claims, "claims.md"
+        )
         assert "2 cores of made-up processor (commit 0123456789)" in text
         inconclusive = sum(claim["verdict"] == "inconclusive" for claim in claims)
         assert inconclusive and f"{inconclusive} inconclusive" in text
@@ -331,9 +326,9 @@ class TestReadme:
         summary = read_json(published / "summary.json")
         swept = [row | {"experiment": "kpo-q"} for row in summary["rows"] if row["experiment"] == "krpo"]
         write_json(published / "summary.json", summary | {"rows": summary["rows"] + swept})
-        assert "Experiment kpo-q" in readme_block(published)
+        assert "Experiment kpo-q" in results_page(published)
         atomic_write(published / "config.yaml", dump(configuration.model_copy(update={"study": "full"})))
-        block = readme_block(published)
+        block = results_page(published)
         assert "kpo-q" not in block and "Experiment kpo" in block and "Experiment krpo" in block
 
 

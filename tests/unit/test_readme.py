@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paper_figures import figures_for
-from reproduction.publish.publish import END, START, readme_block
+from reproduction.publish.pages import readme_block, results_page
+from reproduction.publish.publish import END, START
 from reproduction.workflow import is_published, prepare
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,19 +35,24 @@ def test_targets_exist():
 
 
 def test_results_are_those_published():
-    """The block of results is what the published files give, so that no number of it was typed."""
-    block = TEXT.split(START)[1].split(END)[0]
-    assert block == "\n" + readme_block(PUBLISHED)
-    # Each line of the tables of the scale's own experiments stands in summary.md too.
-    accuracies, verdicts = block.split("Verdicts on the ")
+    """What the README and the published page show is what the published files give, so that no number was typed."""
+    assert TEXT.split(START)[1].split(END)[0] == "\n" + readme_block(PUBLISHED)
+    page = (PUBLISHED / "README.md").read_text()
+    assert page == results_page(PUBLISHED)
+    accuracies, verdicts = page.split("## Verdicts")
     rows = [line for line in accuracies.splitlines() if line.startswith("|")]
     assert len(rows) > 10 and set(rows) <= set((PUBLISHED / "summary.md").read_text().splitlines())
-    claims = json.loads((PUBLISHED / "claims.json").read_text())["claims"]
-    assert verdicts.startswith(f"{len(claims)} claims")
-    # Each claim that was decided has its line, with the verdict of claims.json.
     shown = dict(re.findall(r"^\| \[([a-z0-9-]+)\].*\*\*([^*]+)\*\* \|$", verdicts, re.MULTILINE))
+    claims = json.loads((PUBLISHED / "claims.json").read_text())["claims"]
     undecided = ("inconclusive", "not tested at this scale")
-    assert shown == {claim["id"]: claim["verdict"] for claim in claims if claim["verdict"] not in undecided}
+    decided = {claim["id"]: claim["verdict"] for claim in claims if claim["verdict"] not in undecided}
+    assert shown == decided
+    for name in decided:
+        assert f"`{name}`" in TEXT
+
+
+def test_short_enough_to_read():
+    assert len(TEXT.encode()) <= 8192
 
 
 def test_published_results_can_be_worked_from():

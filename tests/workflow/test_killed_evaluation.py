@@ -144,7 +144,7 @@ def test_two_processes_share_an_evaluation_and_end_with_the_one_that_started_the
     """On two devices that do not exist, so that each process computes on the CPU; first killed, then to its end."""
     results, path, step, _, calm = hub
     shutil.rmtree(results / step.folder)
-    command = [sys.executable, "-m", "kpo", *map(str, step.arguments), "--config", str(path)]
+    command = [sys.executable, "-m", "reproduction", *map(str, step.arguments), "--config", str(path)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "no-device-0,no-device-1", "OMP_NUM_THREADS": "1"}
 
     def start():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def launched(path, log, kill_when=None):
     """Run the training; kill launcher and processes as soon as `kill_when` says so. Returns the exit status."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "kpo", "train", "--config", str(path)]
+    command += ["-m", "reproduction", "train", "--config", str(path)]
     with open(log, "w") as file:
         command += ["--experiment", "kpo", "--method", "kpo-clipped", "--seed", "42"]
         job = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)

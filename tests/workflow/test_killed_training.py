@@ -119,7 +119,7 @@ def test_the_command_itself_killed_in_training(folder, tmp_path):
     assert main(["problems", "--config", str(config)]) == 0
     assert main(["pretrain", "--config", str(config), "--seed", "1"]) == 0
     run = configuration.run_folder("kpo", "kpo-clipped", 1)
-    command = [sys.executable, "-m", "kpo", "train", "--config", str(config), "--experiment", "kpo"]
+    command = [sys.executable, "-m", "reproduction", "train", "--config", str(config), "--experiment", "kpo"]
     command += ["--method", "kpo-clipped", "--seed", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300

@@ -16,7 +16,7 @@ from reproduction.cli import main
 from reproduction.jobs.files import read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "workflow")
+PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "reproduction", "workflow")
 RUN = Path("results/smoke/kpo/kpo-clipped/seed1")
 TRAINING = {"rollout_batches": 12, "max_completion_length": 8, "learning_rate": 0.003}
 

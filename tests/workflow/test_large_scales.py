@@ -19,7 +19,7 @@ from reproduction.settings.configuration import load
 from tests.tiny_hub import tiny_overrides
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "workflow")
+PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "reproduction", "workflow")
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from reproduction.publish.publish import publish
 from tests.finished_results import finished_results, make_the_rest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "workflow")
+PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "reproduction", "workflow")
 METHODS = {"kpo": ("grpo", "kpo-clipped", "kpo-ema"), "krpo": ("grpo", "krpo")}
 
 pytestmark = pytest.mark.slow

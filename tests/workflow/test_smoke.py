@@ -17,7 +17,7 @@ from reproduction.settings.configuration import load
 from reproduction.verify.folder import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "workflow")
+PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "reproduction", "workflow")
 CONFIGURATION = load({"scale": "smoke"})
 FIGURES = figures_for({name: settings.methods for name, settings in CONFIGURATION.experiments.items()})
 
