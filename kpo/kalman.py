@@ -34,6 +34,9 @@ import numpy as np
 import torch
 
 from kpo.checks import check_integer, check_real
+from kpo.likelihood import VarianceFit as VarianceFit
+from kpo.likelihood import fit_variances as fit_variances
+from kpo.likelihood import log_likelihood as log_likelihood
 from kpo.masked_rows import (
     check_lengths,
     check_mask,

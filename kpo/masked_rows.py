@@ -146,7 +146,7 @@ def _filter(
         result = result.to(observations.device)
     if not finite:
         # Sums of float64 values near the largest number raise this alarm as well, and are then found to be no fault.
-        _refuse_not_finite(observations, mask)
+        refuse_not_finite(observations, mask)
     return result
 
 
@@ -154,7 +154,7 @@ def _on_cpu(mask: torch.Tensor | None) -> torch.Tensor | None:
     return None if mask is None else mask.cpu()
 
 
-def _refuse_not_finite(observations: torch.Tensor, mask: torch.Tensor | None) -> None:
+def refuse_not_finite(observations: torch.Tensor, mask: torch.Tensor | None) -> None:
     wrong = ~torch.isfinite(observations)
     if mask is not None:
         wrong &= mask.bool()
