@@ -20,26 +20,32 @@ over the group, x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), restarted at (x0, 
 Defined for every kind:
 - NaN is an ungraded response: left out of the group (the filter passes it by), advantage 0. Infinities are refused.
 - A group with one graded response has nothing to be compared with, and one whose rewards are all equal has no winner:
-  exactly 0, except in the kinds that compare with the prior x0 (krpo, krpo-prior, krpo-running-mean,
-  krpo-random-order, krpo-adaptive). Those give what their equation gives: krpo as released 0 where all rewards are 0,
-  and 0.10, 0.07, .. 0.03 for twelve rewards of 1.
+  exactly 0, except in the kinds that compare with the prior x0 (krpo, krpo-prior, krpo-running-mean, krpo-random-order,
+  krpo-sorted, krpo-reversed, krpo-adaptive). Those give what their equation gives: krpo as released 0 if all rewards
+  are 0, and 0.10, 0.07, .. 0.03 for twelve rewards of 1.
+- Equal means up to rounding: rewards of a group that differ by at most 1e-6 of the largest one's size, and by 1e-7 if
+  that is below 0.1, count as one value in every kind. Float32 sums of components differ in their last digits although
+  their values are equal: 0.1 + 0.6 and 0.7 by 6e-8, 0.1 + 0.2 - 0.3 and 0 by 3e-8.
 
 Shape suffixes: P prompts, G group members.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
 from kpo.adaptive import RewardNoiseEstimator
-from kpo.checks import check_integer, checked_parameters, unknown_name
+from kpo.checks import Kind, Registry, check_integer, checked_parameters
 from kpo.kalman import kalman_filter_group
 
 GRPO_EPSILON = 1e-6
 KRPO_EPSILON = 1e-8
+EQUAL_REWARDS = 1e-6
+
+# Keywords that a function may ask for in addition to its parameters.
+RUNTIME = ("components", "generator", "lengths")
 
 
 class RewardFilter(NamedTuple):
@@ -61,54 +67,36 @@ UNKNOWN_NOISE = KRPO_FILTER._replace(process_variance=None, observation_variance
 
 
 @dataclass(frozen=True)
-class AdvantageKind:
-    """One kind of advantage: its function, the parameters a method may set, and what it needs at run time."""
+class AdvantageKind(Kind):
+    """One kind of advantage."""
 
-    name: str
-    function: Callable[..., torch.Tensor]
-    defaults: Mapping[str, Any]
-    filtered: bool
-    needs_lengths: bool
-    random: bool
+    takes_filter: bool = False
+    """True if the function asks for a `reward_filter`, whose fields are then parameters."""
 
 
-ADVANTAGE_KINDS: dict[str, AdvantageKind] = {}
+ADVANTAGE_KINDS = Registry("advantage kind")
 
 
 def advantage_kind(name: str) -> Callable:
     """Register a function `f(rewards_PG, graded_PG, **parameters) -> (P, G)` as the advantage kind `name`.
 
     `rewards_PG` is float64 and 0 where ungraded, `graded_PG` is bool; the result is set to 0 where ungraded. Its
-    keyword-only parameters, numbers, are those a method may set. Three are special: `reward_filter` stands for the four
-    fields of `RewardFilter`; `lengths` and `generator` come at run time.
+    keyword-only parameters, numbers, are those a method may set; `reward_filter` stands for the four fields of
+    `RewardFilter`. Three come at run time if the function asks for them: `lengths` (P, G), `generator`, and
+    `components` (P, G, K), the K rewards whose sum the rewards are, float64 and NaN where one was not given.
     Raises ValueError if the name is taken.
     """
 
     def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        if name in ADVANTAGE_KINDS:
-            raise ValueError(f"advantage kind {name!r} exists already; choose another name")
-        keywords = {
-            key: parameter.default
-            for key, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
-        special = {key: keywords.pop(key, None) for key in ("reward_filter", "lengths", "generator")}
-        present = set(inspect.signature(function).parameters)
-        filtered = "reward_filter" in present
-        defaults = keywords | (special["reward_filter"]._asdict() if filtered else {})
-        ADVANTAGE_KINDS[name] = AdvantageKind(
-            name, function, defaults, filtered, "lengths" in present, "generator" in present
-        )
+        kind = AdvantageKind.of(name, function, RUNTIME)
+        reward_filter = kind.defaults.get("reward_filter")
+        if reward_filter is not None:
+            defaults = {key: value for key, value in kind.defaults.items() if key != "reward_filter"}
+            kind = replace(kind, defaults=defaults | reward_filter._asdict(), takes_filter=True)
+        ADVANTAGE_KINDS.add(name, kind)
         return function
 
     return register
-
-
-def get_advantage_kind(kind: str) -> AdvantageKind:
-    """The kind registered under a name; ValueError listing the known ones otherwise."""
-    if kind not in ADVANTAGE_KINDS:
-        raise ValueError(unknown_name("advantage kind", kind, ADVANTAGE_KINDS))
-    return ADVANTAGE_KINDS[kind]
 
 
 @torch.no_grad()
@@ -118,28 +106,29 @@ def group_advantages(kind: str, rewards: torch.Tensor, **parameters: Any) -> tor
     rewards: floating, each row the group of one prompt in sampled order; NaN where a response could not be graded.
     parameters: `process_variance`, `observation_variance`, `initial_mean`, `initial_variance` (kinds that use the
         filter; defaults as released: 1e-5, 1e-2, 0, 1); `lengths` (opo: tokens of each response, (P, G)); `generator`
-        or `seed` (krpo-random-order).
+        or `seed` (krpo-random-order); `components` (P, G, K) for kinds that ask for them.
 
     Raises ValueError or TypeError naming the argument: unknown kind or parameter, wrong shape or dtype, infinite
     rewards.
     """
-    chosen = get_advantage_kind(kind)
+    chosen = ADVANTAGE_KINDS.find(kind)
     graded_PG = _check_rewards(rewards)
-    runtime = {"lengths"} if chosen.needs_lengths else set()
-    runtime |= {"generator"} if chosen.random else set()
-    values = checked_parameters(f"advantage kind {kind!r}", chosen.defaults, parameters, set(chosen.defaults) | runtime)
-    if chosen.filtered:
+    allowed = set(chosen.defaults) | chosen.runtime
+    values = checked_parameters(f"advantage kind {kind!r}", chosen.defaults, parameters, allowed)
+    if chosen.takes_filter:
         values["reward_filter"] = RewardFilter(*(values.pop(name) for name in RewardFilter._fields))
-    rewards_PG = torch.where(graded_PG, rewards, 0.0).to(torch.float64)
+    if "components" in chosen.runtime:
+        values["components"] = _check_components(values.get("components"), rewards)
+    rewards_PG = _without_rounding(torch.where(graded_PG, rewards, 0.0), graded_PG)
     advantages_PG = chosen.function(rewards_PG, graded_PG, **values)
     return torch.where(graded_PG, advantages_PG, 0.0).to(rewards.dtype)
 
 
 @torch.no_grad()
 def informative_groups(rewards: torch.Tensor) -> torch.Tensor:
-    """(P,) bool: groups with at least two different graded rewards; the others carry no signal for GRPO."""
+    """(P,) bool: groups with at least two graded rewards that differ; the others carry no signal for GRPO."""
     graded_PG = _check_rewards(rewards)
-    return _spread(torch.where(graded_PG, rewards, 0.0), graded_PG)[:, 0] > 0
+    return _spread(_without_rounding(torch.where(graded_PG, rewards, 0.0), graded_PG), graded_PG)[:, 0] > 0
 
 
 @advantage_kind("grpo")
@@ -329,6 +318,35 @@ def _spread(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
     """Largest minus smallest graded reward, (P, 1); not positive where fewer than two are graded or all are equal."""
     largest_P1 = torch.where(graded_PG, rewards_PG, -torch.inf).amax(dim=1, keepdim=True)
     return largest_P1 - torch.where(graded_PG, rewards_PG, torch.inf).amin(dim=1, keepdim=True)
+
+
+def _without_rounding(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """The rewards in float64; in a group whose graded rewards are equal up to rounding, the largest one for all."""
+    rewards_PG = rewards_PG.to(torch.float64)
+    size_P1 = torch.where(graded_PG, rewards_PG.abs(), 0.0).amax(dim=1, keepdim=True).clamp(min=0.1)
+    equal_P1 = _spread(rewards_PG, graded_PG) <= EQUAL_REWARDS * size_P1
+    largest_P1 = torch.where(graded_PG, rewards_PG, -torch.inf).amax(dim=1, keepdim=True)
+    return torch.where(graded_PG & equal_P1, largest_P1, rewards_PG)
+
+
+def _check_components(components: torch.Tensor | None, rewards: torch.Tensor) -> torch.Tensor:
+    """The components (P, G, K) in float64, equal ones made exactly equal; NaN where not given or ungraded."""
+    if components is None:
+        raise ValueError("components are missing: this kind sees each reward by itself; pass them as (P, G, K)")
+    if not isinstance(components, torch.Tensor) or not components.is_floating_point():
+        raise TypeError("components must be a floating tensor of rewards, (P, G, K)")
+    if components.dim() != 3 or components.shape[:2] != rewards.shape or components.shape[2] == 0:
+        raise ValueError(
+            f"components have shape {tuple(components.shape)}, rewards {tuple(rewards.shape)}; expected (P, G, K)"
+        )
+    if bool(torch.isinf(components).any()):
+        raise ValueError("components hold an infinity; a reward that was not given is NaN")
+    result = []
+    for values_PG in components.unbind(dim=2):
+        given_PG = ~(torch.isnan(values_PG) | torch.isnan(rewards))
+        values_PG = _without_rounding(torch.where(given_PG, values_PG, 0.0), given_PG)
+        result.append(torch.where(given_PG, values_PG, torch.nan))
+    return torch.stack(result, dim=2)
 
 
 def _check_rewards(rewards: torch.Tensor) -> torch.Tensor:

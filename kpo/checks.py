@@ -6,10 +6,16 @@ Shape suffixes: B sequences, T tokens.
 import difflib
 import inspect
 import math
-from collections.abc import Collection, Iterable, Mapping
+import numbers
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+class NonFiniteError(ValueError):
+    """NaN or an infinity at a counted place. A trainer may catch it and leave the update out."""
 
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
@@ -25,11 +31,12 @@ def check_real(
 ) -> float:
     """`value` as a float; TypeError unless it is a real number, ValueError unless finite and within the bounds.
 
-    `exclusive` refuses the minimum itself.
+    Numbers of NumPy and tensors without dimensions count as numbers. `exclusive` refuses the minimum itself.
     """
+    value = _without_array(value)
     if isinstance(value, str):
         raise TypeError(f"{name} must be a number, found the text {value!r}; in YAML write 1.0e-6, not 1e-6")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, found {type(value).__name__}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, found {value}")
@@ -40,12 +47,62 @@ def check_real(
 
 
 def check_integer(name: str, value: Any, *, minimum: int) -> int:
-    """`value` if it is an int of at least `minimum`; TypeError or ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """`value` as an int of at least `minimum`; TypeError or ValueError otherwise."""
+    value = _without_array(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, found {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, found {value}")
-    return value
+    return int(value)
+
+
+def _without_array(value: Any) -> Any:
+    """The Python number in a NumPy scalar or an array or tensor without dimensions; anything else unchanged."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A function registered under a name, to be named by methods."""
+
+    name: str
+    function: Callable[..., torch.Tensor]
+    defaults: Mapping[str, Any]
+    """Parameters that a method may set, with their defaults; `inspect.Parameter.empty` if there is none."""
+    runtime: frozenset[str]
+    """Keywords that the function asks for and gets when it runs."""
+
+    @classmethod
+    def of(cls, name: str, function: Callable[..., torch.Tensor], runtime: Collection[str], **fields: Any):
+        """The kind of a function whose keyword-only arguments are parameters, except those named in `runtime`."""
+        keywords = {
+            key: parameter.default
+            for key, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        defaults = {key: default for key, default in keywords.items() if key not in runtime}
+        return cls(name, function, defaults, frozenset(keywords) & frozenset(runtime), **fields)
+
+
+class Registry(dict[str, Any]):
+    """Names to what they stand for; a taken or unknown name is refused in one line."""
+
+    def __init__(self, what: str):
+        super().__init__()
+        self.what = what
+
+    def add(self, name: str, value: Any) -> Any:
+        """`value`, registered; ValueError if the name is taken."""
+        if name in self:
+            raise ValueError(f"{self.what} {name!r} exists already; choose another name")
+        self[name] = value
+        return value
+
+    def find(self, name: str) -> Any:
+        """What `name` stands for; ValueError with the closest name and all known ones if it does not exist."""
+        if not isinstance(name, str) or name not in self:
+            raise ValueError(unknown_name(self.what, name, self))
+        return self[name]
 
 
 def checked_parameters(
@@ -88,11 +145,11 @@ def check_token_tensors(mask: torch.Tensor, **tensors: torch.Tensor) -> torch.Te
 
 
 def check_finite(mask: torch.Tensor, **tensors: torch.Tensor) -> None:
-    """ValueError naming the first tensor that is not finite at a counted token; waits for the device once."""
+    """NonFiniteError naming the first tensor that is not finite at a counted token; waits for the device once."""
     verdicts = torch.stack([_finite_where(tensor, mask) for tensor in tensors.values()]).tolist()
     for name, finite in zip(tensors, verdicts, strict=True):
         if not finite:
-            raise ValueError(
+            raise NonFiniteError(
                 f"{name} holds NaN or an infinity at a counted token; "
                 "look for a token that its policy could not sample, or an update that diverged"
             )
@@ -117,3 +174,20 @@ def check_advantages(advantages: torch.Tensor, mask_BT: torch.Tensor) -> torch.T
         raise ValueError(f"advantages are on {advantages.device}, mask on {mask_BT.device}; move them to one device")
     advantages = advantages.detach()
     return advantages[:, None] if advantages.dim() == 1 else advantages
+
+
+def check_sampler_weights(weights: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """The weights (B, T) or (B, 1), detached; NonFiniteError or ValueError unless finite and not negative."""
+    if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
+        found = weights.dtype if isinstance(weights, torch.Tensor) else type(weights).__name__
+        raise TypeError(f"sampler_weights must be a floating tensor, found {found}")
+    if weights.shape not in (mask_BT.shape, (len(mask_BT), 1)):
+        raise ValueError(
+            f"sampler_weights have shape {tuple(weights.shape)}; expected (B, T) = {tuple(mask_BT.shape)} or (B, 1)"
+        )
+    if weights.device != mask_BT.device:
+        raise ValueError(f"sampler_weights are on {weights.device}, mask on {mask_BT.device}; move them to one device")
+    check_finite(mask_BT, sampler_weights=weights)
+    if bool(((weights < 0) & mask_BT).any()):
+        raise ValueError("sampler_weights must not be negative; pass ratios of probabilities, not their logarithms")
+    return weights.detach()

@@ -4,7 +4,12 @@ For counted token t of response i, with ratio r and advantage A (`kpo.ratios`, `
 
     clipped     l_t = max(-A r_t, -A clip(r_t, 1 - low, 1 + high))
     unclipped   l_t = -A r_t      (also GMPO, whose ratio has been clipped already)
+    weighted    w_t l_t  if the sampler's importance weights w are given, as in TRL and verl
     KL          l_t + weight k_t, k_t = exp(d_t) - d_t - 1 with d_t = log pi_ref - log pi   (k3, Schulman 2020)
+
+Both exponentials are bounded: log r and d count as at most 10, beyond which their gradient is 0, so that no single
+token can end a run. The bound on log r is that of KPO's release and of verl's GSPO. verl clips d to 20 and k to 10,
+which already lets go of tokens at d = 2.6; TRL has no bound.
 
 and the aggregations, with B sequences of n_i counted tokens:
 
@@ -22,16 +27,25 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from kpo.checks import check_advantages, check_finite, check_integer, check_token_tensors, unknown_name
+from kpo.checks import (
+    check_advantages,
+    check_finite,
+    check_integer,
+    check_sampler_weights,
+    check_token_tensors,
+    unknown_name,
+)
 from kpo.methods import AGGREGATIONS, Method, get_method
-from kpo.ratios import get_ratio_kind, token_log_ratio
+from kpo.ratios import RATIO_KINDS, counted, sequence_mean, token_log_ratio
 
-# Ratios are bounded at exp(10) = 22,026, beyond which their gradient is 0. The released KPO and verl's GSPO do so;
-# without it an overflow to infinity turns the gradient of the clipped branch into 0 * inf = NaN.
+# exp(10) = 22,026. Without a bound an overflow to infinity turns the gradient of the clipped branch into 0 * inf = NaN.
 MAX_LOG_RATIO = 10.0
+# verl adds it to the sampler's weights before their geometric mean, so that a weight of 0 has a logarithm.
+WEIGHT_EPSILON = 1e-10
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,7 @@ def policy_loss(
     mask: torch.Tensor,
     ref_log_probs: torch.Tensor | None = None,
     *,
+    sampler_weights: torch.Tensor | None = None,
     num_sequences: int | None = None,
     num_tokens: int | None = None,
 ) -> PolicyLoss:
@@ -96,14 +111,19 @@ def policy_loss(
     log_probs, old_log_probs: (B, T) floating, natural logarithms of the sampled tokens' probabilities under the current
         and the sampling policy; only `log_probs` gets a gradient. Half precision is computed in float32.
     advantages: (B,) or (B, T) floating. mask: (B, T) bool or 0/1, True at the counted tokens of the responses.
-    ref_log_probs: (B, T), of the reference policy; needed where the method has a KL weight. Without a weight they only
+    ref_log_probs: (B, T), of the reference policy; needed if the method has a KL weight. Without a weight they only
         give the metric `kl`.
+    sampler_weights: (B, T) or (B, 1), not negative: importance weights pi_old / pi_sampler of an engine whose
+        probabilities differ from the trainer's, truncated or masked by the trainer (`importance_sampling_ratio` in TRL,
+        `rollout_is_weights` in verl). They multiply the clipped loss, not the KL term, and get no gradient. For GMPO
+        each response has their geometric mean, as in verl (TRL's GMPO trainer ignores them).
     num_sequences, num_tokens: rows and counted tokens of the whole minibatch of which this is a part; default: those of
         this batch.
 
     What masked positions hold does not matter, NaN included. Raises ValueError or TypeError naming the argument:
     shapes, dtypes or devices that do not fit, no counted token (unless `num_sequences` and `num_tokens` say that others
-    have some), non-finite values at counted tokens, missing `ref_log_probs`, totals smaller than this part.
+    have some), missing `ref_log_probs`, totals smaller than this part; its subclass `kpo.checks.NonFiniteError` for NaN
+    or infinities at counted tokens.
     """
     method = get_method(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
@@ -122,8 +142,11 @@ def policy_loss(
     # A masked position of per-token advantages may hold anything, so it must not meet arithmetic.
     advantages_BT = torch.where(mask_BT, advantages_BT.to(log_ratio_BT.dtype), 0.0)
 
-    kind, clip = get_ratio_kind(method.ratio), method.clip
-    runtime = {"advantages": advantages_BT, "clip": clip} if kind.clips_itself else {}
+    kind, clip = RATIO_KINDS.find(method.ratio), method.clip
+    runtime: dict[str, Any] = {"advantages": advantages_BT, "clip": clip}
+    if "old_log_probs" in kind.runtime:
+        runtime["old_log_probs"] = counted(old_log_probs, mask_BT, log_ratio_BT.dtype)
+    runtime = {name: value for name, value in runtime.items() if name in kind.runtime}
     log_used = kind(log_ratio_BT, mask_BT, **runtime, **method.ratio_parameters)
     ratio = torch.exp(log_used.clamp(max=MAX_LOG_RATIO))
 
@@ -136,6 +159,12 @@ def policy_loss(
         bounded_BT = -advantages_BT * ratio.clamp(1.0 - clip[0], 1.0 + clip[1])
         clipped_BT = bounded_BT > losses_BT
         losses_BT = torch.maximum(losses_BT, bounded_BT)
+    if sampler_weights is not None:
+        weights_BT = counted(check_sampler_weights(sampler_weights, mask_BT), mask_BT, log_ratio_BT.dtype)
+        if kind.clips_itself:
+            log_weights_BT = torch.where(mask_BT, (weights_BT + WEIGHT_EPSILON).log(), 0.0)
+            weights_BT = sequence_mean(log_weights_BT, mask_BT).exp()
+        losses_BT = losses_BT * weights_BT
 
     kl_BT = None
     if ref_log_probs is not None:
@@ -198,8 +227,9 @@ def aggregate(
 def _kl_k3(
     log_probs: torch.Tensor, ref_log_probs: torch.Tensor, mask_BT: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """exp(d) - d - 1 with d = log pi_ref - log pi, 0 where masked; its gradient is that of the direct form."""
+    """exp(d) - d - 1 with d = log pi_ref - log pi, at most `MAX_LOG_RATIO`; 0 where masked."""
     difference_BT = torch.where(mask_BT, ref_log_probs.detach().to(dtype) - log_probs.to(dtype), 0.0)
+    difference_BT = difference_BT.clamp(max=MAX_LOG_RATIO)
     # expm1, since exp(d) - d - 1 is d^2 / 2: in float32 its rounding would be all that is left of d = 1e-4.
     return torch.expm1(difference_BT) - difference_BT
 
@@ -212,14 +242,14 @@ def _sums(
     kl_BT: torch.Tensor | None,
     mask_BT: torch.Tensor,
 ) -> torch.Tensor:
-    """The entries of `_SUMS` over counted tokens; kl is NaN where there is no reference."""
-    # Squares in float64: rounded in float32 they give equal ratios an effective sample size just off 1.
+    """The entries of `_SUMS` over counted tokens; kl is NaN without a reference."""
+    # Squares in float64: in float32 they overflow, and give equal ratios an effective sample size just off 1.
     ratio_BT = torch.where(mask_BT, ratio.detach().to(torch.float64), 0.0)
     wide = {"dtype": torch.float64}
     sums = [
         mask_BT.sum(**wide),
         log_ratio_BT.sum(**wide),
-        log_ratio_BT.square().sum(**wide),
+        log_ratio_BT.to(torch.float64).square().sum(),
         mask_BT.new_zeros((), **wide) if clipped_BT is None else (clipped_BT & mask_BT).sum(**wide),
         ratio_BT.sum(**wide),
         ratio_BT.square().sum(**wide),

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from kpo.adaptive import RewardNoiseEstimator
-from kpo.advantages import get_advantage_kind, group_advantages
-from kpo.checks import check_integer, check_real, checked_parameters, unknown_name
-from kpo.ratios import get_ratio_kind
+from kpo.advantages import ADVANTAGE_KINDS, group_advantages
+from kpo.checks import Registry, check_integer, check_real, checked_parameters, unknown_name
+from kpo.ratios import RATIO_KINDS
 
 AGGREGATIONS = ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm")
 """How token losses become one number; the equations are in `kpo.losses`."""
@@ -50,7 +50,7 @@ class Method:
     ratio_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        kinds = {"advantage": get_advantage_kind(self.advantage), "ratio": get_ratio_kind(self.ratio)}
+        kinds = {"advantage": ADVANTAGE_KINDS.find(self.advantage), "ratio": RATIO_KINDS.find(self.ratio)}
         for part, kind in kinds.items():
             given = getattr(self, f"{part}_parameters")
             filled = checked_parameters(f"{self.name}, {part} {kind.name!r}", kind.defaults, given)
@@ -76,12 +76,15 @@ class Method:
             check_integer("aggregation_length", self.aggregation_length, minimum=1)
 
     def try_once(self) -> None:
-        """Run both parts on one token and one group; raises what they raise, so before a training run and not in it."""
+        """Run both parts on one token and one group, so that bad values fail before training starts."""
         one, rewards = torch.zeros(1, 1), torch.zeros(1, 2)
-        lengths = {"lengths": torch.ones(1, 2)} if self.needs_lengths else {}
+        ratio, advantage = RATIO_KINDS.find(self.ratio), ADVANTAGE_KINDS.find(self.advantage)
+        tokens = {"advantages": one, "old_log_probs": one, "clip": self.clip}
+        group = {"lengths": rewards + 1, "components": rewards[..., None]}
         try:
-            get_ratio_kind(self.ratio)(one, one == 0, **self.ratio_parameters)
-            group_advantages(self.advantage, rewards, **self.advantage_parameters, **lengths)
+            ratio(one, one == 0, **self.ratio_parameters, **{key: tokens[key] for key in ratio.runtime})
+            runtime = {key: group[key] for key in advantage.runtime & group.keys()}
+            group_advantages(self.advantage, rewards, **self.advantage_parameters, **runtime)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self.name}: {error}") from None
 
@@ -93,7 +96,7 @@ class Method:
     @property
     def uses_ratio(self) -> bool:
         """Whether the loss depends on how far the policy has moved since it sampled."""
-        return get_ratio_kind(self.ratio).depends_on_ratio
+        return RATIO_KINDS.find(self.ratio).depends_on_ratio
 
     @property
     def needs_reference(self) -> bool:
@@ -103,7 +106,12 @@ class Method:
     @property
     def needs_lengths(self) -> bool:
         """Whether the advantages need the response lengths."""
-        return get_advantage_kind(self.advantage).needs_lengths
+        return "lengths" in ADVANTAGE_KINDS.find(self.advantage).runtime
+
+    @property
+    def needs_components(self) -> bool:
+        """Whether the advantages need each response's rewards by component, and not only their sum."""
+        return "components" in ADVANTAGE_KINDS.find(self.advantage).runtime
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -120,21 +128,21 @@ class Method:
         rewards_PG: torch.Tensor,
         *,
         lengths_PG: torch.Tensor | None = None,
+        components_PGK: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
         estimator: RewardNoiseEstimator | None = None,
     ) -> torch.Tensor:
         """Advantages (P, G) of one rollout batch's rewards (P, G), NaN where ungraded; see `kpo.advantages`.
 
-        lengths_PG: counted tokens of each response, used where `needs_lengths`. generator: for random orders; without
-        one they are the same in every batch. estimator: from `make_estimator`; call once for each rollout batch, since
+        lengths_PG: counted tokens of each response, used if `needs_lengths`. components_PGK: the rewards whose weighted
+        sum rewards_PG are, used if `needs_components`. generator: for random orders; without one they are the same in
+        every batch. estimator: from `make_estimator`; call once for each rollout batch, since
         the rewards are taken in after the advantages are computed, so that no reward sets its own scale.
         """
-        kind = get_advantage_kind(self.advantage)
+        runtime = {"lengths": lengths_PG, "components": components_PGK, "generator": generator}
+        asked = ADVANTAGE_KINDS.find(self.advantage).runtime
         parameters = dict(self.advantage_parameters)
-        if kind.needs_lengths:
-            parameters["lengths"] = lengths_PG
-        if kind.random and generator is not None:
-            parameters["generator"] = generator
+        parameters |= {key: value for key, value in runtime.items() if key in asked and value is not None}
         if not self._estimates_noise:
             return group_advantages(self.advantage, rewards_PG, **parameters)
         if estimator is None:
@@ -159,15 +167,12 @@ class Method:
         return self.advantage_parameters.get("process_variance", 0.0) is None
 
 
-METHODS: dict[str, Method] = {}
+METHODS = Registry("method")
 
 
 def declare(method: Method) -> Method:
     """Add a method to `METHODS`; ValueError if its name is taken."""
-    if method.name in METHODS:
-        raise ValueError(f"method {method.name!r} exists already; choose another name")
-    METHODS[method.name] = method
-    return method
+    return METHODS.add(method.name, method)
 
 
 def get_method(name: str, **overrides: Any) -> Method:
@@ -177,9 +182,7 @@ def get_method(name: str, **overrides: Any) -> Method:
     part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required where both have it.
     Raises ValueError for an unknown name or override, ValueError or TypeError naming the parameter for a bad value.
     """
-    if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(unknown_name("method", name, METHODS))
-    method = METHODS[name]
+    method = METHODS.find(name)
     changes: dict[str, Any] = {
         "ratio_parameters": dict(method.ratio_parameters),
         "advantage_parameters": dict(method.advantage_parameters),

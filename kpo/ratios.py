@@ -19,37 +19,36 @@ stop-gradient. The derivative with respect to log pi(y_t) is 1, and no gradient 
 Shape suffixes: B sequences, T tokens.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from kpo.checks import (
+    Kind,
+    Registry,
     check_advantages,
     check_finite,
     check_integer,
     check_real,
     check_token_tensors,
     checked_parameters,
-    unknown_name,
 )
 from kpo.kalman import kalman_filter, kalman_gains, linear_filter
 
+# Keywords that a function may ask for in addition to its parameters.
+RUNTIME = ("advantages", "clip", "old_log_probs")
+
 
 @dataclass(frozen=True)
-class RatioKind:
+class RatioKind(Kind):
     """One kind of ratio: its function and what the loss has to know of it."""
 
-    name: str
-    function: Callable[..., torch.Tensor]
     depends_on_ratio: bool
-    """False where the value is the same whatever the policies are, so that off-policy updates are not corrected."""
+    """False if the value is the same whatever the policies are, so that off-policy updates are not corrected."""
     clips_itself: bool
-    """True where the clip acts on tokens inside the function; the loss then passes `advantages` and `clip` to it."""
-    defaults: Mapping[str, Any]
-    """Parameters that a method may set, with their defaults; `inspect.Parameter.empty` where there is none."""
+    """True if the clip acts on tokens inside the function instead of on the ratio."""
 
     def __call__(self, log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, **parameters: Any) -> torch.Tensor:
         """The function's result, (B, T) with 0 where masked, or (B, 1)."""
@@ -64,26 +63,22 @@ class RatioKind:
         )
 
 
-RATIO_KINDS: dict[str, RatioKind] = {}
+RATIO_KINDS = Registry("ratio kind")
 
 
 def ratio_kind(name: str, *, depends_on_ratio: bool = True, clips_itself: bool = False) -> Callable:
     """Register a function `f(log_ratio_BT, mask_BT, **parameters) -> (B, T) or (B, 1)` as the ratio kind `name`.
 
     `log_ratio_BT` is z, float32 or float64, differentiable in the log-probabilities and 0 where `mask_BT` (bool) is
-    False; what the result holds there is ignored. Keyword-only parameters, numbers, are those a method may set.
+    False; what the result holds there is ignored. Keyword-only parameters, numbers, are those a method may set. Three
+    come at run time if the function asks for them: `old_log_probs` (B, T), detached, in z's dtype, 0 where masked;
+    `advantages` (B, 1) or (B, T); `clip`, the method's (low, high) or None.
     Raises ValueError if the name is taken.
     """
 
     def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        if name in RATIO_KINDS:
-            raise ValueError(f"ratio kind {name!r} exists already; choose another name")
-        defaults = {
-            key: parameter.default
-            for key, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("advantages", "clip")
-        }
-        RATIO_KINDS[name] = RatioKind(name, function, depends_on_ratio, clips_itself, defaults)
+        fields = {"depends_on_ratio": depends_on_ratio, "clips_itself": clips_itself}
+        RATIO_KINDS.add(name, RatioKind.of(name, function, RUNTIME, **fields))
         return function
 
     return register
@@ -98,25 +93,25 @@ def log_importance_ratio(
         and float16 are computed in float32. Gradients never flow into `old_log_probs`.
     mask: (B, T) bool or 0/1; True at the counted tokens of a response. Padding may lie anywhere.
     parameters: `process_variance`, `observation_variance`, `initial_variance` (kalman, ema-scheduled, shuffled); `gain`
-        (ema); `seed` (shuffled); `advantages`, `clip` (geometric-mean, see `geometric_mean`).
+        (ema); `seed` (shuffled); `advantages`, `clip` (kinds that ask for them, as `geometric_mean` does).
 
     Returns (B, T), 0 where mask is 0; (B, 1) for `sequence` and `geometric-mean`, 0 for a response without tokens.
     Raises ValueError or TypeError naming the argument: unknown kind or parameter, shapes, dtypes or devices that do not
     fit, non-finite log-probabilities at counted tokens.
     """
-    chosen = get_ratio_kind(kind)
+    chosen = RATIO_KINDS.find(kind)
     log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
     check_finite(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask_BT)
-    allowed = set(chosen.defaults) | ({"advantages", "clip"} if chosen.clips_itself else set())
+    allowed = set(chosen.defaults) | (chosen.runtime - {"old_log_probs"})
     checked_parameters(f"ratio kind {kind!r}", chosen.defaults, parameters, allowed)
+    if "old_log_probs" in chosen.runtime:
+        parameters["old_log_probs"] = counted(old_log_probs, mask_BT, log_ratio_BT.dtype)
     return chosen(log_ratio_BT, mask_BT, **parameters)
 
 
-def get_ratio_kind(kind: str) -> RatioKind:
-    """The kind registered under a name; ValueError listing the known ones otherwise."""
-    if kind not in RATIO_KINDS:
-        raise ValueError(unknown_name("ratio kind", kind, RATIO_KINDS))
-    return RATIO_KINDS[kind]
+def counted(values: torch.Tensor, mask_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The values, detached, in `dtype`, 0 where the mask is False."""
+    return torch.where(mask_BT, values.detach().to(dtype), 0.0)
 
 
 def token_log_ratio(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpo.advantages import ADVANTAGE_KINDS, advantage_kind, group_advantages, informative_groups
+from kpo.checks import Registry
 
 NAN = math.nan
 PRIOR_KINDS = (
@@ -202,12 +203,76 @@ def test_group_statistics_properties(rows):
     grpo = advantages("grpo", rewards)
     # Each group's advantages sum to zero, and their sample standard deviation is s / (s + 1e-6).
     assert grpo.sum(dim=1).abs().max() < 1e-9
-    assert (grpo[spread <= 0] == 0).all()
+    assert (grpo[spread <= 1e-7] == 0).all()
     for kind in ("mean", "leave-one-out", "grpo-rescaled", "opo"):
         assert advantages(kind, rewards).sum(dim=1).abs().max() < 1e-9 * max(1, rewards.nan_to_num().abs().max())
     others = (rewards.nan_to_num().sum(1, keepdim=True) - rewards) / (graded.sum(1, keepdim=True) - 1)
     expected = torch.where(graded & (graded.sum(1, keepdim=True) > 1), rewards - others, 0.0)
+    # Rewards that are equal up to rounding are equal.
+    size = rewards.nan_to_num().abs().amax(dim=1, keepdim=True).clamp(min=0.1)
+    expected = torch.where(spread[:, None] > 1e-6 * size, expected, 0.0)
     torch.testing.assert_close(advantages("leave-one-out", rewards), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ADVANTAGE_KINDS)
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 7.0, -1.1), (2e4, 1e4, 3e4), (1e-3, 2e-3, 1e-3)])
+def test_rewards_equal_up_to_rounding_are_equal(kind, weights):
+    """Float32 sums w_1 c_1 + w_2 c_2 + w_3 c_3 of random components whose exact value is 0.7 max |w|."""
+    generator = torch.Generator().manual_seed(4)
+    weights = torch.tensor(weights)
+    value = 0.7 * weights.abs().max()
+    parts = value * torch.rand(64, 12, 2, generator=generator)
+    parts = torch.cat((parts, value - parts.sum(dim=-1, keepdim=True)), dim=-1)
+    rewards = (parts / weights * weights).sum(dim=-1)
+    assert (rewards.amax(dim=1) > rewards.amin(dim=1)).any() and not informative_groups(rewards).any()
+    if kind in PRIOR_KINDS:
+        expected = advantages(kind, value.double().expand(64, 12))
+        torch.testing.assert_close(advantages(kind, rewards), expected, rtol=1e-4, atol=0)
+    else:
+        assert (advantages(kind, rewards) == 0).all()
+
+
+@pytest.mark.parametrize("kind", CENTRED_KINDS)
+def test_components_that_cancel_leave_no_signal(kind):
+    rewards = torch.tensor([[0.3, 0.7, 0.1]]) + torch.tensor([[0.6, 0.1, 0.2]]) - torch.tensor([[0.9, 0.8, 0.3]])
+    assert 0 < rewards.abs().max() < 1e-7
+    assert (advantages(kind, rewards) == 0).all() and not informative_groups(rewards).any()
+
+
+def test_small_and_nearly_equal_rewards_keep_their_signal():
+    """Differences ten times as large as the rounding that is let go."""
+    for rewards in ([[1e-6, 3e-6, 0.0]], [[1.0, 1.0 + 1e-5, 1.0]], [[1e4, 1e4 + 0.1, 1e4]]):
+        assert informative_groups(torch.tensor(rewards, dtype=torch.float64)).all()
+        assert (advantages("mean", rewards) != 0).all()
+
+
+def test_a_kind_may_ask_for_components(monkeypatch):
+    """Each component's scores in its group, summed, as GDPO (arXiv 2601.05242) starts; values worked by hand."""
+    monkeypatch.setattr("kpo.advantages.ADVANTAGE_KINDS", Registry("advantage kind"))
+
+    @advantage_kind("summed-scores")
+    def summed_scores(rewards_PG, graded_PG, *, components, epsilon: float = 1e-4):
+        centred_PGK = components - components.nanmean(dim=1, keepdim=True)
+        variance_PK = centred_PGK.square().nansum(dim=1) / (graded_PG.sum(dim=1, keepdim=True) - 1)
+        return (centred_PGK / (variance_PK.sqrt()[:, None] + epsilon)).nansum(dim=2)
+
+    components = torch.tensor([[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [9.0, 9.0]]])
+    rewards = torch.tensor([[2.0, 1.0, 1.0, 0.0, NAN]])
+    result = group_advantages("summed-scores", rewards, components=components)
+    torch.testing.assert_close(result, torch.tensor([[1.7318, 0, 0, -1.7318, 0]]), rtol=0, atol=5e-5)
+    # A component that is equal up to rounding adds nothing.
+    components[..., 1] = torch.tensor([[0.7, 0.70000005, 0.7, 0.7, 0.7]])
+    assert components[0, :, 1].unique().numel() == 2
+    result = group_advantages("summed-scores", rewards, components=components, epsilon=1e-12)
+    a = math.sqrt(3) / 2
+    torch.testing.assert_close(result, torch.tensor([[a, a, -a, -a, 0]]))
+    for bad, words in (
+        ({}, "missing"),
+        ({"components": components[:, :2]}, "shape"),
+        ({"lengths": rewards}, "lengths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            group_advantages("summed-scores", rewards, **bad)
 
 
 # The order that krpo-random-order draws depends on the group's size.

@@ -38,7 +38,9 @@ class StandIn(SimpleNamespace):
         return self.log_probs, torch.zeros_like(self.log_probs), None
 
 
-def trl_loss(log_probs, old, reference, advantages, mask, clip, beta, level="token", loss_type="grpo", trainer=None):
+def trl_loss(
+    log_probs, old, reference, advantages, mask, clip, beta, level="token", loss_type="grpo", trainer=None, weights=None
+):
     """(loss, clip share) of TRL; the trainer's own arithmetic."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -63,6 +65,9 @@ def trl_loss(log_probs, old, reference, advantages, mask, clip, beta, level="tok
         "ref_per_token_logps": reference,
         "num_items_in_batch": mask.sum(),
     }
+    if weights is not None:
+        stand_in.use_vllm = stand_in.vllm_importance_sampling_correction = True
+        inputs["importance_sampling_ratio"] = weights
     stand_in.args.steps_per_generation = 1
     loss = (trainer or GRPOTrainer)._compute_loss(stand_in, None, inputs)
     return loss, stand_in._metrics["train"]["clip_ratio/region_mean"][0]
@@ -104,6 +109,22 @@ def test_grpo(batch, beta, loss_type, aggregation):
     else:
         method = get_method("dr-grpo", aggregation_length=64, **changes)
     assert_same(batch, method, *trl_loss(*batch, (0.2, 0.28), beta, loss_type=loss_type))
+
+
+@pytest.mark.parametrize("columns", [1, 16])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_importance_weights_of_the_sampler(batch, columns, level):
+    log_probs, old, reference, advantages, mask = batch
+    weights = torch.rand(24, columns, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 2
+    weights[3] = 0.0
+    expected, _ = trl_loss(*batch, (0.2, 0.28), 0.04, level=level, weights=weights)
+    name = "grpo" if level == "token" else "gspo-sequence"
+    method = get_method(name, clip_low=0.2, clip_high=0.28, kl_weight=0.04)
+    loss = policy_loss(method, log_probs, old, advantages, mask, reference, sampler_weights=weights).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+    (gradient,) = torch.autograd.grad(loss, log_probs)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, log_probs)[0], rtol=1e-10, atol=1e-14)
+    assert not torch.allclose(loss, policy_loss(method, log_probs, old, advantages, mask, reference).loss)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.04])

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from kpo.checks import NonFiniteError
 from kpo.losses import aggregate, merge_metrics, policy_loss
 from kpo.methods import AGGREGATIONS, METHODS, get_method
 from kpo.ratios import log_importance_ratio
@@ -267,6 +269,93 @@ def test_a_part_without_tokens_is_zero_with_a_zero_gradient_and_undefined_metric
     assert all(math.isnan(value) for value in result.metrics.values())
 
 
+@pytest.mark.parametrize("name", ["grpo", "kpo-clipped", "gspo-sequence", "gmpo", "krpo", "dr-grpo"])
+@pytest.mark.parametrize("by_token", [True, False])
+def test_sampler_weights_multiply_the_clipped_loss_before_the_kl_term(name, by_token):
+    """Against the formulas of verl's losses (`rollout_is_weights`), written out; GMPO has their geometric mean."""
+    new, old, reference, advantages, mask = random_batch()
+    generator = torch.Generator().manual_seed(9)
+    weights = torch.rand(6, 11 if by_token else 1, generator=generator, dtype=torch.float64) * 2
+    weights[0] = 0.0
+    method = get_method(name, clip_low=0.1, clip_high=0.2, kl_weight=0.05)
+    log_probs = new.clone().requires_grad_()
+    dirty = (torch.where(mask, weights, torch.nan) if by_token else weights).requires_grad_()
+    result = policy_loss(method, log_probs, old, advantages, mask, reference, sampler_weights=dirty)
+
+    weights = weights.detach()
+    other = new.clone().requires_grad_()
+    clip = {"advantages": advantages, "clip": (0.1, 0.2)} if name == "gmpo" else {}
+    ratio = log_importance_ratio(method.ratio, other, old, mask, **method.ratio_parameters, **clip).exp()
+    losses = -advantages[:, None] * ratio
+    if name == "gmpo":
+        weights = ((weights.expand(6, 11) + 1e-10).log() * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+        weights = weights.nan_to_num().exp()
+    else:
+        losses = torch.maximum(losses, -advantages[:, None] * ratio.clamp(0.9, 1.2))
+    difference = reference - other
+    losses = (losses * weights + 0.05 * (difference.exp() - difference - 1)) * mask
+    count = 6 * 4096 if name == "dr-grpo" else 6 * mask.sum(dim=1, keepdim=True).clamp(min=1)
+    expected = (losses / count).sum()
+    torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=1e-15)
+    result.loss.backward()
+    torch.testing.assert_close(log_probs.grad, torch.autograd.grad(expected, other)[0], rtol=1e-12, atol=1e-15)
+    assert dirty.grad is None
+    # Weights of 1 change nothing, and metrics do not depend on them.
+    plain = policy_loss(method, new, old, advantages, mask, reference)
+    ones = policy_loss(method, new, old, advantages, mask, reference, sampler_weights=torch.ones(6, 1))
+    torch.testing.assert_close(ones.loss, plain.loss, rtol=1e-9, atol=0)
+    assert result.metrics == ones.metrics == plain.metrics
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("difference", [11.0, 20.0, 89.0, 1e4, 1e30])
+@pytest.mark.parametrize("name", METHODS)
+def test_differences_of_any_size_leave_bounded_losses_gradients_and_metrics(name, dtype, difference):
+    """One token far from the sampling policy or the reference, in either direction, with either advantage."""
+    base = torch.full((2, 3), -1.0, dtype=dtype)
+    far = base.clone()
+    far[0, 1] -= difference
+    method = get_method(name, kl_weight=0.01, aggregation="token-mean")
+    for new, old, reference in ((far, base, base), (far, far, base), (base, far, base), (base, base, far)):
+        for advantages in (torch.tensor([1.0, -1.0]), torch.tensor([-1.0, 1.0])):
+            log_probs = new.clone().requires_grad_()
+            result = policy_loss(method, log_probs, old, advantages, torch.ones(2, 3), reference)
+            result.loss.backward()
+            # exp(10) bounds each ratio and each KL term; d of a reference far below grows only linearly.
+            assert abs(result.loss.item()) < 22_027 * 1.01 + 0.01 * difference
+            assert torch.isfinite(log_probs.grad).all() and log_probs.grad.abs().max() < 22_027 * 1.01
+            assert all(math.isfinite(value) for value in result.metrics.values())
+            assert result.metrics["kl"] < 22_027 + difference
+
+
+def test_the_kl_term_lets_go_of_a_token_beyond_its_bound():
+    new = torch.tensor([[-1.0, -10.9, -11.1, -21.0]], requires_grad=True)
+    method, reference = get_method("grpo", kl_weight=1.0), torch.full((1, 4), -1.0)
+    result = policy_loss(method, new, new.detach(), torch.zeros(1), torch.ones(1, 4), reference)
+    result.loss.backward()
+    # d = 0, 9.9, 10.1, 20: d / d log pi = -(exp(d) - 1) / 4, and 0 beyond 10.
+    torch.testing.assert_close(new.grad, torch.tensor([[0, -(math.exp(9.9) - 1) / 4, 0, 0]]), rtol=1e-4, atol=0)
+    assert result.metrics["kl"] == pytest.approx((math.exp(9.9) - 10.9 + 2 * (math.exp(10) - 11)) / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["log_probs", "old_log_probs", "advantages", "ref_log_probs", "sampler_weights"])
+def test_inputs_that_are_not_finite_raise_an_error_of_their_own(name, value):
+    values = {key: torch.ones(2, 3) for key in ("log_probs", "old_log_probs", "mask", "ref_log_probs")}
+    values |= {"advantages": torch.ones(2), "sampler_weights": torch.ones(2, 1)}
+    values[name].view(-1)[1] = value
+    with pytest.raises(NonFiniteError, match=f"^{name} "):
+        policy_loss("krpo", **values)
+    assert issubclass(NonFiniteError, ValueError)
+
+
+def test_totals_may_be_tensors_and_numpy_numbers():
+    new, old, _, advantages, mask = random_batch()
+    for tokens, rows in ((mask.sum(), np.int64(6)), (np.int32(mask.sum()), torch.tensor(6))):
+        result = policy_loss("grpo", new, old, advantages, mask, num_tokens=tokens, num_sequences=rows)
+        assert result.loss == policy_loss("grpo", new, old, advantages, mask).loss
+
+
 ONES = torch.ones(2, 3)
 BAD = {
     "method": (("grpoo", ONES, ONES, torch.ones(2), ONES), {}, ValueError, "did you mean 'grpo'"),
@@ -288,6 +377,11 @@ BAD = {
     "mask of nothing": (("grpo", ONES, ONES, torch.ones(2), ONES * 0), {}, ValueError, "mask"),
     "few sequences": (("grpo", ONES, ONES, torch.ones(2), ONES), {"num_sequences": 1}, ValueError, "num_sequences"),
     "few tokens": (("grpo", ONES, ONES, torch.ones(2), ONES), {"num_tokens": 5}, ValueError, "num_tokens"),
+    "weights shape": (("grpo", ONES, ONES, torch.ones(2), ONES), {"sampler_weights": ONES[0]}, ValueError, "sampler"),
+    "weights rows": (("grpo", ONES, ONES, torch.ones(2), ONES), {"sampler_weights": ONES[:, 0]}, ValueError, "sampler"),
+    "negative weights": (("grpo", ONES, ONES, torch.ones(2), ONES), {"sampler_weights": -ONES}, ValueError, "sampler"),
+    "weights list": (("grpo", ONES, ONES, torch.ones(2), ONES), {"sampler_weights": [1.0]}, TypeError, "sampler"),
+    "true total": (("grpo", ONES, ONES, torch.ones(2), ONES), {"num_tokens": True}, TypeError, "num_tokens"),
     "float total": (("grpo", ONES, ONES, torch.ones(2), ONES), {"num_sequences": 2.5}, TypeError, "num_sequences"),
 }
 

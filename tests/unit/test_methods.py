@@ -153,6 +153,7 @@ def test_advantages_of_each_method():
         assert result.shape == (2, 3) and result.abs().max() > 0, name
     with pytest.raises(ValueError, match="lengths"):
         METHODS["opo"].advantages(rewards)
+    assert not any(method.needs_components for method in METHODS.values())
     generator = torch.Generator().manual_seed(0)
     drawn = [METHODS["krpo-random-order"].advantages(rewards.repeat(8, 1), generator=generator) for _ in range(2)]
     assert not torch.equal(*drawn)
@@ -216,18 +217,22 @@ def test_the_worked_example_of_contributing_runs():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text.split("## Adding a method")[1].split("\n## ")[0]
     blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
-    assert len(blocks) == 3 and "assert" in blocks[-1]
-    known = set(METHODS), set(RATIO_KINDS)
+    assert len(blocks) == 5 and "assert" in blocks[2] and "assert" in blocks[4]
+    registries = (METHODS, RATIO_KINDS, ADVANTAGE_KINDS)
+    known = [set(registry) for registry in registries]
     try:
         exec(compile("\n".join(blocks), "CONTRIBUTING.md", "exec"), {})
-        assert set(METHODS) - known[0] == {"krpo-gspo", "kpo-running-mean"}
+        assert set(METHODS) - known[0] == {"krpo-gspo", "kpo-running-mean", "two-rewards"}
+        method = get_method("two-rewards", largest_move=0.1)
+        assert method.needs_components and not method.needs_lengths
+        with pytest.raises(ValueError, match="components are missing"):
+            method.advantages(torch.ones(1, 2))
         ones = torch.ones(1, 3)
         assert policy_loss("krpo-gspo", -ones, -ones, ones[:, 0], ones).loss.item() == pytest.approx(-1.0)
     finally:
-        for name in set(METHODS) - known[0]:
-            del METHODS[name]
-        for name in set(RATIO_KINDS) - known[1]:
-            del RATIO_KINDS[name]
+        for registry, names in zip(registries, known, strict=True):
+            for name in set(registry) - names:
+                del registry[name]
 
 
 def test_the_mathematics_imports_no_trainer_and_no_file_format():

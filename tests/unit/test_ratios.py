@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 
+from kpo.checks import Registry
+from kpo.losses import policy_loss
+from kpo.methods import Method
 from kpo.ratios import (
     RATIO_KINDS,
     log_importance_ratio,
@@ -280,10 +283,37 @@ def test_refusals_name_the_argument(case):
         log_importance_ratio(*arguments, **parameters)
 
 
+def test_a_kind_may_ask_for_old_log_probs_and_advantages(monkeypatch):
+    """A trust region in total variation (arXiv 2602.04879): tokens that moved too far with their advantage drop."""
+    registry = Registry("ratio kind")
+    for module in ("ratios", "losses", "methods"):
+        monkeypatch.setattr(f"kpo.{module}.RATIO_KINDS", registry)
+
+    @ratio_kind("trust-region")
+    def trust_region(log_ratio_BT, mask_BT, *, advantages, old_log_probs, delta: float = 0.15):
+        moved_BT = (old_log_probs + log_ratio_BT).exp() - old_log_probs.exp()
+        return torch.where(advantages.sign() * moved_BT > delta, log_ratio_BT.detach(), log_ratio_BT)
+
+    old = torch.tensor([[0.01, 0.5, 0.5], [0.3, 0.9, 0.01]], dtype=torch.float64).log()
+    new = torch.tensor([[0.02, 0.62, 0.66], [0.16, 0.7, 0.2]], dtype=torch.float64).log().requires_grad_()
+    dropped = torch.tensor([[False, False, True], [False, True, False]])
+    advantages, mask = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.ones(2, 3)
+    result = log_importance_ratio("trust-region", new, old, mask, advantages=advantages[:, None])
+    (gradient,) = torch.autograd.grad(result.sum(), new)
+    assert torch.equal(result, (new - old).detach()) and torch.equal(gradient, (~dropped).double())
+    # In the loss: d / d log pi = -A pi / mu of what is kept, by the published numbers.
+    method = Method("dppo", "-", "-", "-", ratio="trust-region", aggregation="token-mean")
+    expected = torch.tensor([[-2, -1.24, 0], [0.16 / 0.3, 0, 20]], dtype=torch.float64)
+    for padding in (0, 2):
+        padded = [torch.nn.functional.pad(values, (0, padding), value=torch.nan) for values in (new, old)]
+        loss = policy_loss(method, *padded, advantages, torch.nn.functional.pad(mask, (0, padding))).loss
+        torch.testing.assert_close(torch.autograd.grad(6 * loss, new)[0], expected)
+
+
 def test_registering_a_taken_name_or_returning_a_wrong_shape_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="exists already"):
         ratio_kind("token")(lambda log_ratio_BT, mask_BT: log_ratio_BT)
-    monkeypatch.setattr("kpo.ratios.RATIO_KINDS", {})
+    monkeypatch.setattr("kpo.ratios.RATIO_KINDS", Registry("ratio kind"))
     ratio_kind("flat")(lambda log_ratio_BT, mask_BT: log_ratio_BT.flatten())
     with pytest.raises(ValueError, match="must return"):
         log_importance_ratio("flat", ONE, ONE, ONE == 0)
