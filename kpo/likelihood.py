@@ -189,8 +189,8 @@ class _Profile:
         beside[points == -math.inf] = math.log(1e-5 / self.longest**2)
         beside[points == math.inf] = -math.log(1e-6)
         tables = [
-            _gains_and_variances(self.longest, *_shares(point), self.initial_variance)
-            for point in np.concatenate((points, beside)).tolist()
+            _gains_and_variances(self.longest, float(process), float(observation), self.initial_variance)
+            for process, observation in zip(*_shares(np.concatenate((points, beside))), strict=True)
         ]
         gains = np.stack([table[0] for table in tables], axis=1)
         precisions, constants = _weights(np.stack([table[1] for table in tables], axis=1))
@@ -301,7 +301,7 @@ def _checked_rows(observations: torch.Tensor, mask: torch.Tensor | None) -> tupl
     return observations.detach().to("cpu", dtype).contiguous(), None if mask is None else mask.cpu()
 
 
-def _shares(log_ratio):
+def _shares(log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Q / (Q + V) and V / (Q + V) at log Q / V, which may be infinite."""
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(np.negative(log_ratio))), 1 / (1 + np.exp(log_ratio))
