@@ -12,7 +12,8 @@ import sys
 # Reads lines [seconds, arguments] from standard input; answers "killed" or the exit status of the step.
 FORKER = """
 import json, os, signal, sys, time
-import reproduction.data, reproduction.evaluation.pretrained, reproduction.evaluation.run, reproduction.data.splits, reproduction.training.base_model, reproduction.training.run
+import reproduction.data, reproduction.evaluation.evaluate, reproduction.sampling.engine, reproduction.data.splits
+import reproduction.training.base_model, reproduction.training.train
 import torch
 from reproduction.cli import main
 from kpo.kalman import kalman_filter

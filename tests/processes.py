@@ -40,13 +40,13 @@ class Server:
         self.process.wait(timeout=60)
 
     def run(self, **job) -> list[int]:
-        """Exit status of each process. For what a job can say see `train`."""
+        """Exit status of each process. For what a job can say see `train_one`."""
         self.process.stdin.write(json.dumps(job, default=str) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
 
-def train(config, model, label, output, fixed_rollouts=None, gradients=None, kill_at=None, fsdp=False, **_):
+def train_one(config, model, label, output, fixed_rollouts=None, gradients=None, kill_at=None, fsdp=False, **_):
     """One process of a training of experiment `kpo`.
 
     fixed_rollouts: for comparisons between numbers of processes, in place of sampling: completions that depend on the
@@ -58,9 +58,10 @@ def train(config, model, label, output, fixed_rollouts=None, gradients=None, kil
 
     from reproduction.data.mathematics import MathProblem
     from reproduction.settings.configuration import read_resolved
+    from reproduction.settings.run import get_run
     from reproduction.training.faults import FaultMonitor
-    from reproduction.training.pretrained import train_pretrained
     from reproduction.training.recorder import Recorder
+    from reproduction.training.train import train
 
     if fsdp:
         _let_accelerate_shard_on_cpus()
@@ -91,7 +92,7 @@ def train(config, model, label, output, fixed_rollouts=None, gradients=None, kil
         Recorder.update = killing
     configuration = read_resolved(Path(config))
     problems = [MathProblem(str(number), f"What is {number} + {number}?", str(2 * number)) for number in range(6)]
-    train_pretrained(configuration, "kpo", label, 42, Path(model), problems, Path(output))
+    train(get_run(configuration, "kpo", label, 42, Path(output)), Path(model), problems)
     if gradients and os.environ["RANK"] == "0":
         from safetensors.torch import save_file
 
@@ -142,7 +143,7 @@ def _let_accelerate_shard_on_cpus():
 
 
 def _serve():
-    import reproduction.training.pretrained  # noqa: F401
+    import reproduction.training.train  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -162,7 +163,7 @@ def _serve():
                 code = 1
                 with contextlib.suppress(BaseException):
                     try:
-                        train(**job)
+                        train_one(**job)
                         code = 0
                     except BaseException:
                         traceback.print_exc()

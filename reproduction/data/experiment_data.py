@@ -1,14 +1,14 @@
-"""What an experiment with a model of the hub trains on and is evaluated on, as the data steps have left it."""
+"""What an experiment trains on and is evaluated on, as the data steps have left it."""
 
 import random
 from pathlib import Path
 
 from reproduction.data import Problem, read_problems
 from reproduction.data.mathematics import MathProblem, load_set, pinned_set
-from reproduction.data.splits import FILE_SPLIT, evaluation_splits
+from reproduction.data.splits import evaluation_splits
 from reproduction.jobs.files import read_jsonl, write_json, write_jsonl
 from reproduction.settings.configuration import Configuration, ConfigurationError, ExperimentSettings
-from reproduction.settings.hub import ARITHMETIC
+from reproduction.settings.hub import ARITHMETIC, ModelSettings
 
 
 def needed_sets(configuration: Configuration) -> list[str]:
@@ -64,12 +64,22 @@ def split_held_out(problems: list[MathProblem], count: int, seed: int) -> tuple[
     return train, [problems[index] for index in sorted(chosen)]
 
 
+def longest_window(configuration: Configuration, model: ModelSettings) -> int:
+    """Tokens of the longest prompt and response together, over all experiments with this model."""
+    sections = [(one.training, one.pretrained) for one in configuration.experiments.values() if one.pretrained]
+    return max(
+        hub.max_prompt_length + max(training.max_completion_length, hub.sampling.max_completion_length)
+        for training, hub in sections
+        if hub.model.id == model.id
+    )
+
+
 def training_problems(
     configuration: Configuration, experiment: ExperimentSettings
 ) -> list[Problem] | list[MathProblem]:
     """The problems to train on: generated ones with their levels, or those of the sets without what is held out."""
     settings = experiment.pretrained
-    if settings.trains_on_arithmetic:
+    if settings is None or settings.trains_on_arithmetic:
         return read_problems(configuration.folder / "problems" / "train.jsonl")
     problems: list[MathProblem] = []
     for name in settings.train_sets:
@@ -80,21 +90,23 @@ def training_problems(
     return problems
 
 
-def evaluation_problems(configuration: Configuration, experiment: ExperimentSettings) -> dict[str, list[MathProblem]]:
-    """The problems to evaluate on by split: each set of the hub, each level of the generated ones, the given file."""
-    settings, splits = experiment.pretrained, {}
+def evaluation_problems(
+    configuration: Configuration, experiment: ExperimentSettings | None
+) -> dict[str, list[Problem] | list[MathProblem]]:
+    """The problems to evaluate on by split: each dataset, each level of the generated ones, the given file.
+
+    experiment: None for a small base model, which belongs to all experiments.
+    """
+    settings = None if experiment is None else experiment.pretrained
+    if settings is None:
+        return evaluation_splits(configuration)
+    splits: dict[str, list[Problem] | list[MathProblem]] = {}
     for name in settings.evaluation_sets:
         if name == ARITHMETIC:
-            for level, found in evaluation_splits(configuration).items():
-                splits[level] = [MathProblem(problem.id, problem.question, problem.answer) for problem in found]
+            splits |= evaluation_splits(configuration)
         elif name in settings.train_sets:
             found = kept_set(configuration, name)
             splits[name] = split_held_out(found, settings.held_out, configuration.problems.seed)[1]
         else:
             splits[name] = kept_set(configuration, name)
     return splits
-
-
-def is_arithmetic(configuration: Configuration, split: str) -> bool:
-    """Whether a split's answers are integers of generated problems, compared as text."""
-    return split == FILE_SPLIT or split in configuration.problems.levels

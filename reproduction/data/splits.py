@@ -57,12 +57,12 @@ def problems_by_level(configuration: Configuration, path: Path) -> dict[str, lis
         if problem.level not in found:
             raise ConfigurationError(
                 f"{path}: problem {problem.id!r} is of level {problem.level!r}, but problems.levels has "
-                f"{', '.join(found)}; generate the problems anew"
+                f"{', '.join(found)}; generate the problems again"
             )
         found[problem.level].append(problem)
     for name, problems in found.items():
         if not problems:
-            raise ConfigurationError(f"{path}: holds no problem of level {name!r}; generate them anew")
+            raise ConfigurationError(f"{path}: holds no problem of level {name!r}; generate them again")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What evaluations come to: one split's scores with their intervals, and one table over all evaluations of a scale."""
+"""Summaries of evaluations: one split's scores with their intervals, and one table over all evaluations of a scale."""
 
 from pathlib import Path
 
@@ -7,15 +7,14 @@ import numpy as np
 from reproduction.evaluation.bootstrap import hierarchical_bootstrap, question_bootstrap
 from reproduction.jobs.checksums import write_checksums
 from reproduction.jobs.files import atomic_write, read_json, write_json
-from reproduction.settings.configuration import Configuration
+from reproduction.settings.configuration import Configuration, EvaluationSettings
 
 
-def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Configuration) -> dict:
+def summarise_split(correct: np.ndarray, greedy: np.ndarray, settings: EvaluationSettings) -> dict:
     """avg@k, pass@1 and pass@k, and greedy accuracy, each with its question-level bootstrap interval.
 
     correct: (problems, k) of 0/1, greedy: (problems, 1) of 0/1.
     """
-    settings = configuration.evaluation
     num_problems, samples = correct.shape
 
     def interval(table, statistic="avg_at_k", k=None):
@@ -45,21 +44,49 @@ def summarise_split(correct: np.ndarray, greedy: np.ndarray, configuration: Conf
     }
 
 
-def write_summary(configuration: Configuration) -> None:
+def write_summary(configuration: Configuration, allow_missing: bool = False) -> None:
     """Write summary.json and summary.md from the evaluation.json of every run and base model.
 
-    Raises ValueError where an evaluation is missing or the seeds of a method answered other problems or other numbers
-    of samples, so that nothing is averaged over in silence.
+    allow_missing: take the evaluations that there are of each method and name those that are missing; every base model
+    must still have been evaluated. Raises ValueError if an evaluation is missing, or if the seeds of a method answered
+    other problems or other numbers of samples, so that nothing is averaged over in silence.
     """
-    rows = summary_rows(configuration)
-    write_json(configuration.folder / "summary.json", {"scale": configuration.scale, "rows": rows})
-    atomic_write(configuration.folder / "summary.md", summary_markdown(rows, configuration))
-    write_checksums(configuration.folder, "summarise", ["summary.json", "summary.md"])
+    folder = configuration.folder
+    rows, missing = _rows(configuration, allow_missing)
+    text = summary_markdown(rows, configuration)
+    if missing:
+        text += f"\nRuns are missing. There are of {'; of '.join(missing)}.\n"
+    write_json(folder / "summary.json", {"scale": configuration.scale, "rows": rows})
+    atomic_write(folder / "summary.md", text)
+    if not allow_missing:
+        write_checksums(folder, "summarise", ["summary.json", "summary.md"])
 
 
 def summary_rows(configuration: Configuration) -> list[dict]:
     """The table's rows, of every base model and method, as `write_summary` writes them."""
-    return [row for group in _groups(configuration) for row in rows_of(configuration, *group)]
+    return _rows(configuration, allow_missing=False)[0]
+
+
+def _rows(configuration: Configuration, allow_missing: bool) -> tuple[list[dict], list[str]]:
+    """The rows, and a note on each method of which seeds are missing."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for experiment, method, seed in [*configuration.untrained(), *configuration.runs()]:
+        seeds.setdefault((experiment, method), []).append(seed)
+    rows, missing = [], []
+    for (experiment, method), wanted in seeds.items():
+        there = wanted
+        if allow_missing and method != "base":
+            there = [seed for seed in wanted if _evaluation_file(configuration, experiment, method, seed).is_file()]
+        if there != wanted:
+            found = f"only the seeds {', '.join(map(str, there))}" if there else "no seed"
+            missing.append(f"{experiment}/{method}: {found}")
+        if there:
+            rows += _rows_of(configuration, experiment, method, there)
+    return rows, missing
+
+
+def _evaluation_file(configuration: Configuration, experiment: str, method: str, seed: int) -> Path:
+    return configuration.run_folder(experiment, method, seed) / "evaluation.json"
 
 
 def summary_markdown(rows: list[dict], configuration: Configuration) -> str:
@@ -93,21 +120,14 @@ def _cell(row: dict) -> str:
     return f"{100 * row['avg_at_k']:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({100 * row['greedy']:.0f})"
 
 
-def _groups(configuration: Configuration) -> list[tuple[str, str]]:
-    runs = [*configuration.untrained(), *configuration.runs()]
-    return list(dict.fromkeys((experiment, label) for experiment, label, _ in runs))
+def _rows_of(configuration: Configuration, experiment: str, method: str, seeds: list[int]) -> list[dict]:
+    """A method's rows of the table over these seeds, one for each split; method `base` is the untrained model.
 
-
-def rows_of(configuration: Configuration, experiment: str, method: str) -> list[dict]:
-    """A method's rows of the table, one for each split; with method `base` those of the untrained models.
-
-    Raises ValueError where an evaluation is missing or the seeds' evaluations do not fit together.
+    Raises ValueError if an evaluation is missing or the seeds' evaluations do not fit together.
     """
-    by_seed, seeds = {}, configuration.seeds_of(experiment)
-    if method == "base":
-        seeds = [seed for name, _, seed in configuration.untrained() if name == experiment]
+    by_seed = {}
     for seed in seeds:
-        path = Path(configuration.run_folder(experiment, method, seed)) / "evaluation.json"
+        path = _evaluation_file(configuration, experiment, method, seed)
         if not path.exists():
             raise ValueError(f"{path} is missing; evaluate that run before summarising")
         by_seed[seed] = _splits_of(path)
@@ -137,7 +157,7 @@ def rows_of(configuration: Configuration, experiment: str, method: str) -> list[
                 "experiment": experiment,
                 "method": method,
                 "split": split,
-                "seeds": list(seeds),
+                "seeds": seeds,
                 "num_problems": num_problems,
                 "samples_per_problem": samples,
                 "avg_at_k": interval.estimate,

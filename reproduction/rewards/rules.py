@@ -1,4 +1,4 @@
-"""The reward rules of experiments by name, for whole batches of responses of models from the hub."""
+"""The reward rules of experiments by name, for whole batches of responses."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,21 @@ _METHODS = {"math": "latex", "math-strings": "strings"}
 
 
 def batch_rewards(
-    rule: str, texts: Sequence[str], answers: Sequence[str], markers: Sequence[str]
+    rule: str,
+    texts: Sequence[str],
+    answers: Sequence[str],
+    markers: Sequence[str] = (),
+    tags: tuple[str, str] = ("<answer>", "</answer>"),
 ) -> list[float | None]:
     """The reward of each response: by `rule` "exact" or "krpo" (tags), "math" or "math-strings" (1 right, 0 wrong).
 
-    None where the grader timed out or failed: nothing is known of that answer, so it must not count as wrong.
+    None if the grader timed out or failed: nothing is known of that answer, so it must not count as wrong.
     """
     if rule in _METHODS:
         pairs = list(zip(texts, answers, strict=True))
         return [_known(grade) for grade in grade_math_many(pairs, markers=markers, method=_METHODS[rule])]
     function = {"exact": exact_reward, "krpo": krpo_reward}[rule]
-    return [function(text, answer) for text, answer in zip(texts, answers, strict=True)]
+    return [function(text, answer, *tags) for text, answer in zip(texts, answers, strict=True)]
 
 
 def gradable_text(rule: str, text: str) -> str:

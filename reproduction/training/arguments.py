@@ -1,59 +1,42 @@
-"""What an experiment with a model of the hub tells TRL: the configuration's settings by the names of TRL's own."""
+"""What a run tells TRL and peft: the configuration's settings by the names of theirs."""
 
 import torch
 from trl import GRPOConfig
 
-from reproduction.settings.configuration import ExperimentSettings
-from reproduction.settings.hub import LoraSettings
+from reproduction.settings.configuration import TrainingSettings
+from reproduction.settings.hub import LoraSettings, PretrainedSettings
 
 
-def pretrained_arguments(
-    settings: ExperimentSettings,
+def trainer_arguments(
+    training: TrainingSettings,
     kl_weight: float,
     seed: int,
     scratch: str,
-    processes: int,
     checkpoint_every: int | None = None,
+    hub: PretrainedSettings | None = None,
+    processes: int = 1,
 ) -> GRPOConfig:
-    """One optimiser step a minibatch, made of as many micro-batches as it takes.
+    """One optimiser step for each minibatch. A small model (hub None) trains on the CPU, each minibatch in one piece.
 
-    The log-probabilities come from TRL's fused head, which never holds the logits of a whole micro-batch
-    (`reproduction.jobs.sizing` reckons with that). Raises ValueError where the processes cannot share a minibatch equally, and where
-    several are to train adapters.
+    Raises ValueError if the processes cannot share a minibatch equally.
     """
-    training, pretrained = settings.training, settings.pretrained
-    if pretrained.lora is not None and processes > 1:
-        raise ValueError(f"pretrained.lora trains in one process, found {processes}; use one device, or set it to null")
-    minibatch, together = training.sequences_per_rollout // training.minibatches, processes * pretrained.micro_batch
-    if minibatch % together:
+    minibatch = training.sequences_per_rollout // training.minibatches
+    micro_batch = minibatch if hub is None else hub.micro_batch
+    if minibatch % (processes * micro_batch):
         raise ValueError(
-            f"{processes} processes with micro-batches of {pretrained.micro_batch} cannot share a minibatch of "
-            f"{minibatch} responses equally; change the number of devices or pretrained.micro_batch"
+            f"{processes} processes with micro-batches of {micro_batch} cannot share a minibatch of {minibatch} "
+            "responses equally; change the number of devices or pretrained.micro_batch"
         )
-    accumulation = minibatch // together
-    warmup = round(pretrained.warmup_ratio * training.updates)
-    engine = {}
-    if pretrained.engine == "vllm":
-        engine = {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": pretrained.engine_memory_share,
-            "vllm_max_model_length": pretrained.max_prompt_length + training.max_completion_length,
-            # Old log-probabilities are the trainer's own, as in KPO's release; nothing is reweighted by the engine's.
-            "vllm_importance_sampling_correction": False,
-        }
+    accumulation = minibatch // (processes * micro_batch)
     return GRPOConfig(
         output_dir=scratch,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=pretrained.precision == "bfloat16",
+        use_cpu=hub is None or not torch.cuda.is_available(),
         seed=seed,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if warmup else "constant",
-        warmup_steps=warmup,
         weight_decay=training.weight_decay,
         max_grad_norm=training.gradient_clip,
         max_steps=training.updates,
-        per_device_train_batch_size=pretrained.micro_batch,
+        per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
         steps_per_generation=training.minibatches * accumulation,
         num_iterations=training.epochs,
@@ -63,20 +46,45 @@ def pretrained_arguments(
         top_p=training.top_p,
         top_k=0,
         beta=kl_weight,
-        chat_template_kwargs=pretrained.train_prompt.style.template_arguments,
         shuffle_dataset=False,
-        gradient_checkpointing=pretrained.activation_checkpointing,
         logging_steps=1,
         save_strategy="no" if checkpoint_every is None else "steps",
         save_steps=checkpoint_every or training.updates,
         report_to="none",
         disable_tqdm=True,
-        **engine,
+        **(_small_arguments() if hub is None else _hub_arguments(training, hub, processes)),
     )
 
 
+def _small_arguments() -> dict:
+    return {"bf16": False, "lr_scheduler_type": "constant", "gradient_checkpointing": False}
+
+
+def _hub_arguments(training: TrainingSettings, hub: PretrainedSettings, processes: int) -> dict:
+    if hub.lora is not None and processes > 1:
+        raise ValueError(f"pretrained.lora trains in one process, found {processes}; use one device, or set it to null")
+    warmup = round(hub.warmup_ratio * training.updates)
+    arguments = {
+        "bf16": hub.precision == "bfloat16",
+        "lr_scheduler_type": "constant_with_warmup" if warmup else "constant",
+        "warmup_steps": warmup,
+        "chat_template_kwargs": hub.train_prompt.style.template_arguments,
+        "gradient_checkpointing": hub.activation_checkpointing,
+    }
+    if hub.engine == "vllm":
+        arguments |= {
+            "use_vllm": True,
+            "vllm_mode": "colocate",
+            "vllm_gpu_memory_utilization": hub.engine_memory_share,
+            "vllm_max_model_length": hub.max_prompt_length + training.max_completion_length,
+            # Old log-probabilities are the trainer's own, as in KPO's release; nothing is reweighted by the engine's.
+            "vllm_importance_sampling_correction": False,
+        }
+    return arguments
+
+
 def adapter_arguments(lora: LoraSettings | None):
-    """The same of adapters, for peft; None where the weights themselves are trained."""
+    """The adapters for peft; None if the weights themselves are trained."""
     if lora is None:
         return None
     from peft import LoraConfig

@@ -1,8 +1,10 @@
-"""What the processes of one run tell one another. In a run of one process all of it stays where it is.
+"""What the processes of one run tell one another. In a run of one process nothing is sent.
 
-Processes are those of torch.distributed's default group, which accelerate opens when the training arguments are made.
+The processes are those of torch.distributed's default group, which accelerate opens when the training arguments are
+made.
 """
 
+import concurrent.futures
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 import torch.distributed
 
 Result = TypeVar("Result")
+SECONDS_BETWEEN_TALKS = 1.0
 
 
 def _connected() -> bool:
@@ -54,11 +57,29 @@ def in_all(action: Callable[[], Result]) -> Result:
 
 
 def in_first(action: Callable[[], Result]) -> Result:
-    """The result of what the first process alone does, in every process; an OSError there is raised in all."""
+    """The result of what only the first process does, in every process; an OSError there is raised in all."""
     result, error = from_first(_attempt(action) if process_index() == 0 else None)
     if error is not None:
         raise error
     return result
+
+
+def in_first_while_others_wait(action: Callable[[], Result]) -> Result:
+    """The result of what only the first process does, in every process, however long it takes.
+
+    A collective call has a time limit, so the others are told every second that the first is still at work.
+    """
+    if not _connected():
+        return action()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(action) if process_index() == 0 else None
+
+        def is_done() -> bool:
+            return future is not None and bool(concurrent.futures.wait([future], SECONDS_BETWEEN_TALKS).done)
+
+        while not from_first(is_done()):
+            pass
+        return in_first(lambda: future.result())
 
 
 def _attempt(action: Callable[[], Result]) -> tuple[Result | None, OSError | None]:

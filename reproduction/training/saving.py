@@ -13,10 +13,10 @@ from transformers.utils import logging
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict | None = None
 ) -> None:
-    """Write model and tokenizer in the Hugging Face format (safetensors) beside `folder`, then rename.
+    """Write model and tokenizer in the Hugging Face format (safetensors) next to `folder`, then rename.
 
-    weights: the model's state where it is sharded over processes and was gathered; None takes the model's own. Of tied
-    weights, which gathering makes two of, one is kept.
+    weights: the gathered state of a model that is sharded over processes; None takes the model's own. Of tied weights,
+    which gathering doubles, one is kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
@@ -34,19 +34,19 @@ def save_model(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 and its tokenizer, from local safetensors and JSON alone.
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and its tokenizer, which pads on the left; only from local safetensors and JSON.
 
-    Raises ValueError naming the folder where a file is missing or damaged, or weights are missing from it.
+    Raises ValueError naming the folder if a file is missing or damaged, or weights are missing from it.
     """
     local = {"local_files_only": True, "trust_remote_code": False}
     logging.disable_progress_bar()  # a step's own lines are enough
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(f"{folder}: tokenizer.json is missing; make it again")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **local)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
         )
     except MemoryError:
         raise
@@ -58,4 +58,6 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise ValueError(f"{folder}: the weights {absent[0]} are missing or of another shape; make it again")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ValueError(f"{folder}: its tokenizer has more tokens than its model; make it again")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

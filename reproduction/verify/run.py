@@ -112,7 +112,7 @@ def _evaluation_problems(configuration, folder, splits, evaluation, records) -> 
                 break
             tables[greedy] = table
         else:
-            expected = summarise_split(tables[False], tables[True], configuration)
+            expected = summarise_split(tables[False], tables[True], settings)
             for difference in differences(summaries[split], expected):
                 yield f"{path}: split {split!r}: {difference}, as samples.jsonl gives it"
 

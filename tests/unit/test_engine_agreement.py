@@ -11,8 +11,8 @@ from kpo.methods import get_method
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.settings.configuration import load
 from reproduction.training.agreement import EngineAgreement, EngineDisagreement
+from reproduction.training.arguments import trainer_arguments
 from reproduction.training.base_model import build_model
-from reproduction.training.run import trainer_arguments
 from reproduction.training.trainer import MethodTrainer
 
 CONFIGURATION = load(

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 import reproduction.training.resume as resume
-import reproduction.training.run as run_module
+import reproduction.training.train as train_module
 import reproduction.training.trainer as trainer_module
 from reproduction.data import make_splits
 from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.settings.configuration import load
+from reproduction.settings.run import get_run
 from reproduction.training.base_model import build_model
 from reproduction.training.faults import COLLAPSE, NON_FINITE, UNGRADED, FaultMonitor, describe
-from reproduction.training.run import train_run
 from reproduction.training.saving import save_model
+from reproduction.training.train import train as train_run
 
 NAN, INF = float("nan"), float("inf")
 
@@ -46,7 +47,7 @@ def start(tmp_path_factory):
 
 
 def train(start, folder, **safety):
-    train_run(configured(**safety), "kpo", "grpo", 5, *start, folder)
+    train_run(get_run(configured(**safety), "kpo", "grpo", 1, folder), *start)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return rows, json.loads((folder / "provenance.json").read_text())
 
@@ -182,7 +183,7 @@ def test_full_disk_while_results_are_written(monkeypatch, start, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "save_file", full)
+        patch.setattr(train_module, "save_file", full)
         with pytest.raises(RuntimeError, match="ended after update 6: the disk is full"):
             train(start, tmp_path)
     assert not (tmp_path / "provenance.json").exists() and not (tmp_path / "structure.safetensors").exists()

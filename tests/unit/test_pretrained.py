@@ -16,11 +16,15 @@ from reproduction.data.experiment_data import split_held_out, training_problems
 from reproduction.data.mathematics import DataError, MathProblem
 from reproduction.data.model_source import check_model, model_folder
 from reproduction.data.prompts import prompt_tokens
-from reproduction.evaluation import pretrained as evaluation
-from reproduction.evaluation.partial_summary import write_partial_summary
+from reproduction.evaluation import evaluate as evaluation
+from reproduction.evaluation.summary import write_summary
+from reproduction.sampling import engine as engines
 from reproduction.settings.configuration import ConfigurationError
 from reproduction.settings.hub import LoraSettings
-from reproduction.training.pretrained import chosen_prompts, pretrained_arguments, train_pretrained
+from reproduction.settings.run import get_run
+from reproduction.training.arguments import trainer_arguments
+from reproduction.training.prompts import chosen_prompts
+from reproduction.training.train import train
 from reproduction.training.trainer import MethodTrainer
 from reproduction.workflow import run_files
 from tests.byte_tokenizer import byte_tokenizer
@@ -90,7 +94,7 @@ def test_a_summary_with_missing_runs_has_the_models_of_the_hub(finished, tmp_pat
     shutil.copytree(finished.folder, tmp_path / finished.scale)
     moved = finished.model_copy(update={"results": str(tmp_path)})
     (moved.run_folder("kpo", "kpo-clipped", 42) / "evaluation.json").unlink()
-    write_partial_summary(moved)
+    write_summary(moved, allow_missing=True)
     rows = json.loads((moved.folder / "summary.json").read_text())["rows"]
     found = {(row["experiment"], row["method"]) for row in rows}
     assert found == {("kpo", "base"), ("krpo-normal", "base"), ("krpo-normal", "krpo")}
@@ -112,7 +116,7 @@ def test_a_fault_is_answered(finished, tmp_path):
     changed = finished.model_copy(update={"experiments": {"kpo": settings}, "safety": safety})
     model = model_folder(settings.pretrained.model, finished.data.mirror)
     problems = [MathProblem(str(number), "What is 1?", "123456") for number in range(4)]
-    train_pretrained(changed, "kpo", "kpo-clipped", 42, model, problems, tmp_path / "run")
+    train(get_run(changed, "kpo", "kpo-clipped", 42, tmp_path / "run"), model, problems)
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert "no response earned a reward" in provenance["stopped"]
     assert [fault["kind"] for fault in provenance["faults"]] == ["collapse"]
@@ -156,7 +160,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_shards_that_are_missing(fini
     before = {name: (folder / name).read_bytes() for name in ("samples.jsonl", "evaluation.json")}
     assert not (folder / "shards").exists()
     asked, ends_after = [], 3
-    real = evaluation.make_engine
+    real = engines.make_engine
 
     def counting(*arguments):
         engine = real(*arguments)
@@ -171,7 +175,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_shards_that_are_missing(fini
         engine.sample = counted
         return engine
 
-    monkeypatch.setattr(evaluation, "make_engine", counting)
+    monkeypatch.setattr(engines, "make_engine", counting)
     run = ["--experiment", "kpo", "--seed", 42, "--method", "kpo-clipped"]
     assert step("evaluate", tiny[1], *run) == 2
     assert sorted(path.name for path in (folder / "shards").iterdir()) == [
@@ -232,7 +236,7 @@ def test_training_gives_the_model_the_tokens_that_evaluation_would(finished, tmp
     settings = finished.experiments["kpo"]
     problems = training_problems(finished, settings)
     folder = model_folder(settings.pretrained.model, finished.data.mirror)
-    train_pretrained(finished, "kpo", "kpo-clipped", 42, folder, problems, tmp_path)
+    train(get_run(finished, "kpo", "kpo-clipped", 42, tmp_path), folder, problems)
     tokenizer, style = byte_tokenizer(), settings.pretrained.train_prompt.style
     expected = {tuple(prompt_tokens(tokenizer, problem.question, style)) for problem in problems}
     assert len(set(seen)) == 4 and set(seen) <= expected
@@ -240,17 +244,21 @@ def test_training_gives_the_model_the_tokens_that_evaluation_would(finished, tmp
 
 def test_the_minibatch_does_not_change_with_the_processes(tiny, tmp_path):
     settings = tiny[0].experiments["kpo"]
+
+    def arguments_of(hub, processes):
+        return trainer_arguments(settings.training, 0.0, 1, str(tmp_path), hub=hub, processes=processes)
+
     for processes, accumulation in ((1, 2), (2, 1)):
-        arguments = pretrained_arguments(settings, 0.0, 1, str(tmp_path), processes)
+        arguments = arguments_of(settings.pretrained, processes)
         together = arguments.per_device_train_batch_size * processes * arguments.gradient_accumulation_steps
         assert together == 4 and arguments.gradient_accumulation_steps == accumulation
         assert arguments.steps_per_generation // accumulation == settings.training.minibatches
         assert arguments.chat_template_kwargs == {"enable_thinking": False}
     with pytest.raises(ValueError, match="4 processes .* cannot share a minibatch of 4"):
-        pretrained_arguments(settings, 0.0, 1, str(tmp_path), 4)
+        arguments_of(settings.pretrained, 4)
     adapted = settings.pretrained.model_copy(update={"lora": LoraSettings(rank=2, alpha=4)})
     with pytest.raises(ValueError, match="pretrained.lora trains in one process, found 2"):
-        pretrained_arguments(settings.model_copy(update={"pretrained": adapted}), 0.0, 1, str(tmp_path), 2)
+        arguments_of(adapted, 2)
 
 
 def test_held_out_split_by_hand():

@@ -4,19 +4,21 @@ import errno
 import json
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-import reproduction.training.run as run_module
+import reproduction.training.train as train_module
 from reproduction.data import make_splits
 from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
-from reproduction.evaluation.run import evaluate_run
+from reproduction.evaluation.evaluate import evaluate
 from reproduction.evaluation.shards import ShardFolder
 from reproduction.jobs.files import read_jsonl
 from reproduction.settings.configuration import load
+from reproduction.settings.run import get_run
 from reproduction.training.base_model import build_model, pretrain
 from reproduction.training.checkpoint import (
     TRAINER_STATE,
@@ -27,8 +29,9 @@ from reproduction.training.checkpoint import (
     set_random_states,
 )
 from reproduction.training.recorder import Recorder
-from reproduction.training.run import run_identity, train_run
 from reproduction.training.saving import save_model
+from reproduction.training.train import run_identity
+from reproduction.training.train import train as train_run
 
 # Two rollout batches of four updates each, from two minibatches taken twice; the noise makes every gradient non-zero.
 CONFIGURATION = load(
@@ -82,13 +85,13 @@ def undisturbed(start, tmp_path_factory):
     def train(label):
         if label not in made:
             made[label] = tmp_path_factory.mktemp(label)
-            train_run(CONFIGURATION, "kpo", label, 5, *start, made[label])
+            train_run(get_run(CONFIGURATION, "kpo", label, 1, made[label]), *start)
         return made[label]
 
     return train
 
 
-def interrupt(monkeypatch, start, folder, label, update, configuration=CONFIGURATION, seed=5):
+def interrupt(monkeypatch, start, folder, label, update, configuration=CONFIGURATION, seed=1):
     """Train until the metrics of `update` are taken down, before its checkpoint is."""
 
     def stop(recorder, row, go_on=Recorder.update):
@@ -98,7 +101,7 @@ def interrupt(monkeypatch, start, folder, label, update, configuration=CONFIGURA
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Recorder, "update", stop)
-        train_run(configuration, "kpo", label, seed, *start, folder)
+        train_run(get_run(configuration, "kpo", label, seed, folder), *start)
 
 
 def numbers(folder):
@@ -124,7 +127,7 @@ def test_interrupted_run_ends_with_the_same_bytes(monkeypatch, start, undisturbe
         assert kept == [f"update-{done:05d}"]
         names = {path.name for path in (tmp_path / "checkpoint" / kept[0]).iterdir()}
         assert names == {"checkpoint.json", "state.json", "state.safetensors", "model.safetensors", TRAINER_STATE}
-    train_run(CONFIGURATION, "kpo", label, 5, *start, tmp_path)
+    train_run(get_run(CONFIGURATION, "kpo", label, 1, tmp_path), *start)
     assert_same(tmp_path, reference)
     provenance = json.loads((tmp_path / "provenance.json").read_text())
     assert [event["continued_after_update"] for event in provenance["interruptions"]] == [2, 4]
@@ -138,9 +141,9 @@ def test_run_killed_after_its_last_update_leaves_its_results(monkeypatch, start,
         raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(run_module, "save_model", stop)
-        train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
-    train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
+        patch.setattr(train_module, "save_model", stop)
+        train_run(get_run(CONFIGURATION, "kpo", "kpo-clipped", 1, tmp_path), *start)
+    train_run(get_run(CONFIGURATION, "kpo", "kpo-clipped", 1, tmp_path), *start)
     assert_same(tmp_path, reference)
 
 
@@ -153,33 +156,34 @@ def test_checkpoint_of_another_run_is_not_continued(monkeypatch, start, undistur
     interrupt(monkeypatch, start, tmp_path, "kpo-clipped", 3)
     assert "update-00002: made with another settings (training); removed" in capfd.readouterr().err
     (tmp_path / "checkpoint/update-00002/state.safetensors").write_bytes(b"cut")
-    train_run(CONFIGURATION, "kpo", "kpo-clipped", 5, *start, tmp_path)
+    train_run(get_run(CONFIGURATION, "kpo", "kpo-clipped", 1, tmp_path), *start)
     assert "update-00002: not a whole checkpoint" in capfd.readouterr().err
     assert_same(tmp_path, reference)
 
 
 def test_all_that_decides_a_run_is_in_its_identity(monkeypatch, start, tmp_path):
     model, problems = start
-    settings = {"seed": 5, "training": {"learning_rate": 0.1}, "base_model": {"layers": 2}, "scale": "smoke"}
-    identity = run_identity(settings, model, problems)
+    run = get_run(CONFIGURATION, "kpo", "grpo", 1, tmp_path)
+    prompts = [{"prompt": problem.question, "answer": problem.answer} for problem in problems]
+    identity = run_identity(run, model, prompts)
 
-    def changed(settings=settings, model=model, problems=problems):
-        other = run_identity(settings, model, problems)
+    def changed(changes=None, model=model, prompts=prompts):
+        other = run_identity(replace(run, resolved={**run.resolved, **(changes or {})}), model, prompts)
         assert identity.keys() == other.keys()
         return [name for name in identity if identity[name] != other[name]]
 
     assert changed() == []
-    assert changed({**settings, "seed": 6}) == ["settings (seed)"]
-    assert changed({**settings, "training": {"learning_rate": 0.2}}) == ["settings (training)"]
-    assert changed(problems=problems[::-1]) == ["prompts"]
+    assert changed({"seed": 6}) == ["settings (seed)"]
+    assert changed({"training": {"learning_rate": 0.2}}) == ["settings (training)"]
+    assert changed(prompts=prompts[::-1]) == ["prompts"]
     # The base model counts by its weights.
-    assert changed({**settings, "base_model": {"layers": 3}}) == []
+    assert changed({"base_model": {"layers": 3}}) == []
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model/model.safetensors").write_bytes(b"other")
     assert changed(model=tmp_path / "model") == ["base model"]
-    monkeypatch.setattr(run_module, "source_hash", lambda: "another")
+    monkeypatch.setattr(train_module, "source_hash", lambda: "another")
     assert changed() == ["code"]
-    monkeypatch.setattr(run_module, "versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(train_module, "versions", lambda: {"torch": "0"})
     assert changed() == ["code", "versions"]
 
 
@@ -187,7 +191,7 @@ def test_the_interval_does_not_change_a_run(start, undisturbed, tmp_path):
     rarely = CONFIGURATION.model_copy(
         update={"safety": CONFIGURATION.safety.model_copy(update={"checkpoint_every": None})}
     )
-    train_run(rarely, "kpo", "kpo-clipped", 5, *start, tmp_path)
+    train_run(get_run(rarely, "kpo", "kpo-clipped", 1, tmp_path), *start)
     assert_same(tmp_path, undisturbed("kpo-clipped"))
     assert not (tmp_path / "checkpoint").exists()
 
@@ -327,7 +331,7 @@ def evaluated(start, tmp_path_factory):
     configuration = load({"scale": "smoke", "evaluation": evaluation})
     splits = {level: [p for p in start[1] if p.level == level][:count] for level, count in (("easy", 12), ("hard", 9))}
     folder = tmp_path_factory.mktemp("evaluated")
-    evaluate_run(configuration, "a model", start[0], splits, folder)
+    evaluate(get_run(configuration, "base", "base", 1, folder), start[0], splits)
     return configuration, splits, folder
 
 
@@ -343,7 +347,7 @@ def interrupt_evaluation(monkeypatch, evaluated, model, folder, batches):
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(ShardFolder, "write", write)
-        evaluate_run(evaluated[0], "a model", model, evaluated[1], folder)
+        evaluate(get_run(evaluated[0], "base", "base", 1, folder), model, evaluated[1])
     return kept
 
 
@@ -356,7 +360,7 @@ def test_interrupted_evaluation_ends_with_the_same_bytes(monkeypatch, start, eva
     assert second[-1].startswith("hard.sampled") and not (tmp_path / "samples.jsonl").exists()
     (tmp_path / "shards/easy.sampled.00001.json").unlink()
     (tmp_path / "shards/easy.greedy.00000.json").write_text('{"settings": 1}')
-    evaluate_run(evaluated[0], "a model", start[0], evaluated[1], tmp_path)
+    evaluate(get_run(evaluated[0], "base", "base", 1, tmp_path), start[0], evaluated[1])
     assert "easy.greedy.00000.json: not a whole shard" in capfd.readouterr().err
     for name in ("samples.jsonl", "evaluation.json"):
         assert (tmp_path / name).read_bytes() == (reference / name).read_bytes()
@@ -370,6 +374,6 @@ def test_shards_of_another_model_are_not_used(monkeypatch, start, evaluated, tmp
     other = tmp_path / "model"
     save_model(build_model(CONFIGURATION.base_model, build_tokenizer()), build_tokenizer(), other)
     interrupt_evaluation(monkeypatch, evaluated, other, tmp_path, 2)
-    evaluate_run(evaluated[0], "a model", start[0], evaluated[1], tmp_path)
+    evaluate(get_run(evaluated[0], "base", "base", 1, tmp_path), start[0], evaluated[1])
     assert "easy.sampled.00001.json: made with another weights; removed" in capfd.readouterr().err
     assert (tmp_path / "samples.jsonl").read_bytes() == (evaluated[2] / "samples.jsonl").read_bytes()

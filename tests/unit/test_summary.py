@@ -22,7 +22,8 @@ def write_evaluations(configuration, right):
         correct = np.zeros((4, 2), dtype=int)
         correct[: right(experiment, method, seed)] = 1
         splits = {
-            name: summarise_split(correct, correct[:, :1], configuration) for name in configuration.problems.levels
+            name: summarise_split(correct, correct[:, :1], configuration.evaluation)
+            for name in configuration.problems.levels
         }
         write_json(configuration.run_folder(experiment, method, seed) / "evaluation.json", {"splits": splits})
 

@@ -1,98 +1,188 @@
-"""A run that another process has just finished is not trained again; one that it left unfinished is."""
+"""What another process has just finished is not trained or evaluated again; what it left unfinished is."""
 
 import contextlib
 import shutil
+import threading
+import time
 
 import pytest
+import torch.distributed
 import yaml
 
 from reproduction.data.arithmetic import Problem
+from reproduction.evaluation import evaluate as evaluation
 from reproduction.jobs.checksums import checksums_path, is_made, write_checksums
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.settings.configuration import load
-from reproduction.training import run as training
+from reproduction.settings.run import get_run
+from reproduction.training import processes
+from reproduction.training import train as training
+from tests.tiny_hub import tiny_configuration
 
 FILES = ("metrics.jsonl", "config.yaml", "provenance.json")
 PROBLEMS = [Problem(0, "1+2=", "3", 2, 1, level) for level in ("easy", "normal", "hard")]
 
 
-class Trained(Exception):
-    """Raised in place of training."""
+class Worked(Exception):
+    """Raised in place of training or sampling."""
 
 
-@pytest.fixture
-def waiting(tmp_path, monkeypatch):
-    """`train_run` as it finds a folder that another process holds and ends with `leave(folder)`."""
-    configuration = load({"scale": "smoke", "results": str(tmp_path)})
-    base, output, lines = tmp_path / "base", configuration.run_folder("kpo", "grpo", 1), []
+def worked(*_, **__):
+    raise Worked
+
+
+class Progress:
+    """Keeps the lines."""
+
+    lines: list = []
+
+    def __init__(self, *_):
+        pass
+
+    def say(self, line):
+        Progress.lines.append(line)
+
+    update = say
+
+
+@pytest.fixture(params=["small", "hub"])
+def run(request, tmp_path):
+    """A run of a small model and one of a Hugging Face model."""
+    if request.param == "small":
+        return get_run(load({"scale": "smoke", "results": str(tmp_path)}), "kpo", "grpo", 1)
+    configuration, _ = tiny_configuration(tmp_path / "mirror", tmp_path / "results")
+    return get_run(configuration, "kpo", "kpo-clipped", 42)
+
+
+def after_another(leave, held=True):
+    """`only_process` as it finds a folder that another process holds and ends with `leave()`."""
+
+    @contextlib.contextmanager
+    def only_process(folder, wait):
+        if held:
+            wait()
+        leave()
+        yield
+
+    return only_process
+
+
+def trained_after(monkeypatch, run, base, leave, held=True):
+    """The lines of `train` after another process."""
     atomic_write(base / "model.safetensors", b"weights")
-
-    class Progress:
-        def __init__(self, *_):
-            self.say = lines.append
-
-    def trained(**_):
-        raise Trained
-
     monkeypatch.setattr(training, "load_model", lambda folder: (None, None))
-    monkeypatch.setattr(training, "MethodTrainer", trained)
+    monkeypatch.setattr(training, "chosen_prompts", lambda *_: [])
+    monkeypatch.setattr(training, "MethodTrainer", worked)
+    monkeypatch.setattr(Progress, "lines", [])
     monkeypatch.setattr(training, "Progress", Progress)
-
-    def run(leave, *, held=True):
-        @contextlib.contextmanager
-        def after_the_other(folder, wait):
-            if held:
-                wait()
-            leave(folder, base)
-            yield
-
-        monkeypatch.setattr(training, "only_process", after_the_other)
-        training.train_run(configuration, "kpo", "grpo", 1, base, PROBLEMS, output)
-        return lines
-
-    run.settings = training.resolved_run(configuration, "kpo", "grpo", 1)
-    return run
+    monkeypatch.setattr(training, "only_process", after_another(lambda: leave(run, base), held))
+    training.train(run, base, PROBLEMS)
+    return Progress.lines
 
 
-def finished(settings):
-    def leave(folder, base):
-        for name in FILES:
-            atomic_write(folder / name, settings if name == "config.yaml" else f"{name}\n")
-        write_checksums(folder, "train", FILES, [base / "model.safetensors"])
-
-    return leave
+def finish(run, base, settings=None):
+    for name in FILES:
+        atomic_write(run.folder / name, (settings or run.resolved_text) if name == "config.yaml" else f"{name}\n")
+    write_checksums(run.folder, "train", FILES, [base / "model.safetensors"])
 
 
-def test_what_the_other_process_finished_is_kept(waiting):
-    lines = waiting(finished(waiting.settings))
-    assert lines == [
+def test_a_training_that_the_other_process_finished_is_kept(monkeypatch, run, tmp_path):
+    assert trained_after(monkeypatch, run, tmp_path / "base", finish) == [
         "another process trains this run; waiting for its end",
         "the other process has finished this run; nothing is left to do",
     ]
 
 
 @pytest.mark.parametrize("case", ["nothing", "half", "other settings", "other code", "other base model", "not held"])
-def test_what_it_did_not_finish_is_trained(waiting, case):
-    whole = finished(waiting.settings)
-
-    def leave(folder, base):
+def test_a_training_that_it_did_not_finish_is_made(monkeypatch, run, tmp_path, case):
+    def leave(run, base):
         if case == "nothing":
             return
-        settings = yaml.safe_load(waiting.settings)
+        settings = yaml.safe_load(run.resolved_text)
         settings["training"]["learning_rate"] = 1.0
-        (finished(yaml.safe_dump(settings, sort_keys=False)) if case == "other settings" else whole)(folder, base)
+        finish(run, base, yaml.safe_dump(settings, sort_keys=False) if case == "other settings" else None)
         if case == "half":
-            (folder / "metrics.jsonl").unlink()
+            (run.folder / "metrics.jsonl").unlink()
         if case == "other code":
-            path = checksums_path(folder, "train")
+            path = checksums_path(run.folder, "train")
             write_json(path, read_json(path) | {"source_hash": "another"})
         if case == "other base model":
             atomic_write(base / "model.safetensors", b"other weights")
 
     # What stands in for training makes the run end with its one line.
     with pytest.raises(RuntimeError, match="ended after update 0") as error:
-        waiting(leave, held=case != "not held")
-    assert isinstance(error.value.__cause__, Trained)
+        trained_after(monkeypatch, run, tmp_path / "base", leave, held=case != "not held")
+    assert isinstance(error.value.__cause__, Worked)
+
+
+@pytest.mark.parametrize("case", ["finished", "nothing", "half", "other code", "other problems", "not held"])
+def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run, tmp_path, case):
+    model = tmp_path / "model"
+    atomic_write(model / "model.safetensors", b"weights")
+    problems = {"easy": PROBLEMS[:1]}
+
+    def leave():
+        if case == "nothing":
+            return
+        asked = {"easy": PROBLEMS} if case == "other problems" else problems
+        decided = evaluation._Evaluation(run, model, asked, None).decided
+        write_json(run.folder / "evaluation.json", {**decided, "splits": {}})
+        atomic_write(run.folder / "samples.jsonl", "")
+        write_checksums(run.folder, "evaluate", ["evaluation.json", "samples.jsonl"])
+        if case == "half":
+            (run.folder / "samples.jsonl").unlink()
+        if case == "other code":
+            path = checksums_path(run.folder, "evaluate")
+            write_json(path, read_json(path) | {"source_hash": "another"})
+
+    monkeypatch.setattr(Progress, "lines", [])
+    monkeypatch.setattr(evaluation, "Progress", Progress)
+    monkeypatch.setattr(evaluation, "only_process", after_another(leave, held=case != "not held"))
+    monkeypatch.setattr(evaluation._Evaluation, "make", worked)
+    if case != "finished":
+        with pytest.raises(Worked):
+            evaluation.evaluate(run, model, problems)
+        return
+    evaluation.evaluate(run, model, problems)
+    assert Progress.lines[-1] == "the other process has finished this evaluation; nothing is left to do"
+
+
+def test_the_others_wait_in_short_turns_for_the_first(monkeypatch):
+    """No collective call lasts as long as the first process's wait: two threads stand for two processes."""
+    meeting, place, box, calls = threading.Barrier(2), threading.local(), {}, []
+
+    def broadcast(values, src):
+        if place.rank == src:
+            box["value"] = list(values)
+        started = time.monotonic()
+        meeting.wait(30)
+        values[:] = box["value"]
+        meeting.wait(30)
+        calls.append(time.monotonic() - started)
+
+    monkeypatch.setattr(processes, "_connected", lambda: True)
+    monkeypatch.setattr(processes, "process_index", lambda: place.rank)
+    monkeypatch.setattr(processes, "SECONDS_BETWEEN_TALKS", 0.05)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    release, found = threading.Event(), {}
+
+    def long_wait():
+        release.wait(30)
+        return "done"
+
+    def process(rank):
+        place.rank = rank
+        found[rank] = processes.in_first_while_others_wait(long_wait)
+
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    while len(calls) < 6:
+        time.sleep(0.01)
+    release.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == {0: "done", 1: "done"}
 
 
 def test_made_files_are_told_from_changed_ones(tmp_path):

@@ -242,8 +242,8 @@ CASES = {
     "deep problem": (content(TRAIN, "[" * 100_000), PRETRAIN, [TRAIN, "line 1", "give one flat JSON object"]),
     "level not configured": (rows(TRAIN, {**ROW, "level": "eazy"}), PRETRAIN, [TRAIN, "'eazy'", "easy, normal, hard"]),
     "held-out level not configured": (rows(HELD_OUT, {**ROW, "level": "eazy"}), EVALUATE, [HELD_OUT, "'eazy'", "easy"]),
-    "no problem of a level": (rows(TRAIN, ROW), TRAINING, ["level 'normal'", "generate them anew"]),
-    "no held-out of a level": (rows(HELD_OUT, ROW), EVALUATE, [HELD_OUT, "'normal'", "generate them anew"]),
+    "no problem of a level": (rows(TRAIN, ROW), TRAINING, ["level 'normal'", "generate them again"]),
+    "no held-out of a level": (rows(HELD_OUT, ROW), EVALUATE, [HELD_OUT, "'normal'", "generate them again"]),
     "arithmetic file missing": (key("arithmetic_file", "none.jsonl"), EVALUATE, ["none.jsonl", "check the path"]),
     # Models.
     "no model": (gone(MODEL), TRAINING, [MODEL, "python -m reproduction pretrain"]),

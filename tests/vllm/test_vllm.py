@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-import reproduction.training.pretrained as pretrained_training
+import reproduction.training.train as training
 from reproduction.cli import main
 from reproduction.data.experiment_data import evaluation_problems
 from reproduction.data.mathematics import MathProblem
 from reproduction.data.model_source import model_folder
 from reproduction.data.prompts import prompt_tokens
-from reproduction.evaluation.engine import TransformersEngine
+from reproduction.sampling.engine import TransformersEngine
+from reproduction.settings.run import get_run
 from reproduction.training.agreement import EngineAgreement, EngineDisagreement, engine_log_probs
 from tests.tiny_hub import SETS, tiny_configuration, tiny_overrides
 
@@ -88,9 +89,9 @@ def trained(tiny):
     engine = generation.LLM
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "LLM", lambda **keywords: engine(**keywords, **options))
-        patch.setattr(pretrained_training, "EngineAgreement", Watched)
+        patch.setattr(training, "EngineAgreement", Watched)
         output = configuration.run_folder("kpo", "kpo-clipped", 42)
-        pretrained_training.train_pretrained(configuration, "kpo", "kpo-clipped", 42, folder, problems, output)
+        training.train(get_run(configuration, "kpo", "kpo-clipped", 42, output), folder, problems)
     (watched,) = Watched.instances
     return watched
 
@@ -162,7 +163,7 @@ def test_evaluation_samples_k_times_and_agrees_with_transformers_where_it_is_gre
     configuration, path = tiny
     for name in ("dapo", "math500"):
         assert main(["mathematics", "--config", str(path), "--set", name]) == 0
-    command = [sys.executable, "-m", "kpo", "evaluate", "--config", str(path), "--experiment", "kpo"]
+    command = [sys.executable, "-m", "reproduction", "evaluate", "--config", str(path), "--experiment", "kpo"]
     command += ["--method", "kpo-clipped", "--seed", "42"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -183,7 +184,7 @@ def test_evaluation_samples_k_times_and_agrees_with_transformers_where_it_is_gre
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     prompts = [prompt_tokens(tokenizer, problem.question, settings.evaluation_prompt.style) for problem in problems]
     expected = TransformersEngine(folder / "model", settings.sampling, settings.precision).sample(
-        prompts, 1, greedy=True, seed=0, report=lambda _: None
+        prompts, 1, greedy=True, seed=0
     )
     same = [
         (record["response"], record["num_tokens"], record["ended"]) == (one.text, one.num_tokens, one.ended)

@@ -1,12 +1,11 @@
-"""Sampling through vLLM, on one device. The only module of evaluation that imports vLLM."""
+"""Sampling through vLLM, on one device. The only module that imports vLLM for evaluation."""
 
 import importlib.util
 from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig
 
-from reproduction.evaluation.engine import end_tokens
-from reproduction.evaluation.sampling import Response
+from reproduction.sampling.engine import Response, end_tokens
 from reproduction.settings.hub import SamplingSettings
 
 # Of a device that evaluation has to itself.
@@ -18,8 +17,6 @@ class VllmEngine:
 
     Responses end at the same tokens and are decoded in the same way as those of `TransformersEngine`.
     """
-
-    name = "vllm"
 
     def __init__(self, folder: Path, settings: SamplingSettings, precision: str, window: int):
         if importlib.util.find_spec("vllm") is None:
@@ -48,8 +45,8 @@ class VllmEngine:
             enforce_eager=current_platform.is_cpu(),
         )
 
-    def sample(self, prompts, num_samples, *, greedy, seed, report):
-        """See `reproduction.evaluation.engine.Engine`. Draws depend on the seed and on the engine's scheduling."""
+    def sample(self, prompts, num_samples, *, greedy, seed):
+        """See `reproduction.sampling.engine.Engine`. Draws depend on the seed and on the engine's scheduling."""
         from vllm import SamplingParams
 
         # vLLM numbers the seeds of a prompt's samples on from the prompt's own. With one seed for all prompts, the
@@ -69,7 +66,6 @@ class VllmEngine:
         ]
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs = self.engine.generate(asked, parameters, use_tqdm=False)
-        report(len(prompts) * num_samples)
         return [[self._response(one) for one in output.outputs] for output in outputs]
 
     def _response(self, one) -> Response:

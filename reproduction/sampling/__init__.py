@@ -1,0 +1,1 @@
+"""Sampling responses from models for evaluation: one interface, several engines."""
