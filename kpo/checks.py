@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+FLOATING_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
 
 class NonFiniteError(ValueError):
     """NaN or an infinity at a counted place. A trainer may catch it and leave the update out."""
@@ -120,43 +122,70 @@ def checked_parameters(
     return values
 
 
+def check_rows(name: str, values: torch.Tensor, *, floating: bool = True) -> None:
+    """TypeError or ValueError unless `values` is a real tensor (B, T) with at least one element."""
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, found {type(values).__name__}")
+    if floating and values.dtype not in FLOATING_DTYPES:
+        raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, found {values.dtype}; convert it")
+    if values.is_complex():
+        raise TypeError(f"{name} must be real, found {values.dtype}")
+    if values.dim() != 2:
+        raise ValueError(f"{name} must have shape (B, T), found {tuple(values.shape)}")
+    if values.numel() == 0:
+        raise ValueError(f"{name} is empty, shape {tuple(values.shape)}; pass at least one row of one element")
+
+
+def check_mask(mask: torch.Tensor, values: torch.Tensor, like: str = "observations") -> torch.Tensor:
+    """The mask as bool; it must hold 0 and 1 only and have the shape and device of `values`."""
+    if not isinstance(mask, torch.Tensor):
+        raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
+    if mask.shape != values.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, {like} {tuple(values.shape)}; they must be equal")
+    if mask.device != values.device:
+        raise ValueError(f"mask is on {mask.device}, {like} on {values.device}; move them to one device")
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_complex():
+        raise TypeError(f"mask must be bool or hold 0 and 1, found {mask.dtype}")
+    binary = mask != 0
+    # NaN differs from everything and is refused here as well.
+    if not bool((mask == binary).all()):
+        raise ValueError("mask must hold only 0 and 1 (or be bool); weights per token are not supported")
+    return binary
+
+
+def observed_tokens(mask: torch.Tensor | None, observations: torch.Tensor) -> torch.Tensor | None:
+    """The mask as uint8 0 / 1, or None if it is known to be 1 everywhere."""
+    if mask is None:
+        return None
+    observed = check_mask(mask, observations).view(torch.uint8)
+    # On a CUDA device the question would wait for the device, and the kernel does not need the answer.
+    return None if observed.device.type == "cpu" and bool(observed.amin()) else observed
+
+
 def check_token_tensors(mask: torch.Tensor, **tensors: torch.Tensor) -> torch.Tensor:
     """The mask as bool (B, T); every tensor must be floating, of the mask's shape and on its device."""
     if not isinstance(mask, torch.Tensor):
-        raise TypeError(f"mask must be a tensor, found {type(mask).__name__}")
+        raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name} must be a tensor, found {type(tensor).__name__}")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be a floating tensor of log-probabilities, found {tensor.dtype}")
-        if tensor.dim() != 2:
-            raise ValueError(f"{name} must have shape (B, T), found {tuple(tensor.shape)}; logits are not taken")
+        check_rows(name, tensor)
         if tensor.shape != mask.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}; they must be equal")
         if tensor.device != mask.device:
             raise ValueError(f"{name} is on {tensor.device}, mask on {mask.device}; move them to one device")
-    if mask.numel() == 0:
-        raise ValueError(f"mask is empty, shape {tuple(mask.shape)}; pass at least one sequence of one token")
-    if mask.dtype == torch.bool:
-        return mask
-    if mask.is_complex() or bool(((mask != 0) & (mask != 1)).any()):
-        raise ValueError("mask must hold only 0 and 1 (or be bool); weights per token are not supported")
-    return mask != 0
+    return check_mask(mask, mask)
 
 
 def check_finite(mask: torch.Tensor, **tensors: torch.Tensor) -> None:
     """NonFiniteError naming the first tensor that is not finite at a counted token; waits for the device once."""
-    verdicts = torch.stack([_finite_where(tensor, mask) for tensor in tensors.values()]).tolist()
+    verdicts = torch.stack([(torch.isfinite(values) | ~mask).all() for values in tensors.values()]).tolist()
     for name, finite in zip(tensors, verdicts, strict=True):
         if not finite:
             raise NonFiniteError(
                 f"{name} holds NaN or an infinity at a counted token; "
                 "look for a token that its policy could not sample, or an update that diverged"
             )
-
-
-def _finite_where(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return (torch.isfinite(tensor) | ~mask).all()
 
 
 def check_advantages(advantages: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
@@ -191,3 +220,17 @@ def check_sampler_weights(weights: torch.Tensor, mask_BT: torch.Tensor) -> torch
     if bool(((weights < 0) & mask_BT).any()):
         raise ValueError("sampler_weights must not be negative; pass ratios of probabilities, not their logarithms")
     return weights.detach()
+
+
+def refuse_not_finite(observations: torch.Tensor, mask: torch.Tensor | None) -> None:
+    """NonFiniteError naming the first observed value that is not finite, if there is one."""
+    wrong = ~torch.isfinite(observations)
+    if mask is not None:
+        wrong &= mask.bool()
+    places = wrong.nonzero()
+    if len(places):
+        row, token = places[0].tolist()
+        raise NonFiniteError(
+            f"observations holds {observations[row, token].item()} at row {row}, token {token}, and {len(places)} such "
+            "values in all, where the mask is 1; mask them out or look for a diverged update"
+        )

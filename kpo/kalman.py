@@ -21,31 +21,33 @@ Whatever a masked place holds, NaN included, has no influence, and the output th
 Gradients. The filters over tokens are linear maps, differentiable with respect to the observations; the gains and the
 initial values are constants. KPO wants no gradient through the filter: pass detached log-ratios.
 
-Shape suffixes: B sequences, T tokens, N tokens of all sequences together, P prompts, G group members.
+Shape suffixes: B sequences, T tokens, P prompts, G group members.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from kpo.checks import check_integer, check_real
+from kpo.checks import (
+    NonFiniteError,
+    check_integer,
+    check_mask,
+    check_real,
+    check_rows,
+    observed_tokens,
+    refuse_not_finite,
+)
 from kpo.likelihood import VarianceFit as VarianceFit
 from kpo.likelihood import fit_variances as fit_variances
 from kpo.likelihood import log_likelihood as log_likelihood
-from kpo.masked_rows import (
-    check_lengths,
-    check_mask,
-    check_rows,
-    filter_packed_rows,
-    filter_rows,
-    gains_device,
-)
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Tables are made for at least this many tokens, then for powers of two: batches of changing width share them.
 SMALLEST_TABLE = 1024
 
@@ -100,37 +102,10 @@ def kalman_filter(
     """
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("observations", observations)
-    mask = check_mask(mask, observations)
-    gains = _filter_gains(
-        observations.shape[1], process_variance, observation_variance, initial_variance, observations.device
-    )
-    return filter_rows(observations, mask, gains, initial_mean)
-
-
-def kalman_filter_packed(
-    observations: torch.Tensor,
-    cumulative_lengths: torch.Tensor,
-    *,
-    process_variance: float,
-    observation_variance: float,
-    initial_mean: float = 0.0,
-    initial_variance: float = 0.0,
-) -> torch.Tensor:
-    """`kalman_filter` of sequences packed one after another: filtered means (N,), the same bits as for padded rows.
-
-    observations: (N,), the sequences' tokens end to end, all observed.
-    cumulative_lengths: (B + 1,) integers from 0 to N, never falling; sequence b is
-        observations[cumulative_lengths[b] : cumulative_lengths[b + 1]] and may be empty.
-
-    Raises as `kalman_filter`.
-    """
-    initial_mean = check_real("initial_mean", initial_mean)
-    check_rows("observations", observations, num_dimensions=1)
-    lengths = check_lengths(cumulative_lengths, observations)
-    gains = _filter_gains(
-        int(lengths.max()), process_variance, observation_variance, initial_variance, observations.device
-    )
-    return filter_packed_rows(observations, lengths, gains, initial_mean)
+    mask = observed_tokens(mask, observations)
+    variances = _check_variances(process_variance, observation_variance, initial_variance)
+    gains = _gains_table(_table_length(observations.shape[1]), *variances, gains_device(observations.device))
+    return _filter_rows(observations, mask, gains, initial_mean)
 
 
 def linear_filter(
@@ -156,7 +131,7 @@ def linear_filter(
         gain = gains.item() if isinstance(gains, torch.Tensor) else gains
         gain = check_real("gains", gain, minimum=0.0, maximum=1.0)
         gains = torch.full(observations.shape[1:], gain, dtype=torch.float64, device=gains_device(observations.device))
-    return filter_rows(observations, check_mask(mask, observations), gains, initial_mean)
+    return _filter_rows(observations, observed_tokens(mask, observations), gains, initial_mean)
 
 
 class GroupFilter(NamedTuple):
@@ -193,15 +168,11 @@ def kalman_filter_group(
     )
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("rewards_PG", rewards_PG, floating=False)
-    mask = check_mask(mask, rewards_PG, like="rewards_PG")
-    rewards_PG = rewards_PG.detach().to(torch.float64)
-    if mask is None:
-        graded_PG = torch.ones_like(rewards_PG, dtype=torch.bool)
-    else:
-        graded_PG = mask.bool()
-        rewards_PG = rewards_PG.masked_fill(~graded_PG, 0.0)
+    whole = torch.ones_like(rewards_PG, dtype=torch.bool)
+    graded_PG = whole if mask is None else check_mask(mask, rewards_PG, like="rewards_PG")
+    rewards_PG = rewards_PG.detach().to(torch.float64).masked_fill(~graded_PG, 0.0)
     if not bool(torch.isfinite(rewards_PG).all()):
-        raise ValueError("rewards_PG holds NaN or an infinity at a graded place; set its mask to 0 there")
+        raise NonFiniteError("rewards_PG holds NaN or an infinity at a graded place; set its mask to 0 there")
 
     num_groups, group_size = rewards_PG.shape
     gains, variances = kalman_gains(group_size, process_variance, observation_variance, initial_variance)
@@ -222,25 +193,12 @@ def kalman_filter_group(
     return GroupFilter(means, variances[num_seen], prior_means, variances[num_before] + process_variance)
 
 
-def _filter_gains(
-    num_tokens: int,
-    process_variance: float,
-    observation_variance: float,
-    initial_variance: float,
-    device: torch.device,
-) -> torch.Tensor:
-    """At least `num_tokens` gains where observations on `device` want them; checks the variances."""
-    variances = (process_variance, observation_variance, initial_variance)
-    try:
-        return _gains_table(_table_length(num_tokens), *variances, gains_device(device))
-    except TypeError:
-        # A cache refuses lists and arrays as keys in words of its own.
-        _check_variances(*variances)
-        raise
+def gains_device(device: torch.device) -> torch.device:
+    """The device that filters observations on `device`, and on which their gains have to be."""
+    return device if device.type == "cuda" and HAS_TRITON else torch.device("cpu")
 
 
-# Whatever is found in the cache has passed the checks; `typed` keeps True from passing for 1.0.
-@functools.lru_cache(maxsize=16, typed=True)
+@functools.lru_cache(maxsize=16)
 def _gains_table(
     num_steps: int,
     process_variance: float,
@@ -248,8 +206,7 @@ def _gains_table(
     initial_variance: float,
     device: torch.device,
 ) -> torch.Tensor:
-    variances = _check_variances(process_variance, observation_variance, initial_variance)
-    return torch.from_numpy(_gains(num_steps, *variances)).to(device)
+    return torch.from_numpy(_gains(num_steps, process_variance, observation_variance, initial_variance)).to(device)
 
 
 def _table_length(num_tokens: int) -> int:
@@ -307,3 +264,56 @@ def _check_variances(
             "give at least one of them a positive value"
         )
     return process_variance, observation_variance, initial_variance
+
+
+def _filter_rows(
+    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
+) -> torch.Tensor:
+    """m_n = m_{n-1} + k_n (z_n - m_{n-1}) over the observed tokens of each row; 0 elsewhere. Differentiable.
+
+    mask: from `observed_tokens`. gains: at least T, float64, on the `gains_device`.
+    """
+    if observations.requires_grad and torch.is_grad_enabled():
+        return _RowMap.apply(observations, mask, gains, initial_mean, False)
+    return _filter(observations.detach(), mask, gains, initial_mean)
+
+
+class _RowMap(torch.autograd.Function):
+    """The filter as a linear map of the observations; its gradient is the transposed map, and so on."""
+
+    @staticmethod
+    def forward(ctx, values, mask, gains, initial_mean, transposed):
+        ctx.mask, ctx.gains, ctx.transposed = mask, gains, transposed
+        if not transposed:
+            return _filter(values, mask, gains, initial_mean)
+        from kpo.kalman_cpu import transpose_rows_cpu
+
+        # Rarely asked for; the copies to the CPU and back are small compared with a training step.
+        return transpose_rows_cpu(values.cpu(), _on_cpu(mask), gains.cpu()).to(values.device)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _RowMap.apply(gradient, ctx.mask, ctx.gains, 0.0, not ctx.transposed), None, None, None, None
+
+
+def _filter(
+    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
+) -> torch.Tensor:
+    # Kernels are imported when first used, so that using only the losses needs no compiler.
+    if gains.device.type == "cuda":
+        from kpo.kalman_triton import filter_rows_triton
+
+        result, finite = filter_rows_triton(observations, mask, gains, initial_mean)
+    else:
+        from kpo.kalman_cpu import filter_rows_cpu
+
+        result, finite = filter_rows_cpu(observations.cpu(), _on_cpu(mask), gains, initial_mean)
+        result = result.to(observations.device)
+    if not finite:
+        # A sum can overflow although every input is finite, so the inputs decide.
+        refuse_not_finite(observations, mask)
+    return result
+
+
+def _on_cpu(mask: torch.Tensor | None) -> torch.Tensor | None:
+    return None if mask is None else mask.cpu()

@@ -27,8 +27,7 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from kpo.checks import check_real
-from kpo.masked_rows import check_mask, check_rows, refuse_not_finite
+from kpo.checks import check_real, check_rows, observed_tokens, refuse_not_finite
 
 COARSE_POINTS = 48
 ZOOM_POINTS = 9
@@ -296,7 +295,7 @@ class _Profile:
 def _checked_rows(observations: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Observations, float32 or float64, and mask, uint8 or None, on the CPU."""
     check_rows("observations", observations)
-    mask = check_mask(mask, observations)
+    mask = observed_tokens(mask, observations)
     dtype = observations.dtype if observations.dtype in (torch.float32, torch.float64) else torch.float32
     return observations.detach().to("cpu", dtype).contiguous(), None if mask is None else mask.cpu()
 

@@ -40,7 +40,7 @@ def innovation_squares(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over each row's observed tokens of (innovation scale)^2 precision, (B, M), and their number, (B,).
 
-    observations, mask: (B, T) on the CPU, float32 or float64, as `kpo.masked_rows` checks them.
+    observations, mask: (B, T) on the CPU, float32 or float64, as `kpo.likelihood` checks them.
     gains, precisions: (T, M) float64, those of M filters at a row's n-th observed token.
     """
     rows = observations.numpy()

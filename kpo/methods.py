@@ -17,7 +17,7 @@ from kpo.checks import Registry, check_integer, check_real, checked_parameters, 
 from kpo.ratios import RATIO_KINDS
 
 AGGREGATIONS = ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm")
-"""How token losses become one number; the equations are in `kpo.losses`."""
+"""How token losses become one number: see `kpo.losses`."""
 
 _OWN_PARAMETERS = ("clip_low", "clip_high", "aggregation", "aggregation_length", "kl_weight")
 
@@ -30,9 +30,10 @@ class Method:
         space. Both None: no clipping.
     aggregation_length: tokens by which `seq-mean-token-sum-norm` divides, otherwise None.
     advantage_parameters, ratio_parameters: filled with the defaults of the kind, so they show every value in use.
+    measured: whether this repository's published study trained with it (results_published/).
 
     Raises ValueError or TypeError naming the field, for unknown kinds or parameters, anything but numbers, and a clip,
-    weight or length out of range. Ranges that only a kind knows are checked when it runs; see `try_once`.
+    weight or length out of range. Ranges that only a kind knows are checked when it runs: see `try_once`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Method:
     kl_weight: float = 0.0
     advantage_parameters: Mapping[str, Any] = field(default_factory=dict)
     ratio_parameters: Mapping[str, Any] = field(default_factory=dict)
+    measured: bool = False
 
     def __post_init__(self):
         kinds = {"advantage": ADVANTAGE_KINDS.find(self.advantage), "ratio": RATIO_KINDS.find(self.ratio)}
@@ -55,7 +57,7 @@ class Method:
             given = getattr(self, f"{part}_parameters")
             filled = checked_parameters(f"{self.name}, {part} {kind.name!r}", kind.defaults, given)
             for name, value in filled.items():
-                # None where the kind finds the value itself, as krpo-adaptive does.
+                # None if the kind finds the value itself, as krpo-adaptive does.
                 if value is not None or kind.defaults[name] is not None:
                     check_real(f"{self.name}, {name}", value)
             object.__setattr__(self, f"{part}_parameters", filled)
@@ -97,11 +99,6 @@ class Method:
     def uses_ratio(self) -> bool:
         """Whether the loss depends on how far the policy has moved since it sampled."""
         return RATIO_KINDS.find(self.ratio).depends_on_ratio
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the loss needs log-probabilities of a reference policy."""
-        return self.kl_weight > 0
 
     @property
     def needs_lengths(self) -> bool:
@@ -206,166 +203,146 @@ def get_method(name: str, **overrides: Any) -> Method:
     return method
 
 
-GRPO_PAPER = "arXiv 2402.03300"
-GSPO_PAPER = "arXiv 2507.18071"
-GMPO_PAPER = "arXiv 2507.20673"
-KPO_PAPER = "arXiv 2602.10609"
-KRPO_PAPER = "arXiv 2505.07527"
-CONTROL = "control; not in the paper"
+def _variant(base: Method, name: str, description: str, **changes: Any) -> Method:
+    """Declare `base` with other values."""
+    return declare(dataclasses.replace(base, name=name, description=description, **changes))
 
-# KPO's comparison: same advantage and aggregation for all, no KL term; methods differ in ratio and clip alone.
-declare(
+
+_CONTROL: dict[str, Any] = {"section": "control; not in the paper"}
+_GSPO_CLIP: dict[str, Any] = {"clip_low": 3e-4, "clip_high": 4e-4}
+
+# KPO's comparison: same advantage and aggregation for all, no KL term; methods differ in ratio and clip only.
+GRPO = declare(
     Method(
         name="grpo",
-        paper=GRPO_PAPER,
+        paper="arXiv 2402.03300",
         section="4.1; clip as in KPO's comparison",
         description="Token ratio, clip 0.2. KRPO's own GRPO baseline adds kl_weight=0.01.",
         clip_low=0.2,
         clip_high=0.2,
+        measured=True,
     )
 )
-declare(
+GSPO = declare(
     Method(
         name="gspo",
-        paper=GSPO_PAPER,
+        paper="arXiv 2507.18071",
         section="4.3, GSPO-token; values 5.1",
         description="Length-normalised sequence ratio, in the stop-gradient token form that public frameworks train.",
         ratio="sequence-token",
-        clip_low=3e-4,
-        clip_high=4e-4,
+        measured=True,
+        **_GSPO_CLIP,
     )
 )
-declare(
-    Method(
-        name="gspo-sequence",
-        paper=GSPO_PAPER,
-        section="4.1; values 5.1",
-        description="As gspo, with the gradient through the sequence ratio itself.",
-        ratio="sequence",
-        clip_low=3e-4,
-        clip_high=4e-4,
-    )
+_variant(
+    GSPO,
+    "gspo-sequence",
+    "As gspo, with the gradient through the sequence ratio itself.",
+    section="4.1; values 5.1",
+    ratio="sequence",
+    measured=False,
 )
 declare(
     Method(
         name="gmpo",
-        paper=GMPO_PAPER,
+        paper="arXiv 2507.20673",
         section="method; clip as in KPO's comparison",
         description="Geometric mean of token ratios clipped one-sidedly to exp(-0.4) .. exp(0.4) before averaging.",
         ratio="geometric-mean",
         clip_low=0.4,
         clip_high=0.4,
+        measured=True,
     )
 )
 KPO_CLIPPED = declare(
     Method(
         name="kpo-clipped",
-        paper=KPO_PAPER,
+        paper="arXiv 2602.10609",
         section="method; values of the experiments and the released script",
         description="Causally Kalman-filtered token log-ratio, with GSPO's narrow clip.",
         ratio="kalman",
         ratio_parameters={"process_variance": 1e-6, "observation_variance": 1.0},
-        clip_low=3e-4,
-        clip_high=4e-4,
+        measured=True,
+        **_GSPO_CLIP,
     )
 )
-declare(
-    Method(
-        name="kpo-unclipped",
-        paper=KPO_PAPER,
-        section="method; values of the experiments",
-        description="As kpo-clipped, with less smoothing and no clip.",
-        ratio="kalman",
-        ratio_parameters={"process_variance": 1e-4, "observation_variance": 1.0},
-    )
+_variant(
+    KPO_CLIPPED,
+    "kpo-unclipped",
+    "As kpo-clipped, with less smoothing and no clip.",
+    section="method; values of the experiments",
+    ratio_parameters={"process_variance": 1e-4, "observation_variance": 1.0},
+    clip_low=None,
+    clip_high=None,
 )
 
 # Controls of KPO: each replaces one thing in kpo-clipped.
-for _name, _ratio, _parameters, _description in (
-    ("kpo-unit", "unit", {}, "Ratio exactly 1: is the gain that of any importance correction at all?"),
-    ("kpo-ema", "ema", {"gain": 1e-3}, "Constant gain, the steady one of Q/V = 1e-6: does the filter's start matter?"),
-    ("kpo-ema-scheduled", "ema-scheduled", dict(KPO_CLIPPED.ratio_parameters), "Gain K_t; must equal kpo-clipped."),
-    ("kpo-shuffled", "shuffled", dict(KPO_CLIPPED.ratio_parameters), "Filter over the tokens in random order."),
+for _name, _parameters, _measured, _description in (
+    ("unit", {}, True, "Ratio exactly 1: is the gain that of any importance correction at all?"),
+    ("ema", {"gain": 1e-3}, True, "Constant gain, the steady one of Q/V = 1e-6: does the filter's start matter?"),
+    ("ema-scheduled", KPO_CLIPPED.ratio_parameters, False, "Gain K_t; must equal kpo-clipped."),
+    ("shuffled", KPO_CLIPPED.ratio_parameters, False, "Filter over the tokens in random order."),
 ):
-    declare(
-        dataclasses.replace(
-            KPO_CLIPPED,
-            name=_name,
-            section=CONTROL,
-            description=_description,
-            ratio=_ratio,
-            ratio_parameters=_parameters,
-        )
+    _variant(
+        KPO_CLIPPED,
+        f"kpo-{_name}",
+        _description,
+        ratio=_name,
+        ratio_parameters=_parameters,
+        measured=_measured,
+        **_CONTROL,
     )
 
 # Other baselines: grpo with another advantage (dr-grpo also with its own aggregation).
-declare(
-    Method(
-        name="dr-grpo",
-        paper="arXiv 2503.20783",
-        section="3.2",
-        description="No division by the group's standard deviation, nor by each response's length.",
-        advantage="mean",
-        clip_low=0.2,
-        clip_high=0.2,
-        aggregation="seq-mean-token-sum-norm",
-        aggregation_length=4096,
-    )
+_variant(
+    GRPO,
+    "dr-grpo",
+    "No division by the group's standard deviation, nor by each response's length.",
+    paper="arXiv 2503.20783",
+    section="3.2",
+    advantage="mean",
+    aggregation="seq-mean-token-sum-norm",
+    aggregation_length=4096,
+    measured=False,
 )
-declare(
-    Method(
-        name="rloo",
-        paper="arXiv 2402.14740",
-        section="RLOO estimator; loss as grpo",
-        description="Leave-one-out baseline, no scale.",
-        advantage="leave-one-out",
-        clip_low=0.2,
-        clip_high=0.2,
-    )
+_variant(
+    GRPO,
+    "rloo",
+    "Leave-one-out baseline, no scale.",
+    paper="arXiv 2402.14740",
+    section="RLOO estimator; loss as grpo",
+    advantage="leave-one-out",
+    measured=False,
 )
-declare(
-    Method(
-        name="opo",
-        paper="arXiv 2505.23585",
-        section="length-weighted optimal baseline; loss as grpo",
-        description="Length-weighted baseline, no scale. The paper trains strictly on-policy, where no clip fires.",
-        advantage="opo",
-        clip_low=0.2,
-        clip_high=0.2,
-    )
+_variant(
+    GRPO,
+    "opo",
+    "Length-weighted baseline, no scale. The paper trains strictly on-policy, so no clip fires there.",
+    paper="arXiv 2505.23585",
+    section="length-weighted optimal baseline; loss as grpo",
+    advantage="opo",
+    measured=False,
 )
 
-# KRPO's comparison: token ratio, clip 0.2, KL weight 0.01; methods differ in the advantage alone.
-KRPO = declare(
-    Method(
-        name="krpo",
-        paper=KRPO_PAPER,
-        section="method, Eq. 6; values of the released script",
-        description="Kalman posterior mean and variance of the group's rewards, in sampled order.",
-        advantage="krpo",
-        clip_low=0.2,
-        clip_high=0.2,
-        kl_weight=0.01,
-    )
+# KRPO's comparison: token ratio, clip 0.2, KL weight 0.01; methods differ in the advantage only.
+KRPO = _variant(
+    GRPO,
+    "krpo",
+    "Kalman posterior mean and variance of the group's rewards, in sampled order.",
+    paper="arXiv 2505.07527",
+    section="method, Eq. 6; values of the released script",
+    advantage="krpo",
+    kl_weight=0.01,
 )
-for _name, _description in (
-    ("krpo-mean", "Kalman baseline with the group's standard deviation."),
-    ("krpo-scale", "Group mean with the Kalman scale."),
-    ("krpo-prior", "Prior (innovation) form: a reward does not enter its own baseline."),
-    ("krpo-running-mean", "Q = 0: no dynamics."),
-    ("krpo-random-order", "Filter over the group in random order."),
-    ("krpo-sorted", "Filter over the group from the lowest reward to the highest."),
-    ("krpo-reversed", "Filter over the group from the highest reward to the lowest."),
-    ("krpo-adaptive", "Q and R by maximum likelihood from the rewards of earlier rollout batches."),
-    ("grpo-rescaled", "GRPO's advantages at KRPO's root mean square: is it only a larger step and a weaker KL?"),
+for _name, _measured, _description in (
+    ("krpo-mean", True, "Kalman baseline with the group's standard deviation."),
+    ("krpo-scale", True, "Group mean with the Kalman scale."),
+    ("krpo-prior", False, "Prior (innovation) form: a reward does not enter its own baseline."),
+    ("krpo-running-mean", False, "Q = 0: no dynamics."),
+    ("krpo-random-order", True, "Filter over the group in random order."),
+    ("krpo-sorted", True, "Filter over the group from the lowest reward to the highest."),
+    ("krpo-reversed", True, "Filter over the group from the highest reward to the lowest."),
+    ("krpo-adaptive", True, "Q and R by maximum likelihood from the rewards of earlier rollout batches."),
+    ("grpo-rescaled", True, "GRPO's advantages at KRPO's root mean square: is it only a larger step and a weaker KL?"),
 ):
-    declare(
-        dataclasses.replace(
-            KRPO,
-            name=_name,
-            section=CONTROL,
-            description=_description,
-            advantage=_name,
-            advantage_parameters={},
-        )
-    )
+    _variant(KRPO, _name, _description, advantage=_name, advantage_parameters={}, measured=_measured, **_CONTROL)

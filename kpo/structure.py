@@ -32,9 +32,8 @@ from collections.abc import Callable
 
 import torch
 
-from kpo.checks import check_integer, check_real, unknown_name
+from kpo.checks import NonFiniteError, check_integer, check_mask, check_real, check_rows, unknown_name
 from kpo.kalman import kalman_filter
-from kpo.masked_rows import check_mask, check_rows
 
 ZERO_SIGNS = ("previous", "drop", "own")
 NOISES = ("heavy-tailed", "gaussian", "random-signs", "shuffled")
@@ -242,10 +241,10 @@ def _mean_run_length(log_ratio: torch.Tensor, mask: torch.Tensor) -> float:
 def _check(log_ratio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The mask as bool (B, T)."""
     check_rows("log_ratio", log_ratio)
-    binary = check_mask(mask, log_ratio, like="log_ratio")
-    observed = torch.ones_like(log_ratio, dtype=torch.bool) if binary is None else binary.bool()
+    whole = torch.ones_like(log_ratio, dtype=torch.bool)
+    observed = whole if mask is None else check_mask(mask, log_ratio, like="log_ratio")
     if not bool((torch.isfinite(log_ratio) | ~observed).all()):
-        raise ValueError("log_ratio holds NaN or an infinity where the mask is 1; mask it out")
+        raise NonFiniteError("log_ratio holds NaN or an infinity where the mask is 1; mask it out")
     return observed
 
 

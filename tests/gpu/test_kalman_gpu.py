@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from kpo import masked_rows
-from kpo.kalman import kalman_filter, kalman_filter_group, kalman_filter_packed, linear_filter
+from kpo import kalman
+from kpo.kalman import kalman_filter, kalman_filter_group, linear_filter
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,9 +29,9 @@ def example(dtype=torch.float32, num_rows=5, num_tokens=3000):
 @pytest.fixture(params=["triton", "cpu"])
 def path(request, monkeypatch):
     """Both ways to filter what lies on a device: the kernel there, and the CPU's where Triton is missing."""
-    if request.param == "triton" and not masked_rows.HAS_TRITON:
+    if request.param == "triton" and not kalman.HAS_TRITON:
         pytest.skip("Triton is not installed")
-    monkeypatch.setattr(masked_rows, "HAS_TRITON", request.param == "triton")
+    monkeypatch.setattr(kalman, "HAS_TRITON", request.param == "triton")
 
 
 @pytest.mark.parametrize("ratio", [1e-12, 1e-6, 1e-2, 1.0, 1e6, 1e18])
@@ -52,12 +52,9 @@ def test_equals_the_cpu(ratio, dtype):
 
 
 @pytest.mark.usefixtures("path")
-def test_packed_group_and_linear():
+def test_group_and_linear():
     values, mask = example(torch.float64)
-    bounds = torch.tensor([0, 700, 700, 3000])
     unit = {"process_variance": 1e-2, "observation_variance": 1.0}
-    packed = kalman_filter_packed(values[3].cuda(), bounds.cuda(), **unit)
-    torch.testing.assert_close(packed.cpu(), kalman_filter_packed(values[3], bounds, **unit), rtol=1e-11, atol=1e-37)
     for gains in (0.1, torch.rand(3000, generator=torch.Generator().manual_seed(1))):
         on_device = gains.cuda() if isinstance(gains, torch.Tensor) else gains
         result = linear_filter(values.cuda(), on_device, mask.cuda())
@@ -93,7 +90,7 @@ def test_refusals_and_gradient():
     torch.testing.assert_close(leaf.grad.cpu(), other.grad, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.skipif(not masked_rows.HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(not kalman.HAS_TRITON, reason="Triton is not installed")
 def test_within_three_times_cumsum():
     values = torch.randn(512, 8192, device="cuda")
 

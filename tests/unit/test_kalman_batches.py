@@ -1,11 +1,11 @@
-"""kpo.kalman: the same bits for a row alone, in a batch, padded, with holes and packed; dtypes; refusals."""
+"""kpo.kalman: the same bits for a row alone, in a batch, padded, with holes; dtypes; refusals."""
 
 import math
 
 import pytest
 import torch
 
-from kpo.kalman import kalman_filter, kalman_filter_group, kalman_filter_packed, kalman_gains, linear_filter
+from kpo.kalman import kalman_filter, kalman_filter_group, kalman_gains, linear_filter
 
 RATIOS = (1e-12, 1e-6, 1e-3, 0.3, 50.0, 1e6, 1e18)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -140,33 +140,6 @@ def test_half_types_are_rounded_once_at_the_end(dtype):
     assert torch.equal(kalman_filter(values, **UNIT), kalman_filter(values.double(), **UNIT).to(dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_packed_equals_padded(dtype):
-    lengths = [0, 5, 1, 0, 900, 17, 64, 64, 1023, 0]
-    sequences = rows(lengths, seed=4, dtype=dtype)
-    bounds = torch.tensor([0, *lengths]).cumsum(0)
-    for bound_dtype in (torch.int32, torch.int64):
-        packed = kalman_filter_packed(torch.cat(sequences), bounds.to(bound_dtype), **UNIT, initial_mean=0.1)
-        assert packed.dtype == dtype and packed.shape == (sum(lengths),)
-        for sequence, result in zip(sequences, packed.split(lengths), strict=True):
-            if len(sequence):
-                assert torch.equal(result, kalman_filter(sequence[None], **UNIT, initial_mean=0.1)[0])
-
-
-def test_work_on_packed_sequences_follows_the_tokens_not_the_padding(monkeypatch):
-    """One long sequence among many short ones: padding all to the longest would multiply the work by hundreds."""
-    from kpo import masked_rows
-
-    filtered = []
-    original = masked_rows.filter_rows
-    monkeypatch.setattr(
-        masked_rows, "filter_rows", lambda values, *rest: filtered.append(values.numel()) or original(values, *rest)
-    )
-    lengths = torch.tensor([20_000] + [3] * 2000)
-    kalman_filter_packed(torch.zeros(int(lengths.sum())), torch.cat((torch.zeros(1), lengths.cumsum(0))).long(), **UNIT)
-    assert sum(filtered) <= 2 * int(lengths.sum())
-
-
 def bad_calls():
     """(what is called, the error, a word of its message that names the argument)."""
     values, mask = torch.zeros(2, 5), torch.ones(2, 5)
@@ -179,9 +152,6 @@ def bad_calls():
 
     def gains(*arguments):
         return lambda: kalman_gains(*arguments)
-
-    def packed(observations, bounds):
-        return lambda: kalman_filter_packed(observations, bounds, **UNIT)
 
     def linear(gain, mask=None):
         return lambda: linear_filter(values, gain, mask)
@@ -223,14 +193,6 @@ def bad_calls():
         (gains(2.5, 1.0, 1.0), TypeError, "num_steps"),
         (gains(3, -1.0, 1.0), ValueError, "process_variance"),
         (gains(3, 0.0, 0.0, 1.0), ValueError, "observation_variance"),
-        (packed(values, torch.tensor([0, 10])), ValueError, "observations"),
-        (packed(flat, [0, 6]), TypeError, "cumulative_lengths"),
-        (packed(flat, torch.tensor([0.0, 6.0])), TypeError, "cumulative_lengths"),
-        (packed(flat, torch.tensor([0])), ValueError, "cumulative_lengths"),
-        (packed(flat, torch.tensor([1, 6])), ValueError, "cumulative_lengths"),
-        (packed(flat, torch.tensor([0, 5])), ValueError, "cumulative_lengths"),
-        (packed(flat, torch.tensor([0, 4, 3, 6])), ValueError, "cumulative_lengths"),
-        (packed(flat / 0, torch.tensor([0, 6])), ValueError, "observations"),
         (linear(1.5), ValueError, "gains"),
         (linear(-0.1), ValueError, "gains"),
         (linear("fast"), TypeError, "gains"),

@@ -1,6 +1,7 @@
 """kpo.methods: every default against its source, overrides, refusals, and the worked example of CONTRIBUTING.md."""
 
 import copy
+import json
 import pickle
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from kpo.advantages import ADVANTAGE_KINDS
 from kpo.losses import policy_loss
@@ -90,9 +92,17 @@ def test_defaults_are_those_of_the_source(name):
     assert method.paper.startswith("arXiv ")
     assert method.aggregation_length == (4096 if name == "dr-grpo" else None)
     assert method.uses_ratio == (name != "kpo-unit")
-    assert method.needs_reference == (method.kl_weight > 0)
     assert method.needs_lengths == (name == "opo")
     assert (method.make_estimator() is not None) == (name == "krpo-adaptive")
+
+
+def test_measured_methods_are_those_of_the_published_runs():
+    published = ROOT / "results_published/laptop"
+    experiments = yaml.safe_load((published / "config.yaml").read_text(encoding="utf-8"))["experiments"]
+    runs = json.loads((published / "measures.json").read_text(encoding="utf-8"))["runs"]
+    used = {experiments[run["experiment"]]["methods"][run["label"]].get("method", run["label"]) for run in runs}
+    assert {name for name, method in METHODS.items() if method.measured} == used & METHODS.keys()
+    assert len(used) >= 15
 
 
 def test_every_row_of_the_table_and_every_kind_is_used():
