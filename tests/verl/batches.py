@@ -1,0 +1,69 @@
+"""A minibatch as verl hands it to its loss: ragged rows, one with a hole, and one that counts no token."""
+
+import torch
+from omegaconf import OmegaConf
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+
+LENGTHS = (7, 4, 1, 6, 3, 5, 2, 7)
+PROMPT = 3
+
+
+class Batch:
+    """Dense float64 tensors (8, 7); the log-probabilities lie close enough that every clip cuts some tokens only."""
+
+    def __init__(self, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        shape = (len(LENGTHS), max(LENGTHS))
+        inside = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+        draw = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name in "abcde"}
+        self.mask = inside.clone()
+        self.mask[0, 2:4] = False  # tokens that a tool wrote
+        self.mask[4] = False  # all tokens rejected, or a row that verl adds as padding
+        self.old = torch.where(inside, -draw["a"].abs() * 3, 0.0)
+        scale = torch.tensor([3e-3, 0.3] * 4)[:, None]
+        self.new = torch.where(inside, self.old + scale * draw["b"], 0.0)
+        self.reference = torch.where(inside, self.old + 0.1 * draw["c"], 0.0)
+        self.advantages = torch.where(self.mask, draw["d"][:, :1].expand(shape), 0.0)
+        self.weights = torch.where(self.mask, draw["e"].abs(), 0.0)
+        self.weights[1, 1] = 0.0
+        self.entropy = torch.where(inside, draw["e"].abs(), 0.0)
+
+    def data(self, rows=slice(None), dtype=torch.float32, weights=False, reference=False, ranks=1):
+        """What verl's trainer adds to the model's output, for some rows of the minibatch."""
+        lengths = list(range(len(LENGTHS)))[rows]
+
+        def ragged(values):
+            return torch.nested.as_nested_tensor([values[i, : LENGTHS[i]] for i in lengths], layout=torch.jagged)
+
+        tensors = {
+            "prompts": torch.nested.as_nested_tensor([torch.ones(PROMPT)] * len(lengths), layout=torch.jagged),
+            "responses": ragged(torch.ones_like(self.old)),
+            "response_mask": ragged(self.mask.long()),
+            "old_log_probs": ragged(self.old.to(dtype)),
+            "advantages": ragged(self.advantages.float()),
+        }
+        if weights:
+            tensors["rollout_is_weights"] = ragged(self.weights.float())
+        if reference:
+            tensors["ref_log_prob"] = ragged(self.reference.to(dtype))
+        totals = {"batch_num_tokens": int(self.mask.sum()), "global_batch_size": len(LENGTHS), "dp_size": ranks}
+        return tu.get_tensordict(tensors, totals)
+
+
+def model_output(values, rows=slice(None)):
+    """Values (B, T) of the response tokens as an engine gives them: each row shifted by one, behind its prompt."""
+    parts = []
+    for i in list(range(len(LENGTHS)))[rows]:
+        filler = torch.full((PROMPT - 1,), -9.0, dtype=values.dtype)
+        parts.append(torch.cat([filler, values[i, : LENGTHS[i]], filler[:1]]))
+    return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+
+def actor_config(loss_mode, kpo=None, **settings):
+    """verl's actor configuration, built from a DictConfig as verl builds it."""
+    section = {"_target_": "kpo.verl.PolicyLoss", "loss_mode": loss_mode} | ({"kpo": kpo} if kpo else {})
+    settings = {"loss_agg_mode": "seq-mean-token-mean", "loss_scale_factor": 11} | settings
+    base = {"_target_": "verl.workers.config.FSDPActorConfig", "strategy": "fsdp2", "rollout_n": 1}
+    base |= {"ppo_micro_batch_size_per_gpu": 1, "policy_loss": section}
+    return omega_conf_to_dataclass(OmegaConf.create(base | settings))
