@@ -108,7 +108,9 @@ class RewardNoiseEstimator:
         return {
             "process_variance": self.process_variance,
             "observation_variance": self.observation_variance,
-            "moments": {str(n): {"weight": w, "matrix": matrix.tolist()} for n, (w, matrix) in self._moments.items()},
+            "moments": {
+                str(n): {"weight": float(w), "matrix": matrix.tolist()} for n, (w, matrix) in self._moments.items()
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

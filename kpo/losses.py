@@ -56,6 +56,8 @@ class PolicyLoss:
     """Scalar, differentiable, float32 or float64."""
     sums: torch.Tensor
     """Float64, on the device: see `_SUMS`; detached. `metrics` brings them to the CPU."""
+    clipped: torch.Tensor | None = None
+    """(B, T) bool: the counted tokens of `clip_share`; None if the method does not clip."""
 
     @functools.cached_property
     def metrics(self) -> dict[str, float]:
@@ -179,7 +181,8 @@ def policy_loss(
         num_tokens=num_tokens,
         length=method.aggregation_length,
     )
-    return PolicyLoss(loss, _sums(log_ratio_BT, ratio, clipped_BT, kl_BT, mask_BT))
+    clipped_BT = None if clipped_BT is None else clipped_BT & mask_BT
+    return PolicyLoss(loss, _sums(log_ratio_BT, ratio, clipped_BT, kl_BT, mask_BT), clipped_BT)
 
 
 def aggregate(
@@ -250,7 +253,7 @@ def _sums(
         mask_BT.sum(**wide),
         log_ratio_BT.sum(**wide),
         log_ratio_BT.to(torch.float64).square().sum(),
-        mask_BT.new_zeros((), **wide) if clipped_BT is None else (clipped_BT & mask_BT).sum(**wide),
+        mask_BT.new_zeros((), **wide) if clipped_BT is None else clipped_BT.sum(**wide),
         ratio_BT.sum(**wide),
         ratio_BT.square().sum(**wide),
         mask_BT.new_full((), math.nan, **wide) if kl_BT is None else kl_BT.sum(**wide),

@@ -74,15 +74,15 @@ class EngineAgreement:
         mean, largest, tokens, unknown = _differences(trainer, [((engine - old)[mask])])
         if not self._is_open:
             self._check(trainer, output, mean, largest, tokens, unknown)
-        return {"engine_difference": mean, "engine_difference_max": largest}
+        return {"engine_difference": mean, "engine_difference_max": largest, "engine_unscored": unknown}
 
     def _check(self, trainer, output, mean, largest, tokens, unknown) -> None:
         """The gate; opens for good once an update has been handed over."""
         update, advice = trainer.state.global_step, "set pretrained.engine: transformers"
-        if unknown or not tokens:
+        if not tokens:
             raise EngineDisagreement(
-                f"the engine gave no log-probability for {unknown} of {tokens + unknown} sampled tokens before update "
-                f"{update + 1}; its weights or its arithmetic are broken: {advice}"
+                f"the engine gave no log-probability for any of {unknown} sampled tokens before update {update + 1}; "
+                f"its weights or its arithmetic are broken: {advice}"
             )
         limit, reason, changed = self.bound, "pretrained.engine_log_prob_bound", False
         if self._before is not None:
@@ -142,7 +142,9 @@ class EngineAgreement:
         probe = self._probe
         mask = _mask(probe.inputs)
         moved = (_trainer_log_probs(trainer, probe.inputs) - probe.trainer)[mask].abs().max()
-        followed = (self.score(trainer.vllm_generation.llm, probe.tokens) - probe.engine).abs().max()
+        followed = self.score(trainer.vllm_generation.llm, probe.tokens) - probe.engine
+        # A token that the engine could not score in one of the two does not count.
+        followed = torch.where(torch.isfinite(followed), followed, 0.0).abs().max()
         both = torch.stack([moved.float(), followed.to(moved.device).float()]).unsqueeze(0)
         return tuple(trainer.accelerator.gather(both).amax(dim=0).tolist())
 

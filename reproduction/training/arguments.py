@@ -46,6 +46,7 @@ def trainer_arguments(
         top_p=training.top_p,
         top_k=0,
         beta=kl_weight,
+        use_bias_correction_kl=False,
         shuffle_dataset=False,
         logging_steps=1,
         save_strategy="no" if checkpoint_every is None else "steps",

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from reproduction.jobs.files import read_json, write_json
-from reproduction.training.faults import describe
+from reproduction.training.faults import as_os_error, describe
 from reproduction.training.processes import from_all, in_all, in_first, process_count, process_index
 
 MODEL = "model.safetensors"
@@ -230,7 +230,10 @@ def _unpack(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
     folder.mkdir(exist_ok=True)
-    fill(folder)
+    try:
+        fill(folder)
+    except SafetensorError as error:
+        raise as_os_error(error) from error
     for path in [*folder.iterdir(), folder]:
         _flush(path)
 

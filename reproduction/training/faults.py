@@ -6,11 +6,14 @@ the checkpoint, from which the same command continues.
 """
 
 import errno
+import math
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from reproduction.training.fsdp import local_tensor
 from reproduction.training.processes import from_all
@@ -38,6 +41,7 @@ class FaultMonitor:
         self.records: dict[str, dict[str, Any]] = {}
         self.current: str | None = None
         self._without_reward = self._without_end = 0
+        self._lowest_reward = math.inf
         self._loss_is_finite = True
 
     def notice(self, kind: str, update: int, message: str) -> bool:
@@ -54,11 +58,14 @@ class FaultMonitor:
             self.stopped = f"update {update}: {message}"
         return action == "continue"
 
-    def loss(self, update: int, loss: torch.Tensor) -> None:
-        """Look at the losses of a micro-batch; an infinite one can have a finite gradient, where a clip cuts it off."""
-        if not bool(torch.isfinite(loss).all()):
-            self._loss_is_finite = False
-            self.notice(NON_FINITE, update, "the loss is not finite")
+    def non_finite(self, update: int, message: str) -> None:
+        """Record that an update's loss, or what it is computed from, is not finite: it is left out, and counted once.
+
+        An infinite loss can have a finite gradient, if a clip cuts it off.
+        """
+        if self._loss_is_finite:
+            self.notice(NON_FINITE, update, message)
+        self._loss_is_finite = False
 
     def may_update(self, update: int, parameters: Iterable[torch.nn.Parameter]) -> bool:
         """Asked before gradients are applied. Where not, they are dropped and no weight moves.
@@ -89,9 +96,13 @@ class FaultMonitor:
         return rewards
 
     def rollout(self, update: int, rewards: torch.Tensor, truncation: float) -> None:
-        """Look for a collapse: `collapse_after` rollout batches in a row without a reward, or all cut off."""
+        """Look for a collapse: `collapse_after` rollout batches in a row without a reward, or all cut off.
+
+        Without a reward are responses that all have the lowest reward of the run so far, if that is not positive.
+        """
         graded = rewards[~torch.isnan(rewards)]
-        none_earned = graded.numel() > 0 and float(graded.max()) <= 0.0
+        self._lowest_reward = min([self._lowest_reward, *graded.flatten().tolist()])
+        none_earned = graded.numel() > 0 and float(graded.max()) <= min(self._lowest_reward, 0.0)
         self._without_reward = self._without_reward + 1 if none_earned else 0
         self._without_end = self._without_end + 1 if truncation >= 1.0 else 0
         if self.collapse_after is None:
@@ -120,15 +131,24 @@ class FaultMonitor:
             "current": self.current,
             "without_reward": self._without_reward,
             "without_end": self._without_end,
+            "lowest_reward": self._lowest_reward,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.records, self.stopped, self.current = state["records"], state["stopped"], state["current"]
         self._without_reward, self._without_end = state["without_reward"], state["without_end"]
+        self._lowest_reward = state["lowest_reward"]
+
+
+def as_os_error(error: BaseException) -> BaseException:
+    """A SafetensorError that reports one of the operating system, such as a full disk, as that OSError."""
+    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return error if found is None else OSError(int(found.group(1)), str(error))
 
 
 def describe(error: BaseException) -> str:
     """One line for what ended a process: memory and disk by their names, all else in the error's own words."""
+    error = as_os_error(error)
     text = " ".join(str(error).split()) or type(error).__name__
     short = text if len(text) <= 300 else text[:300] + "..."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

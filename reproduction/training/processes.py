@@ -48,19 +48,20 @@ def from_first(value: Any) -> Any:
 
 
 def in_all(action: Callable[[], Result]) -> Result:
-    """This process's result of what every process does; an OSError in any of them is raised in all."""
+    """This process's result of what every process does; an exception in any of them is raised in all."""
     result, error = _attempt(action)
-    for other in from_all(error):
+    for other in [error, *from_all(_to_send(error))]:
         if other is not None:
             raise other
     return result
 
 
 def in_first(action: Callable[[], Result]) -> Result:
-    """The result of what only the first process does, in every process; an OSError there is raised in all."""
-    result, error = from_first(_attempt(action) if process_index() == 0 else None)
-    if error is not None:
-        raise error
+    """The result of what only the first process does, in every process; an exception there is raised in all."""
+    result, error = _attempt(action) if process_index() == 0 else (None, None)
+    result, other = from_first((result, _to_send(error)))
+    if other is not None:
+        raise other if error is None else error
     return result
 
 
@@ -82,8 +83,17 @@ def in_first_while_others_wait(action: Callable[[], Result]) -> Result:
         return in_first(lambda: future.result())
 
 
-def _attempt(action: Callable[[], Result]) -> tuple[Result | None, OSError | None]:
+def _attempt(action: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
     try:
         return action(), None
-    except OSError as error:
+    except Exception as error:  # of any kind: the other processes would wait for this one for ever
         return None, error
+
+
+def _to_send(error: Exception | None) -> Exception | None:
+    """The exception in a form that every process can unpickle."""
+    if error is None or isinstance(error, MemoryError):
+        return error
+    if isinstance(error, OSError):
+        return OSError(error.errno, str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")

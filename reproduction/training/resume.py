@@ -1,4 +1,4 @@
-"""A GRPOTrainer that continues to the bit where it was killed, through the places that transformers provides for it.
+"""A `kpo.trl.MethodTrainer` that continues to the bit after a kill, through the places that transformers has for it.
 
 transformers decides when a checkpoint is due (`save_strategy`, `save_steps`), counts the updates, skips the prompts
 already used and asks for the random states at the right moment. Overridden is how each part is written and read, since
@@ -9,12 +9,11 @@ Of several processes each writes and reads what it holds itself, its random stat
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from trl import GRPOTrainer
 
+from kpo.trl import MethodTrainer
 from reproduction.training.checkpoint import (
     MODEL,
     TRAINER_STATE,
@@ -32,12 +31,12 @@ from reproduction.training.fsdp import (
 from reproduction.training.processes import process_index
 
 
-class ResumableTrainer(GRPOTrainer):
-    """TRL's trainer with checkpoints in `checkpoints`, or as TRL has them where that is None.
+class ResumableTrainer(MethodTrainer):
+    """Keeps its checkpoints in `checkpoints`, or as TRL does if that is None.
 
-    `run` trains, from the newest checkpoint where there is one. A subclass adds what it owns in `own_state` and
-    `load_own_state`. `on_failed_checkpoint` is called with the OSError of a checkpoint that could not be written; what
-    it returns decides whether training goes on.
+    `run` trains, from the newest checkpoint if there is one. A subclass adds what it owns in `method_state` and
+    `load_method_state`. `on_failed_checkpoint` is called with the OSError of a checkpoint that could not be written;
+    what it returns decides whether training goes on.
     """
 
     checkpoints: CheckpointFolder | None = None
@@ -66,15 +65,8 @@ class ResumableTrainer(GRPOTrainer):
                 for part in buffer
             ]
         self._buffered_inputs = buffer
-        self.load_own_state(self._loaded["own"])
+        self.load_method_state(self._loaded["own"])
         self.train(resume_from_checkpoint=str(folder))
-
-    def own_state(self) -> dict[str, Any]:
-        """What a subclass needs to continue: nested dicts and lists of numbers, text and tensors."""
-        return {}
-
-    def load_own_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `own_state` gave."""
 
     def _save_checkpoint(self, model, trial):
         if self.checkpoints is None:
@@ -98,7 +90,7 @@ class ResumableTrainer(GRPOTrainer):
                 "optimizer": optimizer_state(self.optimizer),
                 "schedule": self.lr_scheduler.state_dict(),
                 "random": random_states(),
-                "own": self.own_state(),
+                "own": self.method_state(),
             },
         )
         # The log holds every update's metrics once more; nothing of it is needed to continue.

@@ -184,5 +184,24 @@ def test_the_gate_waits_for_an_update_that_changes_the_trainer(tmp_path):
     assert len(rows) == 3 and all(row["engine_difference"] < 1e-4 and "noise_floor" not in row for row in rows)
 
 
+def test_tokens_that_the_engine_could_not_score_are_counted_and_left_out(tmp_path):
+    """One token of every rollout batch, the first included; the other tokens are off by 0.05."""
+    batches = []
+
+    def spoil(found, update):
+        found = found + 0.05
+        if update not in batches:
+            batches.append(update)
+            found[0] = float("nan")
+        return found
+
+    rows = train(tmp_path, spoil=spoil).rows
+    assert len(rows) == 6 and len(batches) == 3
+    for row in rows:
+        assert row["engine_unscored"] == 1
+        assert row["engine_difference"] == pytest.approx(0.05, abs=1e-4)
+        assert row["loss"] is not None and row["log_ratio_std"] is not None
+
+
 def test_an_engine_without_log_probabilities_stops(tmp_path):
     stopped(tmp_path, "no log-probability for .* sampled tokens", spoil=lambda found, _: found * float("nan"))

@@ -218,7 +218,7 @@ def test_update_does_not_depend_on_the_micro_batches(base, tmp_path, overrides):
 
 def test_a_gradient_that_is_not_finite_is_never_applied(base, tmp_path, monkeypatch):
     """The second update's loss is made infinite; the run ends there with the weights of the first."""
-    import reproduction.training.trainer as module
+    import kpo.trl as module
 
     calls = []
 
