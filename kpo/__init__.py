@@ -1,3 +1,62 @@
 """Kalman filters, importance ratios, advantages and losses of KPO (arXiv 2602.10609) and KRPO (arXiv 2505.07527)."""
 
+import importlib
+import importlib.abc
+import sys
+
 __version__ = "0.1.0"
+
+# Imported when first asked for, so that `import kpo` loads no PyTorch and the losses load no compiler.
+_MODULE_OF = {
+    "METHODS": "methods",
+    "Method": "methods",
+    "NonFiniteError": "checks",
+    "fit_variances": "kalman",
+    "get_method": "methods",
+    "group_advantages": "advantages",
+    "kalman_filter": "kalman",
+    "kalman_filter_group": "kalman",
+    "kalman_gains": "kalman",
+    "log_importance_ratio": "ratios",
+    "log_likelihood": "kalman",
+    "low_frequency_energy": "structure",
+    "policy_loss": "losses",
+    "run_lengths": "structure",
+    "switch_frequency": "structure",
+}
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str):
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"kpo.{_MODULE_OF[name]}"), name)
+    if name in {"adaptive", "checks", *_MODULE_OF.values()}:
+        return importlib.import_module(f"kpo.{name}")
+    raise AttributeError(f"module 'kpo' has no attribute {name!r}")
+
+
+class _Moved(importlib.abc.MetaPathFinder):
+    """Says where a module went that was in `kpo` before the library and the reproduction were separated."""
+
+    places = {
+        "kpo.adaptive": "reward_noise",
+        "kpo.checks": "masked_rows",
+        "reproduction.jobs": "allocator checksums devices files launch plan progress provenance sizing",
+        "reproduction.settings": "config config_files pretrained study",
+        "reproduction.data": "data hub steps tasks",
+        "reproduction.publish": "publish published",
+        "reproduction.verify": "verify verify_derived verify_run",
+        "reproduction.training (MethodTrainer for your own training: kpo.trl)": "training",
+    }
+    moved = {f"kpo.{name}": place for place, names in places.items() for name in names.split()}
+    for name in ("claims", "cli", "evaluation", "notebook", "report", "rewards", "workflow"):
+        moved[f"kpo.{name}"] = f"reproduction.{name}"
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname in cls.moved:
+            raise ModuleNotFoundError(f"{fullname} moved to {cls.moved[fullname]}", name=fullname)
+
+
+# First, because a folder that an old version left behind would pass for a package.
+sys.meta_path.insert(0, _Moved())

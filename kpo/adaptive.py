@@ -24,10 +24,11 @@ Shape suffixes: P prompts, G group members.
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 import torch
 
 from kpo.checks import check_real
+
+__all__ = ["RewardNoiseEstimator"]
 
 # The search starts no lower in Q / R than this: where Q is negligible the likelihood is flat in log Q, and a search
 # that starts there would stay although a drift has set in.
@@ -58,6 +59,11 @@ class RewardNoiseEstimator:
         minimum_ratio: float = 1e-6,
         maximum_ratio: float = 1.0,
     ):
+        try:
+            import scipy.optimize
+        except ImportError as error:
+            raise ImportError('krpo-adaptive needs SciPy: pip install scipy, or "kpo[adaptive]"') from error
+        self._minimize = scipy.optimize.minimize
         self.process_variance = check_real("process_variance", process_variance, minimum=0.0)
         self.observation_variance = check_real(
             "observation_variance", observation_variance, minimum=0.0, exclusive=True
@@ -137,7 +143,7 @@ class RewardNoiseEstimator:
 
     def _maximise(self) -> None:
         start = np.log([max(self.process_variance / self.observation_variance, START_RATIO), self.observation_variance])
-        result = scipy.optimize.minimize(
+        result = self._minimize(
             self._objective,
             np.clip(start, *np.transpose(self._bounds)),
             jac=True,

@@ -40,6 +40,15 @@ from kpo.adaptive import RewardNoiseEstimator
 from kpo.checks import Kind, Registry, check_integer, checked_parameters
 from kpo.kalman import kalman_filter_group
 
+__all__ = [  # fmt: skip
+    "ADVANTAGE_KINDS",
+    "AdvantageKind",
+    "RewardFilter",
+    "advantage_kind",
+    "group_advantages",
+    "informative_groups",
+]
+
 GRPO_EPSILON = 1e-6
 KRPO_EPSILON = 1e-8
 EQUAL_REWARDS = 1e-6

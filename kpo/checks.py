@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+__all__ = ["NonFiniteError"]
+
 FLOATING_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

@@ -47,6 +47,17 @@ from kpo.likelihood import VarianceFit as VarianceFit
 from kpo.likelihood import fit_variances as fit_variances
 from kpo.likelihood import log_likelihood as log_likelihood
 
+__all__ = [  # fmt: skip
+    "GroupFilter",
+    "VarianceFit",
+    "fit_variances",
+    "kalman_filter",
+    "kalman_filter_group",
+    "kalman_gains",
+    "linear_filter",
+    "log_likelihood",
+]
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Tables are made for at least this many tokens, then for powers of two: batches of changing width share them.
 SMALLEST_TABLE = 1024

@@ -29,6 +29,8 @@ import torch
 
 from kpo.checks import check_real, check_rows, observed_tokens, refuse_not_finite
 
+__all__ = ["VarianceFit", "fit_variances", "log_likelihood"]
+
 COARSE_POINTS = 48
 ZOOM_POINTS = 9
 CURVE_POINTS = 65

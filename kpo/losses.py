@@ -42,6 +42,8 @@ from kpo.checks import (
 from kpo.methods import AGGREGATIONS, Method, get_method
 from kpo.ratios import RATIO_KINDS, counted, sequence_mean, token_log_ratio
 
+__all__ = ["PolicyLoss", "aggregate", "merge_metrics", "policy_loss"]
+
 # exp(10) = 22,026. Without a bound an overflow to infinity turns the gradient of the clipped branch into 0 * inf = NaN.
 MAX_LOG_RATIO = 10.0
 # verl adds it to the sampler's weights before their geometric mean, so that a weight of 0 has a logarithm.

@@ -16,6 +16,8 @@ from kpo.advantages import ADVANTAGE_KINDS, group_advantages
 from kpo.checks import Registry, check_integer, check_real, checked_parameters, unknown_name
 from kpo.ratios import RATIO_KINDS
 
+__all__ = ["AGGREGATIONS", "METHODS", "Method", "declare", "get_method"]
+
 AGGREGATIONS = ("seq-mean-token-mean", "token-mean", "seq-mean-token-sum-norm")
 """How token losses become one number: see `kpo.losses`."""
 

@@ -37,6 +37,8 @@ from kpo.checks import (
 )
 from kpo.kalman import kalman_filter, kalman_gains, linear_filter
 
+__all__ = ["RATIO_KINDS", "RatioKind", "log_importance_ratio", "ratio_kind", "straight_through", "token_log_ratio"]
+
 # Keywords that a function may ask for in addition to its parameters.
 RUNTIME = ("advantages", "clip", "old_log_probs")
 

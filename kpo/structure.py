@@ -35,6 +35,16 @@ import torch
 from kpo.checks import NonFiniteError, check_integer, check_mask, check_real, check_rows, unknown_name
 from kpo.kalman import kalman_filter
 
+__all__ = [  # fmt: skip
+    "low_frequency_energy",
+    "run_lengths",
+    "shuffled_order",
+    "structure_summary",
+    "switch_frequency",
+    "white_noise",
+    "white_noise_null",
+]
+
 ZERO_SIGNS = ("previous", "drop", "own")
 NOISES = ("heavy-tailed", "gaussian", "random-signs", "shuffled")
 # Student's t with 3 degrees of freedom has a variance, but no fourth moment; token log-ratios have a kurtosis of 17 to
