@@ -1,5 +1,6 @@
 """Taking the final answer out of a model's response, in time linear in its length."""
 
+import re
 from collections.abc import Sequence
 
 # What may announce an answer: LaTeX's box, and the four hashes that KPO's training prompt asks for.
@@ -8,19 +9,33 @@ MARKERS = ("boxed", "####")
 _BOXES = ("\\boxed", "\\fbox")
 _END_OF_THINKING = "</think>"
 
+# Four hashes are also Markdown for a heading: they announce an answer only at the start of a line that holds one, or
+# of an empty line before it.
+_HASHES = re.compile(r"(?:^|\n)[ \t>*]*####(?!#)([^\n]*)(?=(?:\n[ \t\r]*)*([^\n]*))")
+_ANNOUNCED = re.compile(r"(?i)\**(?:the\s+)?(?:final\s+)?answer\s*(?:is\b)?\s*[:=]?\**\s*")
+_NUMBERED_HEADING = re.compile(r"\d+[.):]\s+[^\W\d]{2,}")
+_LATEX_WORDS = re.compile(r"\\[a-zA-Z]+(?:\{[^{}]*\})?")
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_HEADINGS = frozenset(
+    "verification verify explanation check checking conclusion solution summary note notes proof analysis approach"
+    " reasoning method result results discussion remark example step steps part case reflection alternative final"
+    " recap justification details calculation calculations simplification".split()
+)
+
 
 def extract_answer(text: str, markers: Sequence[str] = MARKERS) -> str | None:
     r"""The last answer that a response announces by ``\boxed{...}`` or ``####``, or None.
 
-    Only what follows the last ``</think>`` is read, where there is one. Of all markers the last decides: a box holds
-    what its balanced braces enclose (escaped braces do not count), hashes announce the rest of their line. A last box
-    that is never closed is a response cut short: no answer. Dollar signs around the whole answer and a full stop after
-    it are dropped.
+    If there is a ``</think>``, only what follows the last one is read. Of all markers the last decides: a box holds
+    what its balanced braces enclose (escaped braces do not count); hashes at the start of a line announce the rest of
+    that line, or the next line if theirs is empty, unless it reads like a heading (words instead of mathematics). A
+    word after hashes counts only if nothing else is announced. A last box that is never closed is a response cut short:
+    no answer. Dollar signs around the whole answer and a full stop after it are dropped.
 
     text: the whole response. markers: which of "boxed" and "####" count; KPO's release asks for "####" in its training
     prompt and grades boxes only (arXiv 2602.10609, released code), which is ``markers=("boxed",)``.
 
-    Raises TypeError where text is no string, ValueError for an unknown or no marker.
+    Raises TypeError if text is no string, ValueError for an unknown or no marker.
     """
     if not isinstance(text, str):
         raise TypeError(f"text must be the response as a string, got {type(text).__name__}")
@@ -31,14 +46,39 @@ def extract_answer(text: str, markers: Sequence[str] = MARKERS) -> str | None:
         text = text[start + len(_END_OF_THINKING) :]
 
     box_start, box_end = _last_box(text) if "boxed" in markers else (-1, -1)
-    hashes = text.rfind("####") if "####" in markers else -1
-    if max(box_start, hashes) < 0:
-        return None
-    if hashes > box_start:
-        line = text[hashes + len("####") :].lstrip(" \t").split("\n", 1)[0]
-        return _clean(line.strip().strip("*"))
+    marked, position, word = _last_marked(text) if "####" in markers else (None, -1, None)
+    if position > box_start:
+        return marked
+    if box_start < 0:
+        return word
     content = _box_content(text, box_end)
     return None if content is None else _clean(content)
+
+
+def _last_marked(text: str) -> tuple[str | None, int, str | None]:
+    """The last mathematics that hashes announce and its position, and the last word that they do."""
+    marked, position, word = None, -1, None
+    for match in _HASHES.finditer(text):
+        line = match[1].strip()
+        if announced := _ANNOUNCED.match(line):
+            line = line[announced.end() :]
+        on_next = not line.strip(" *#")
+        line = _clean((match[2] if on_next else line).strip().strip("*"))
+        if line is None or "\\boxed" in line or "\\fbox" in line:
+            continue
+        words = _WORD.findall(_LATEX_WORDS.sub("", line))
+        if _is_mathematics(line, words):
+            marked, position = line, match.start()
+        elif not on_next and len(words) <= 3 and words and words[0].lower() not in _HEADINGS:
+            word = line
+    return marked, position, word
+
+
+def _is_mathematics(line: str, words: list[str]) -> bool:
+    """Whether a line is an answer, not a heading: '42 apples' and 'x = 5', neither 'Step 2' nor '2. Verification'."""
+    if _NUMBERED_HEADING.match(line):
+        return False
+    return not words or (len(words) <= 3 and not line[0].isalpha())
 
 
 def _last_box(text: str) -> tuple[int, int]:

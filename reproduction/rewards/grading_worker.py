@@ -1,7 +1,7 @@
 """The process in which answers of models are parsed and compared: expendable, and limited in memory and time.
 
-Started by `reproduction.rewards.grading_pool`. It reads one JSON job a line from its standard input and writes one JSON reply a
-line to its standard output; JSON, because a reply may come from a process that a hostile answer has confused.
+Started by `reproduction.rewards.grading_pool`. It reads one JSON job a line from its standard input and writes one JSON
+reply a line to its standard output; JSON, because a reply may come from a process that a hostile answer has confused.
 """
 
 import json

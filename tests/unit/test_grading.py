@@ -25,7 +25,9 @@ from reproduction.rewards import (
     grade_math_many,
     grade_math_strings,
 )
-from reproduction.rewards.comparison import compare_latex, normalise_latex
+from reproduction.rewards.comparison import compare_latex
+from reproduction.rewards.normalise import normalise
+from reproduction.rewards.units import split_unit
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,29 @@ def alive(process_id: int) -> bool:
         (r"\boxed", None),
         (r"\boxed{12", None),
         (r"\boxed{3} but \boxed{12", None),
-        ("41. #### 42", "42"),
+        ("41.\n#### 42", "42"),
+        ("41. #### 42", None),
+        ("####\n42", "42"),
+        ("####\r\n\r\n42\r\n", "42"),
+        ("#### Answer: 42", "42"),
+        ("#### **Final Answer**\n\n42", "42"),
+        ("#### 42 apples", "42 apples"),
+        ("#### 1\n#### 2", "2"),
+        ("#### even", "even"),
+        ("##### 42", None),
+        ("#### 42\n\n#### Explanation\nIt is 42.", "42"),
+        ("#### 42\n#### 2. Check\n40 + 2", "42"),
+        ("#### Step 2: check", None),
+        ("The answer is \\boxed{7}.\n#### Verification\n3 + 4 = 7", "7"),
+        ("The answer is \\boxed{7}.\n#### Verification", "7"),
+        (r"\boxed{7} ####", "7"),
+        ("#### Final Answer\n\\boxed{8}", "8"),
         ("#### 42\nThat was it.", "42"),
         ("#### **42.**", "42"),
         ("#### ", None),
         (r"#### 41 or rather \boxed{42}", "42"),
-        (r"\boxed{41} #### 42", "42"),
+        ("\\boxed{41}\n#### 42", "42"),
+        (r"\boxed{41} #### 42", "41"),
         (r"<think>\boxed{1}</think> #### 2", "2"),
         (r"<think>\boxed{1}</think> done", None),
         (r"<think>\boxed{1}", "1"),
@@ -83,7 +102,7 @@ def test_extraction_by_hand(text, answer):
 
 
 def test_extraction_by_one_marker_only():
-    text = r"\boxed{41} #### 42"
+    text = "\\boxed{41}\n#### 42"
     assert extract_answer(text, ["boxed"]) == "41"
     assert extract_answer(text, ["####"]) == "42"
     assert extract_answer("#### 42", ["boxed"]) is None
@@ -173,25 +192,30 @@ def test_no_answer():
     assert not grade and grade.reason == "no answer" and grade.answer is None
 
 
-# What math-verify 0.9 calls equal and is not; a change of the library shows here. Its issues also name 4 = 4*sqrt(2),
-# which this version tells apart.
-FALSE_EQUALITIES = [("2^{-98}", "2^{-99}"), (r"\{1,2\}", "(1,2)"), (r"10\%", "10"), ("11", "11_3")]
+# What math-verify 0.9 by itself calls equal, or did in earlier versions.
+FALSE_EQUALITIES = [
+    ("2^{-98}", "2^{-99}"), (r"\{1,2\}", "(1,2)"), ("(1,2)", r"\{1,2\}"), ("11_2", "11_3"), (r"10\%", r"10 \permil"),
+    ("seat", r"\text{east}"), (r"\frac{1}{m} t", r"\frac{1}{m}"), ("(1, 2^{-98})", "(1, 2^{-99})"),
+    ("x + 10^{-20}", r"x + 2 \cdot 10^{-20}"), ("4", r"4\sqrt{2}"), (r"4\sqrt{2}", "4"), ("10^{-20}", "0"),
+    (r"5 \text{ cm}", r"5 \text{ km}"), (r"5 \text{ million}", "5"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("answer", "gold"), FALSE_EQUALITIES)
-def test_known_false_equalities_of_the_library(answer, gold):
-    assert compare_latex(answer, gold) == "equal"
-
-
-@pytest.mark.parametrize(("answer", "gold"), [("4", r"4\sqrt{2}"), (r"4\sqrt{2}", "4"), ("10^{-20}", "0")])
-def test_false_equalities_that_the_library_no_longer_has(answer, gold):
+def test_false_equalities_of_the_library_are_refused(answer, gold):
     assert compare_latex(answer, gold) == "unequal"
 
 
 def test_the_second_grader_disagrees_where_it_should():
-    pairs = [("2^{-98}", "2^{-99}"), (r"\{1,2\}", "(1,2)"), (r"\frac{3}{4}", r"\frac{6}{8}"), ("5.5", "11")]
-    assert [bool(grade_math_strings(f"\\boxed{{{answer}}}", gold)) for answer, gold in pairs] == [False] * 4
-    assert [bool(grade_math(f"\\boxed{{{answer}}}", gold)) for answer, gold in pairs] == [True, True, True, False]
+    pairs = [
+        ("2, 1", "1, 2"),
+        (r"\sqrt{16}", "4"),
+        (r"\frac{3}{4}", r"\frac{6}{8}"),
+        ("0.333333", "1/3"),
+        ("5.5", "11"),
+    ]
+    assert [bool(grade_math_strings(f"\\boxed{{{answer}}}", gold)) for answer, gold in pairs] == [False] * 5
+    assert [bool(grade_math(f"\\boxed{{{answer}}}", gold)) for answer, gold in pairs] == [True] * 4 + [False]
 
 
 @pytest.mark.parametrize(
@@ -226,8 +250,10 @@ def test_second_grader_by_hand(answer, gold, equal):
 
 @given(text=st.text(st.sampled_from(" \\frac{}12,.$%^circ()[]-x=/text"), max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_normalising_never_raises_and_drops_spaces(text):
-    assert not re.search(r"\s", normalise_latex(text))
+def test_normalising_never_raises(text):
+    once = normalise(text)
+    assert not re.search(r"\s\s", once)
+    split_unit(once)
 
 
 HOSTILE = {
@@ -515,24 +541,3 @@ def test_pool_refuses():
         extract_answer("x", [])
     with pytest.raises(ValueError, match="markers"):
         extract_answer("x", "boxed")
-
-
-# Field that holds the gold answer, and the number of rows.
-BENCHMARKS = {
-    "math500": ("answer", 500),
-    "aime24": ("answer", 30),
-    "amc23": ("answer", 40),
-    "openmathinstruct2_100": ("expected_answer", 100),
-}
-
-
-@pytest.mark.skipif("KPO_MATH_FOLDER" not in os.environ, reason="KPO_MATH_FOLDER names no folder of benchmark files")
-@pytest.mark.parametrize("name", BENCHMARKS)
-@pytest.mark.parametrize("method", ["latex", "strings"])
-def test_every_gold_answer_equals_itself(name, method, pool):
-    field, count = BENCHMARKS[name]
-    lines = (Path(os.environ["KPO_MATH_FOLDER"]) / f"{name}.jsonl").read_text().splitlines()
-    golds = [str(json.loads(line)[field]) for line in lines]
-    assert len(golds) == count
-    # Through the worker, not through `grade_math`, which takes equal strings for equal answers.
-    assert [gold for gold in golds if pool.compare(gold, gold, 30, method).outcome != "equal"] == []

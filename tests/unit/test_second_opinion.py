@@ -15,7 +15,7 @@ def pool():
 def test_disagreements_are_counted_by_hand(pool):
     pairs = [
         ("\\boxed{\\dfrac12}", "\\frac{1}{2}"),  # both right
-        ("\\boxed{2^{-98}}", "2^{-99}"),  # a known false equality of math-verify
+        ("\\boxed{7, 5, 3}", "3, 5, 7"),  # equal in any order, but the second grader compares lists as strings
         ("\\boxed{\\frac{3}{4}}", "\\frac{6}{8}"),  # equal, but the second grader wants fractions written alike
         ("\\boxed{5}", "6"),  # both wrong
         ("I do not know", "6"),  # no answer
@@ -26,7 +26,7 @@ def test_disagreements_are_counted_by_hand(pool):
         ("equal", "equal"), ("equal", "unequal"), ("equal", "unequal"), ("unequal", "unequal"),
         ("no answer", "no answer"),
     ]  # fmt: skip
-    assert opinion.first[1].answer == "2^{-98}"
+    assert opinion.first[1].answer == "7, 5, 3"
 
 
 def test_markers_reach_both_graders_and_nothing_has_no_disagreement(pool):
