@@ -4,10 +4,11 @@ Either from the hub, or from a mirror: a folder of files in the hub's own schema
 
     <mirror>/<repository>/<revision>/[<configuration>/]<split>.parquet     (or .jsonl, or <split>-*.parquet)
 
-`python -m reproduction mirror` writes one on a machine that has a network. The revision is part of the path, so a mirror of another
-revision is not taken for the one that a configuration names.
+`python -m reproduction mirror` writes one on a machine that has a network. The revision is part of the path, so a
+mirror of another revision is not taken for the one that a configuration names.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 from reproduction.data.catalogue import MathematicsSet, check_revision, get_set
 from reproduction.jobs.files import atomic_path
 from reproduction.rewards.extraction import extract_answer
+from reproduction.rewards.math import checked_gold
 
 
 class DataError(ValueError):
@@ -220,11 +222,14 @@ def _answer(row: dict, declared: MathematicsSet) -> str:
         answer = int(answer)
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise ValueError(f"{declared.answer!r} must be a text or a number, found {answer!r}")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise ValueError(f"{declared.answer!r} must be a finite number, found {answer}")
     answer = str(answer).strip()
     if declared.answer_is_solution:
         answer = extract_answer(answer, ("boxed",)) or ""
     if not answer:
         raise ValueError(f"{declared.answer!r} holds no answer")
+    checked_gold(answer)
     return answer
 
 

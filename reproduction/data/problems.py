@@ -18,7 +18,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,1000}")
 def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]:
     """Read a JSONL file of problems: one object a line with id, question, answer, num_terms and num_digits.
 
-    A row's own "level", where it has one, takes the place of `level`; other fields are ignored.
+    A row's own "level" takes the place of `level`; other fields are ignored. Answers are kept as `str(int(...))`.
 
     Raises ValueError '<path>, line <n>: what is wrong; what to do' for a missing, empty or non-text file, a line that
     is not a JSON object, a missing field, a wrong type, a duplicate id, an answer that is no integer or not the exact
@@ -98,7 +98,9 @@ def _parse_row(line: str, level: str) -> Problem:
     except ValueError as error:
         raise ValueError(f"'question' {row['question'][:60]!r} cannot be read: {error}") from None
     _check_against_expression(row, expression)
-    return Problem(**{field: row[field] for field in _FIELDS}, level=row_level)
+    # Rewards compare text: "05" and "-0" would be answers that no response matches.
+    fields = {field: row[field] for field in _FIELDS} | {"answer": str(int(row["answer"]))}
+    return Problem(**fields, level=row_level)
 
 
 def _parse_json_object(line: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def count_reasons(grades: Iterable[Grade]) -> dict[str, int]:
 
 
 def _grade(text, gold, timeout, markers, method: str, pool: GradingPool) -> Grade:
-    gold = _checked_gold(gold)
+    gold = checked_gold(gold)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds, got {type(timeout).__name__}")
     if not (math.isfinite(timeout) and timeout > 0):
@@ -108,7 +108,8 @@ def _grade(text, gold, timeout, markers, method: str, pool: GradingPool) -> Grad
     return Grade(comparison.outcome == "equal", comparison.outcome, answer, comparison.detail)
 
 
-def _checked_gold(gold: str | int | float) -> str:
+def checked_gold(gold: str | int | float) -> str:
+    """The gold answer as text that can be compared; TypeError or ValueError for what never can."""
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         raise TypeError(f"gold must be a string or a number, got {type(gold).__name__}")
     gold = str(gold).strip()

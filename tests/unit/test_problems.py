@@ -15,6 +15,7 @@ from reproduction.data import (
     within_range,
     write_problems,
 )
+from reproduction.rewards import exact_reward
 
 ROW = {"id": "7", "question": "What is 12 - -7?", "answer": "19", "num_terms": 2, "num_digits": 2}
 
@@ -32,6 +33,24 @@ def test_rows_without_a_level_get_the_given_one(tmp_path):
     (problem,) = read_problems(path)
     assert problem.level == "file" and problem.answer == "19"
     assert read_problems(path, level="published")[0].level == "published"
+
+
+@pytest.mark.parametrize(
+    ("question", "written", "kept"),
+    [
+        ("12 - 7", "05", "5"),
+        ("7 - 7", "-0", "0"),
+        ("7 - 7", "000", "0"),
+        ("7 - 12", "-005", "-5"),
+        ("7 - 12", "-5", "-5"),
+    ],
+)
+def test_answers_are_kept_as_a_response_writes_them(question, written, kept, tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps(ROW | {"question": f"What is {question}?", "answer": written}))
+    (problem,) = read_problems(path)
+    assert problem.answer == kept
+    assert exact_reward(f"<answer>{kept}</answer>", problem.answer) == 1.0
 
 
 BAD_ROWS = [
