@@ -46,7 +46,10 @@ _KRPO_ORDERS = _ids("krpo-5", "random", "sorted", "reversed", "advantages")
 _KRPO_PARTS = _ids("krpo-6", "mean", "scale")
 _KRPO_NOISE = (*_ids("krpo-8", "gaussian", "flips", "drift"), *_ids("krpo-9-adaptive", "gaussian", "drift"))
 
-_ALL_KPO = (*_KPO_ORDER, *_KPO_STABLE, *_KPO_STATED, *_KPO_TUNED, "kpo-5-smoothing", "kpo-6-schedule", "kpo-7-overhead")
+_ALL_KPO = (
+    *_KPO_ORDER, *_KPO_STABLE, *_KPO_STATED, *_KPO_TUNED, "kpo-5-smoothing", "kpo-6-schedule", "kpo-7-overhead",
+    "kpo-8-premise",
+)  # fmt: skip
 _ALL_KRPO = (
     *_KRPO_LEVELS, "krpo-1-speed", "krpo-2-groups", *_KRPO_SETTINGS, *_KRPO_ORDERS, *_KRPO_PARTS, "krpo-7-overhead",
     *_KRPO_NOISE,
@@ -67,6 +70,7 @@ ENTRIES: dict[str, Entry] = {
         Entry("pass_at_k", (EVALUATION,), _ANY_OWN, (), _ALL_OWN),
         Entry("response_log_ratio", (STRUCTURE,), (_GRPO,), _ids("kpo-1", "switching", "runs"), _GRPO),
         Entry("structure", (STRUCTURE,), (_GRPO,), _KPO_ORDER, _GRPO),
+        Entry("premise", (STRUCTURE,), (_GRPO,), ("kpo-8-premise",), _GRPO),
         Entry(
             "group_advantages", (STRUCTURE,), ({"krpo": ("grpo",)}, _GRPO), ("krpo-5-advantages",),
             {"krpo": ("grpo",), "kpo": ("grpo",)},

@@ -29,6 +29,8 @@ STRUCTURE = {
     "switch_raw": 0.44, "switch_filtered": 0.11, "switch_shuffled": 0.47, "switch_shuffled_filtered": 0.12,
     "switch_noise": 0.5, "switch_noise_filtered": 0.13, "run_raw": 2.2, "run_filtered": 8.6, "run_shuffled": 2.1,
     "run_shuffled_filtered": 7.9, "run_noise": 2.0, "run_noise_filtered": 7.4, "energy_raw": 0.14,
+    "drift_gain_raw": 0.004, "drift_gain_shuffled": 0.003, "drift_share_raw": 1e-4, "drift_share_shuffled": 1e-4,
+    "drift_assumed_raw": -0.17, "drift_assumed_shuffled": -0.16,
     "energy_filtered": 0.83, "energy_shuffled": 0.1, "energy_shuffled_filtered": 0.8, "energy_noise": 0.1,
     "energy_noise_filtered": 0.79,
 }  # fmt: skip

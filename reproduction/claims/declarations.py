@@ -2,6 +2,7 @@
 
 from reproduction.claims.declare import Claim, stand_in
 from reproduction.claims.kpo_filter import KPO_FILTER_CLAIMS
+from reproduction.claims.kpo_premise import KPO_PREMISE_CLAIMS
 from reproduction.claims.kpo_training import KPO_TRAINING_CLAIMS
 from reproduction.claims.krpo_sensitivity import KRPO_SENSITIVITY_CLAIMS
 from reproduction.claims.krpo_training import KRPO_TRAINING_CLAIMS
@@ -12,7 +13,7 @@ def _by_number(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
 
 
 CLAIMS: tuple[Claim, ...] = (
-    *_by_number((*KPO_FILTER_CLAIMS, *KPO_TRAINING_CLAIMS)),
+    *_by_number((*KPO_FILTER_CLAIMS, *KPO_TRAINING_CLAIMS, *KPO_PREMISE_CLAIMS)),
     *_by_number((*KRPO_TRAINING_CLAIMS, *KRPO_SENSITIVITY_CLAIMS)),
 )
 """In the order of the report: KPO's by number, then KRPO's."""

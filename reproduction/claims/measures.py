@@ -14,6 +14,7 @@ from kpo.advantages import group_advantages
 from kpo.kalman import kalman_filter
 from kpo.structure import structure_summary
 from reproduction.claims.paper_tables import KPO_BENCHMARKS
+from reproduction.claims.premise import PREMISE_MEASURES, PREMISE_SERIES, premise_measures
 
 LATE_SHARE = 0.2
 SPIKE_FACTOR = 3.0
@@ -116,6 +117,15 @@ MEASURES: dict[str, Measure] = {
         )
         for series, label in STRUCTURE_SERIES.items()
     },
+    **{
+        f"{name}_{series}": Measure(
+            f"{definition}; {label} log-ratios of kept off-policy minibatches",
+            "structure.safetensors",
+            bounded=name == "drift_share",
+        )
+        for name, definition in PREMISE_MEASURES.items()
+        for series, label in PREMISE_SERIES.items()
+    },
     "schedule_deviation": Measure(
         "root mean square difference between the filter and a moving average with gain K_t at the t-th token, computed "
         "token by token in float64, over the root mean square filtered value",
@@ -189,7 +199,8 @@ def structure_measures(
         for name, measure in STRUCTURE_MEASURES.items()
         for series, label in STRUCTURE_SERIES.items()
     }
-    return values | schedule_deviations(log_ratio_BT, mask_BT, **variances)
+    values |= schedule_deviations(log_ratio_BT, mask_BT, **variances)
+    return values | premise_measures(log_ratio_BT, mask_BT, time_constant, seed)
 
 
 def schedule_deviations(

@@ -41,6 +41,7 @@ NEEDS = {
     "pass_at_k": "evaluation.json",
     "response_log_ratio": "structure.safetensors",
     "structure": "structure.safetensors",
+    "premise": "structure.safetensors",
 }
 FIGURES = {name: __import__(f"paper_figures.{name}", fromlist=["draw"]) for name in NEEDS}
 
@@ -211,7 +212,9 @@ def test_an_experiment_left_out_is_skipped_with_a_line(tmp_path, capsys, monkeyp
     root = write_results(tmp_path / "laptop", experiments={"krpo": ("grpo", "krpo")}, **SMALL)
     assert all_figures.main(["--results", str(root), "--output", str(tmp_path / "out")]) == 0
     skipped = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
-    assert [line.split(":")[0] for line in skipped] == ["entropy_gradient_norm", "response_log_ratio", "structure"]
+    assert [line.split(":")[0] for line in skipped] == [
+        "entropy_gradient_norm", "response_log_ratio", "structure", "premise",
+    ]  # fmt: skip
     assert all("no experiment 'kpo'" in line for line in skipped)
 
 
