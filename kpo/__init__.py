@@ -7,36 +7,29 @@ import sys
 __version__ = "0.1.0"
 
 # Imported when first asked for, so that `import kpo` loads no PyTorch and the losses load no compiler.
-_MODULE_OF = {
-    "METHODS": "methods",
-    "Method": "methods",
-    "NonFiniteError": "checks",
-    "fit_variances": "kalman",
-    "get_method": "methods",
-    "group_advantages": "advantages",
-    "kalman_filter": "kalman",
-    "kalman_filter_group": "kalman",
-    "kalman_gains": "kalman",
-    "log_importance_ratio": "ratios",
-    "log_likelihood": "kalman",
-    "low_frequency_energy": "structure",
-    "policy_loss": "losses",
-    "run_lengths": "structure",
-    "switch_frequency": "structure",
+_NAMES = {
+    "advantages": "group_advantages",
+    "checks": "NonFiniteError",
+    "kalman": "fit_variances kalman_filter kalman_filter_group kalman_gains log_likelihood",
+    "losses": "policy_loss",
+    "methods": "METHODS Method get_method",
+    "ratios": "log_importance_ratio",
+    "structure": "low_frequency_energy run_lengths switch_frequency",
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str):
     if name in _MODULE_OF:
         return getattr(importlib.import_module(f"kpo.{_MODULE_OF[name]}"), name)
-    if name in {"adaptive", "checks", *_MODULE_OF.values()}:
+    if name in {"adaptive", *_NAMES}:
         return importlib.import_module(f"kpo.{name}")
     raise AttributeError(f"module 'kpo' has no attribute {name!r}")
 
 
 class _Moved(importlib.abc.MetaPathFinder):
-    """Says where a module went that was in `kpo` before the library and the reproduction were separated."""
+    """Names the new place of a module that was in `kpo` before the reproduction had a package of its own."""
 
     places = {
         "kpo.adaptive": "reward_noise",

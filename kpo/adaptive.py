@@ -10,13 +10,11 @@ so it needs the rewards only through their n x n matrix of second moments S_n = 
 
     -2 log L = sum_n  N_n log det C_n + tr(C_n^{-1} S_n) + constant.
 
-All rewards ever seen therefore fit into one small matrix for each number n of graded responses, and maximising over
-(log Q, log R) takes a few evaluations with n x n matrices, whatever the number of groups. Old batches are forgotten
+All rewards ever seen fit into one small matrix for each number n of graded responses. Old batches are forgotten
 geometrically, because the policy, and with it the noise of its rewards, changes.
 
-Both estimates are bounded. R stays at or above the released 1e-2, below which KRPO is reported unstable (1e-3); a run
-whose rewards are all equal so far rests there. Q / R stays between 1e-6, where the filter is a running mean, and 1,
-where it hardly averages at all: neither limit can be told from beyond it by a group of realistic size.
+Both estimates are bounded. R stays at or above the released 1e-2; KRPO is reported unstable at 1e-3. Q / R stays
+between 1e-6 (a running mean) and 1 (hardly any averaging): groups of realistic size cannot tell values beyond apart.
 
 Shape suffixes: P prompts, G group members.
 """
@@ -25,21 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kpo.checks import check_real
 
 __all__ = ["RewardNoiseEstimator"]
 
-# The search starts no lower in Q / R than this: where Q is negligible the likelihood is flat in log Q, and a search
-# that starts there would stay although a drift has set in.
+# The search starts no lower in Q / R: if Q is negligible the likelihood is flat in log Q, and a search that starts
+# there would stay although a drift has set in.
 START_RATIO = 1e-2
 
 
 class RewardNoiseEstimator:
     """Running maximum-likelihood estimate of the process variance Q and the observation variance R of group rewards.
 
-    `process_variance` and `observation_variance` are the present estimates, KRPO's released values until `update` has
-    seen two graded rewards in one group. Same updates in the same order give the same estimates.
+    `process_variance` and `observation_variance` are the current estimates, KRPO's released values until `update` has
+    seen two graded rewards in one group.
 
     memory: rollout batches after which an observation weighs 1/e; infinity keeps all alike.
     minimum_observation_variance, maximum_observation_variance: bounds of R, in squared reward units.
@@ -80,12 +79,12 @@ class RewardNoiseEstimator:
         # For each number of graded responses: weight of the groups seen, and the sum of their outer products.
         self._moments: dict[int, tuple[float, np.ndarray]] = {}
 
-    def update(self, rewards: torch.Tensor) -> None:
-        """Take in the rewards (P, G) of one rollout batch, NaN where ungraded, and estimate anew.
+    def update(self, rewards: Tensor) -> None:
+        """Take in the rewards (P, G) of one rollout batch, NaN if ungraded, and update the estimates.
 
         Raises TypeError or ValueError if they are no floating (P, G) tensor or hold an infinity.
         """
-        if not isinstance(rewards, torch.Tensor) or not rewards.is_floating_point():
+        if not isinstance(rewards, Tensor) or not rewards.is_floating_point():
             raise TypeError("rewards must be a floating tensor of shape (P, G)")
         if rewards.dim() != 2 or bool(torch.isinf(rewards).any()):
             raise ValueError(f"rewards must be finite or NaN, of shape (P, G); found shape {tuple(rewards.shape)}")
@@ -120,7 +119,7 @@ class RewardNoiseEstimator:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`'s result; ValueError where it does not have that form."""
+        """Continue from `state_dict`'s result; ValueError if it does not have that form."""
         try:
             process_variance = check_real("process_variance", state["process_variance"], minimum=0.0)
             observation_variance = check_real(

@@ -9,8 +9,8 @@ over the group, x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), restarted at (x0, 
     leave-one-out       r - mean of the others = (r - m) n / (n - 1)       RLOO, arXiv 2402.14740
     opo                 r - sum_j l_j r_j / sum_j l_j, l response lengths  OPO, arXiv 2505.23585
     krpo                (r_i - x_{i|i}) / (sqrt(P_{i|i}) + 1e-8)           as KRPO's authors released it
-    krpo-mean           (r_i - x_{i|i}) / (s + 1e-8)                       Kalman baseline alone
-    krpo-scale          (r_i - m) / (sqrt(P_{i|i}) + 1e-8)                 Kalman scale alone
+    krpo-mean           (r_i - x_{i|i}) / (s + 1e-8)                       Kalman baseline only
+    krpo-scale          (r_i - m) / (sqrt(P_{i|i}) + 1e-8)                 Kalman scale only
     krpo-prior          (r_i - x_{i|i-1}) / sqrt(P_{i|i-1} + R)            standardised innovation
     krpo-running-mean   krpo with Q = 0
     krpo-random-order   krpo over the group in random order
@@ -35,19 +35,15 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
 from kpo.checks import Kind, Registry, check_integer, checked_parameters
 from kpo.kalman import kalman_filter_group
 
-__all__ = [  # fmt: skip
-    "ADVANTAGE_KINDS",
-    "AdvantageKind",
-    "RewardFilter",
-    "advantage_kind",
-    "group_advantages",
-    "informative_groups",
-]
+__all__ = [
+    "ADVANTAGE_KINDS", "AdvantageKind", "RewardFilter", "advantage_kind", "group_advantages", "informative_groups",
+]  # fmt: skip
 
 GRPO_EPSILON = 1e-6
 KRPO_EPSILON = 1e-8
@@ -65,7 +61,7 @@ class RewardFilter(NamedTuple):
     initial_mean: float = 0.0
     initial_variance: float = 1.0
 
-    def run(self, rewards_PG: torch.Tensor, graded_PG: torch.Tensor):
+    def run(self, rewards_PG: Tensor, graded_PG: Tensor):
         """The filter's states, see `kpo.kalman.kalman_filter_group`."""
         return kalman_filter_group(rewards_PG, graded_PG, **self._asdict())
 
@@ -96,7 +92,7 @@ def advantage_kind(name: str) -> Callable:
     Raises ValueError if the name is taken.
     """
 
-    def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         kind = AdvantageKind.of(name, function, RUNTIME)
         reward_filter = kind.defaults.get("reward_filter")
         if reward_filter is not None:
@@ -109,10 +105,10 @@ def advantage_kind(name: str) -> Callable:
 
 
 @torch.no_grad()
-def group_advantages(kind: str, rewards: torch.Tensor, **parameters: Any) -> torch.Tensor:
+def group_advantages(kind: str, rewards: Tensor, **parameters: Any) -> Tensor:
     """Advantages (P, G) of `kind` for rewards (P, G), in the rewards' dtype, computed in float64.
 
-    rewards: floating, each row the group of one prompt in sampled order; NaN where a response could not be graded.
+    rewards: floating, each row the group of one prompt in sampled order; NaN if a response could not be graded.
     parameters: `process_variance`, `observation_variance`, `initial_mean`, `initial_variance` (kinds that use the
         filter; defaults as released: 1e-5, 1e-2, 0, 1); `lengths` (opo: tokens of each response, (P, G)); `generator`
         or `seed` (krpo-random-order); `components` (P, G, K) for kinds that ask for them.
@@ -134,33 +130,33 @@ def group_advantages(kind: str, rewards: torch.Tensor, **parameters: Any) -> tor
 
 
 @torch.no_grad()
-def informative_groups(rewards: torch.Tensor) -> torch.Tensor:
+def informative_groups(rewards: Tensor) -> Tensor:
     """(P,) bool: groups with at least two graded rewards that differ; the others carry no signal for GRPO."""
     graded_PG = _check_rewards(rewards)
     return _spread(_without_rounding(torch.where(graded_PG, rewards, 0.0), graded_PG), graded_PG)[:, 0] > 0
 
 
 @advantage_kind("grpo")
-def grpo(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+def grpo(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
     """(r - m) / (s + 1e-6): GRPO (arXiv 2402.03300), sample standard deviation and epsilon as in KPO's release."""
     return centred(rewards_PG, graded_PG) / (group_std(rewards_PG, graded_PG) + GRPO_EPSILON)
 
 
 @advantage_kind("mean")
-def mean(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+def mean(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
     """r - m: Dr. GRPO (arXiv 2503.20783, section 3)."""
     return centred(rewards_PG, graded_PG)
 
 
 @advantage_kind("leave-one-out")
-def leave_one_out(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+def leave_one_out(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
     """r minus the mean of the others: RLOO (arXiv 2402.14740). Equal to (r - m) n / (n - 1)."""
     count_P1 = graded_PG.sum(dim=1, keepdim=True)
     return centred(rewards_PG, graded_PG) * count_P1 / (count_P1 - 1).clamp(min=1)
 
 
 @advantage_kind("opo")
-def opo(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, lengths: torch.Tensor | None = None) -> torch.Tensor:
+def opo(rewards_PG: Tensor, graded_PG: Tensor, *, lengths: Tensor | None = None) -> Tensor:
     """r - sum_j l_j r_j / sum_j l_j: OPO's baseline (arXiv 2505.23585), optimal if gradient norms grow with length.
 
     `lengths` are the counted tokens of each response, (P, G), non-negative. A group without any token gets 0.
@@ -173,21 +169,17 @@ def opo(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, lengths: torch.Ten
 
 
 @advantage_kind("krpo")
-def krpo(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def krpo(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """(r_i - x_{i|i}) / (sqrt(P_{i|i}) + 1e-8), posterior mean and variance: KRPO (arXiv 2505.07527, Eq. 6)."""
     states = reward_filter.run(rewards_PG, graded_PG)
     return (rewards_PG - states.means) / (states.variances.sqrt() + KRPO_EPSILON)
 
 
 @advantage_kind("krpo-mean")
-def krpo_mean(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def krpo_mean(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """(r_i - x_{i|i}) / (s + 1e-8): KRPO's baseline with the group's own scale.
 
-    0 where s = 0: the residual to the prior, divided by epsilon, would be of the order of a million.
+    0 if s = 0: the residual to the prior, divided by epsilon, would be of the order of a million.
     """
     residuals_PG = rewards_PG - reward_filter.run(rewards_PG, graded_PG).means
     scaled_PG = residuals_PG / (group_std(rewards_PG, graded_PG) + KRPO_EPSILON)
@@ -195,48 +187,41 @@ def krpo_mean(
 
 
 @advantage_kind("krpo-scale")
-def krpo_scale(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def krpo_scale(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """(r_i - m) / (sqrt(P_{i|i}) + 1e-8): the group's mean with KRPO's scale, which does not depend on the rewards."""
     variances_PG = reward_filter.run(rewards_PG, graded_PG).variances
     return centred(rewards_PG, graded_PG) / (variances_PG.sqrt() + KRPO_EPSILON)
 
 
 @advantage_kind("krpo-prior")
-def krpo_prior(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def krpo_prior(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """(r_i - x_{i|i-1}) / sqrt(P_{i|i-1} + R): the innovation over its own standard deviation.
 
-    The baseline is predicted from the earlier rewards alone, so r_i does not enter its own baseline, and P + R is the
-    variance that the model gives r_i - x_{i|i-1}. For rewards of 0 and 1, equally likely, the mean size by index is
-    0.5, 3.5, .. 4.8.
+    The baseline is predicted from earlier rewards only, so r_i does not enter its own baseline, and P + R is the
+    variance that the model gives r_i - x_{i|i-1}.
     """
     states = reward_filter.run(rewards_PG, graded_PG)
     return (rewards_PG - states.prior_means) / (states.prior_variances + reward_filter.observation_variance).sqrt()
 
 
 @advantage_kind("krpo-running-mean")
-def krpo_running_mean(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = RUNNING_MEAN
-) -> torch.Tensor:
+def krpo_running_mean(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = RUNNING_MEAN) -> Tensor:
     """KRPO with Q = 0: a running mean in which the prior x0 counts as R / P0 of a sample. No dynamics are left."""
     return krpo(rewards_PG, graded_PG, reward_filter=reward_filter)
 
 
 @advantage_kind("krpo-random-order")
 def krpo_random_order(
-    rewards_PG: torch.Tensor,
-    graded_PG: torch.Tensor,
+    rewards_PG: Tensor,
+    graded_PG: Tensor,
     *,
     reward_filter: RewardFilter = KRPO_FILTER,
     seed: int = 0,
     generator: torch.Generator | None = None,
-) -> torch.Tensor:
-    """KRPO over each group in an order drawn anew, put back in place: is it the sampled order that matters?
+) -> Tensor:
+    """KRPO over each group in a random order, put back in place: is it the sampled order that matters?
 
-    The orders come from `generator` (on the CPU; it advances), or from a fresh one seeded with `seed`.
+    The orders come from `generator` (on the CPU; it advances), or from a new one seeded with `seed`.
     """
     if generator is None:
         generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
@@ -245,17 +230,13 @@ def krpo_random_order(
 
 
 @advantage_kind("krpo-sorted")
-def krpo_sorted(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def krpo_sorted(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """KRPO over each group from the lowest reward to the highest: an order that no random draw resembles."""
     return _krpo_in_order(rewards_PG.argsort(dim=1, stable=True), rewards_PG, graded_PG, reward_filter)
 
 
 @advantage_kind("krpo-reversed")
-def krpo_reversed(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def krpo_reversed(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """KRPO over each group from the highest reward to the lowest.
 
     Reversing the sampled order instead would say nothing: it is as random as the sampled order itself.
@@ -264,22 +245,16 @@ def krpo_reversed(
     return _krpo_in_order(order_PG, rewards_PG, graded_PG, reward_filter)
 
 
-def _krpo_in_order(
-    order_PG: torch.Tensor, rewards_PG: torch.Tensor, graded_PG: torch.Tensor, reward_filter: RewardFilter
-) -> torch.Tensor:
+def _krpo_in_order(order_PG: Tensor, rewards_PG: Tensor, graded_PG: Tensor, reward_filter: RewardFilter) -> Tensor:
     """KRPO over each group's members in the given order, each advantage put back in its member's place."""
     advantages_PG = krpo(rewards_PG.gather(1, order_PG), graded_PG.gather(1, order_PG), reward_filter=reward_filter)
     return torch.zeros_like(advantages_PG).scatter(1, order_PG, advantages_PG)
 
 
 @advantage_kind("krpo-adaptive")
-def krpo_adaptive(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = UNKNOWN_NOISE
-) -> torch.Tensor:
-    """KRPO whose Q and R come from rewards by maximum likelihood instead of being tuned; see `kpo.adaptive`.
-
-    In training `Method.advantages` passes what its estimator found in all earlier rollout batches. Without values they
-    are estimated from these rewards alone.
+def krpo_adaptive(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = UNKNOWN_NOISE) -> Tensor:
+    """KRPO whose Q and R are maximum-likelihood estimates (see `kpo.adaptive`): from earlier rollout batches if passed,
+    as `Method.advantages` does, otherwise from these rewards.
     """
     unknown = [value is None for value in (reward_filter.process_variance, reward_filter.observation_variance)]
     if any(unknown) and not all(unknown):
@@ -296,13 +271,11 @@ def krpo_adaptive(
 
 
 @advantage_kind("grpo-rescaled")
-def grpo_rescaled(
-    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, reward_filter: RewardFilter = KRPO_FILTER
-) -> torch.Tensor:
+def grpo_rescaled(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """GRPO times c = rms(krpo) / rms(grpo) over the graded rewards of the batch: KRPO's size without its filter.
 
-    The root mean square is matched because it decides the size of the gradient: the gradients of different responses
-    are nearly uncorrelated, so the expected square of their weighted sum goes with the mean of A^2.
+    Gradients of different responses are nearly uncorrelated, so the expected square of their weighted sum goes with the
+    mean of A^2.
     """
     krpo_PG = torch.where(graded_PG, krpo(rewards_PG, graded_PG, reward_filter=reward_filter), 0.0)
     grpo_PG = torch.where(graded_PG, grpo(rewards_PG, graded_PG), 0.0)
@@ -310,26 +283,26 @@ def grpo_rescaled(
     return grpo_PG * (krpo_PG.square().sum().sqrt() / torch.where(size > 0, size, 1.0))
 
 
-def centred(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
-    """r - m over the graded members; exactly 0 in a group whose rewards are all equal, whatever the rounding of m."""
+def centred(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
+    """r - m over the graded members; exactly 0 if all are equal, whatever the rounding of m."""
     count_P1 = graded_PG.sum(dim=1, keepdim=True).clamp(min=1)
     mean_P1 = torch.where(graded_PG, rewards_PG, 0.0).sum(dim=1, keepdim=True) / count_P1
     return torch.where(graded_PG & (_spread(rewards_PG, graded_PG) > 0), rewards_PG - mean_P1, 0.0)
 
 
-def group_std(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
-    """Sample standard deviation (divisor n - 1) of the graded members, (P, 1); 0 where fewer than two are graded."""
+def group_std(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
+    """Sample standard deviation (divisor n - 1) of the graded members, (P, 1); 0 if fewer than two are graded."""
     divisor_P1 = (graded_PG.sum(dim=1, keepdim=True) - 1).clamp(min=1)
     return (centred(rewards_PG, graded_PG).square().sum(dim=1, keepdim=True) / divisor_P1).sqrt()
 
 
-def _spread(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
-    """Largest minus smallest graded reward, (P, 1); not positive where fewer than two are graded or all are equal."""
+def _spread(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
+    """Largest minus smallest graded reward, (P, 1); not positive if fewer than two are graded or all are equal."""
     largest_P1 = torch.where(graded_PG, rewards_PG, -torch.inf).amax(dim=1, keepdim=True)
     return largest_P1 - torch.where(graded_PG, rewards_PG, torch.inf).amin(dim=1, keepdim=True)
 
 
-def _without_rounding(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+def _without_rounding(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
     """The rewards in float64; in a group whose graded rewards are equal up to rounding, the largest one for all."""
     rewards_PG = rewards_PG.to(torch.float64)
     size_P1 = torch.where(graded_PG, rewards_PG.abs(), 0.0).amax(dim=1, keepdim=True).clamp(min=0.1)
@@ -338,11 +311,11 @@ def _without_rounding(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torc
     return torch.where(graded_PG & equal_P1, largest_P1, rewards_PG)
 
 
-def _check_components(components: torch.Tensor | None, rewards: torch.Tensor) -> torch.Tensor:
+def _check_components(components: Tensor | None, rewards: Tensor) -> Tensor:
     """The components (P, G, K) in float64, equal ones made exactly equal; NaN where not given or ungraded."""
     if components is None:
         raise ValueError("components are missing: this kind sees each reward by itself; pass them as (P, G, K)")
-    if not isinstance(components, torch.Tensor) or not components.is_floating_point():
+    if not isinstance(components, Tensor) or not components.is_floating_point():
         raise TypeError("components must be a floating tensor of rewards, (P, G, K)")
     if components.dim() != 3 or components.shape[:2] != rewards.shape or components.shape[2] == 0:
         raise ValueError(
@@ -358,9 +331,9 @@ def _check_components(components: torch.Tensor | None, rewards: torch.Tensor) ->
     return torch.stack(result, dim=2)
 
 
-def _check_rewards(rewards: torch.Tensor) -> torch.Tensor:
+def _check_rewards(rewards: Tensor) -> Tensor:
     """Where the rewards are graded, (P, G) bool."""
-    if not isinstance(rewards, torch.Tensor):
+    if not isinstance(rewards, Tensor):
         raise TypeError(f"rewards must be a tensor, found {type(rewards).__name__}")
     if not rewards.is_floating_point():
         raise TypeError(f"rewards must be a floating tensor, found {rewards.dtype}; convert with rewards.float()")
@@ -371,10 +344,10 @@ def _check_rewards(rewards: torch.Tensor) -> torch.Tensor:
     return ~torch.isnan(rewards)
 
 
-def _check_lengths(lengths: torch.Tensor | None, rewards_PG: torch.Tensor) -> torch.Tensor:
+def _check_lengths(lengths: Tensor | None, rewards_PG: Tensor) -> Tensor:
     if lengths is None:
         raise ValueError("lengths are missing: the baseline weighs rewards by response length; pass tokens as (P, G)")
-    if not isinstance(lengths, torch.Tensor) or lengths.is_complex() or lengths.dtype == torch.bool:
+    if not isinstance(lengths, Tensor) or lengths.is_complex() or lengths.dtype == torch.bool:
         raise TypeError("lengths must be a tensor of token counts, (P, G)")
     if lengths.shape != rewards_PG.shape:
         raise ValueError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 __all__ = ["NonFiniteError"]
 
@@ -70,14 +71,14 @@ class Kind:
     """A function registered under a name, to be named by methods."""
 
     name: str
-    function: Callable[..., torch.Tensor]
+    function: Callable[..., Tensor]
     defaults: Mapping[str, Any]
     """Parameters that a method may set, with their defaults; `inspect.Parameter.empty` if there is none."""
     runtime: frozenset[str]
     """Keywords that the function asks for and gets when it runs."""
 
     @classmethod
-    def of(cls, name: str, function: Callable[..., torch.Tensor], runtime: Collection[str], **fields: Any):
+    def of(cls, name: str, function: Callable[..., Tensor], runtime: Collection[str], **fields: Any):
         """The kind of a function whose keyword-only arguments are parameters, except those named in `runtime`."""
         keywords = {
             key: parameter.default
@@ -124,9 +125,9 @@ def checked_parameters(
     return values
 
 
-def check_rows(name: str, values: torch.Tensor, *, floating: bool = True) -> None:
+def check_rows(name: str, values: Tensor, *, floating: bool = True) -> None:
     """TypeError or ValueError unless `values` is a real tensor (B, T) with at least one element."""
-    if not isinstance(values, torch.Tensor):
+    if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch tensor, found {type(values).__name__}")
     if floating and values.dtype not in FLOATING_DTYPES:
         raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, found {values.dtype}; convert it")
@@ -138,9 +139,9 @@ def check_rows(name: str, values: torch.Tensor, *, floating: bool = True) -> Non
         raise ValueError(f"{name} is empty, shape {tuple(values.shape)}; pass at least one row of one element")
 
 
-def check_mask(mask: torch.Tensor, values: torch.Tensor, like: str = "observations") -> torch.Tensor:
+def check_mask(mask: Tensor, values: Tensor, like: str = "observations") -> Tensor:
     """The mask as bool; it must hold 0 and 1 only and have the shape and device of `values`."""
-    if not isinstance(mask, torch.Tensor):
+    if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
     if mask.shape != values.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, {like} {tuple(values.shape)}; they must be equal")
@@ -157,7 +158,7 @@ def check_mask(mask: torch.Tensor, values: torch.Tensor, like: str = "observatio
     return binary
 
 
-def observed_tokens(mask: torch.Tensor | None, observations: torch.Tensor) -> torch.Tensor | None:
+def observed_tokens(mask: Tensor | None, observations: Tensor) -> Tensor | None:
     """The mask as uint8 0 / 1, or None if it is known to be 1 everywhere."""
     if mask is None:
         return None
@@ -166,9 +167,9 @@ def observed_tokens(mask: torch.Tensor | None, observations: torch.Tensor) -> to
     return None if observed.device.type == "cpu" and bool(observed.amin()) else observed
 
 
-def check_token_tensors(mask: torch.Tensor, **tensors: torch.Tensor) -> torch.Tensor:
+def check_token_tensors(mask: Tensor, **tensors: Tensor) -> Tensor:
     """The mask as bool (B, T); every tensor must be floating, of the mask's shape and on its device."""
-    if not isinstance(mask, torch.Tensor):
+    if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
     for name, tensor in tensors.items():
         check_rows(name, tensor)
@@ -179,7 +180,7 @@ def check_token_tensors(mask: torch.Tensor, **tensors: torch.Tensor) -> torch.Te
     return check_mask(mask, mask)
 
 
-def check_finite(mask: torch.Tensor, **tensors: torch.Tensor) -> None:
+def check_finite(mask: Tensor, **tensors: Tensor) -> None:
     """NonFiniteError naming the first tensor that is not finite at a counted token; waits for the device once."""
     verdicts = torch.stack([(torch.isfinite(values) | ~mask).all() for values in tensors.values()]).tolist()
     for name, finite in zip(tensors, verdicts, strict=True):
@@ -190,41 +191,35 @@ def check_finite(mask: torch.Tensor, **tensors: torch.Tensor) -> None:
             )
 
 
-def check_advantages(advantages: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def check_advantages(advantages: Tensor, mask_BT: Tensor) -> Tensor:
     """The advantages (B,) or (B, T), detached, as a view of shape (B, 1) or (B, T); checked against the mask."""
-    if not isinstance(advantages, torch.Tensor):
-        raise TypeError(f"advantages must be a tensor, found {type(advantages).__name__}")
-    if not advantages.is_floating_point():
-        raise TypeError(f"advantages must be a floating tensor, found {advantages.dtype}")
-    if advantages.shape not in (mask_BT.shape[:1], mask_BT.shape):
-        raise ValueError(
-            f"advantages have shape {tuple(advantages.shape)}; expected (B,) = {tuple(mask_BT.shape[:1])} "
-            f"or (B, T) = {tuple(mask_BT.shape)}"
-        )
-    if advantages.device != mask_BT.device:
-        raise ValueError(f"advantages are on {advantages.device}, mask on {mask_BT.device}; move them to one device")
+    _check_against_mask("advantages", advantages, mask_BT, {"(B,)": mask_BT.shape[:1], "(B, T)": mask_BT.shape})
     advantages = advantages.detach()
     return advantages[:, None] if advantages.dim() == 1 else advantages
 
 
-def check_sampler_weights(weights: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def check_sampler_weights(weights: Tensor, mask_BT: Tensor) -> Tensor:
     """The weights (B, T) or (B, 1), detached; NonFiniteError or ValueError unless finite and not negative."""
-    if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
-        found = weights.dtype if isinstance(weights, torch.Tensor) else type(weights).__name__
-        raise TypeError(f"sampler_weights must be a floating tensor, found {found}")
-    if weights.shape not in (mask_BT.shape, (len(mask_BT), 1)):
-        raise ValueError(
-            f"sampler_weights have shape {tuple(weights.shape)}; expected (B, T) = {tuple(mask_BT.shape)} or (B, 1)"
-        )
-    if weights.device != mask_BT.device:
-        raise ValueError(f"sampler_weights are on {weights.device}, mask on {mask_BT.device}; move them to one device")
+    shapes = {"(B, T)": mask_BT.shape, "(B, 1)": (len(mask_BT), 1)}
+    _check_against_mask("sampler_weights", weights, mask_BT, shapes)
     check_finite(mask_BT, sampler_weights=weights)
     if bool(((weights < 0) & mask_BT).any()):
         raise ValueError("sampler_weights must not be negative; pass ratios of probabilities, not their logarithms")
     return weights.detach()
 
 
-def refuse_not_finite(observations: torch.Tensor, mask: torch.Tensor | None) -> None:
+def _check_against_mask(name: str, values: Tensor, mask_BT: Tensor, shapes: Mapping[str, Any]) -> None:
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        found = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"{name} must be a floating tensor, found {found}")
+    if tuple(values.shape) not in map(tuple, shapes.values()):
+        expected = " or ".join(f"{what} = {tuple(shape)}" for what, shape in shapes.items())
+        raise ValueError(f"{name} have shape {tuple(values.shape)}; expected {expected}")
+    if values.device != mask_BT.device:
+        raise ValueError(f"{name} are on {values.device}, mask on {mask_BT.device}; move them to one device")
+
+
+def refuse_not_finite(observations: Tensor, mask: Tensor | None) -> None:
     """NonFiniteError naming the first observed value that is not finite, if there is one."""
     wrong = ~torch.isfinite(observations)
     if mask is not None:

@@ -11,15 +11,14 @@
 KPO (arXiv 2602.10609, the state-space model of its method section) filters a response's token log-ratios from x = 0,
 P = 0. KRPO (arXiv 2505.07527, method section) filters the rewards of one prompt's group from x = 0, P = 1.
 
-The gains do not depend on the observations, so they are known before the first one; the recursion over the tokens then
-runs in float64, whatever the dtype of the observations: see `kpo.kalman_cpu` and `kpo.kalman_triton`.
+The gains do not depend on the observations, so they are computed first; the recursion over the tokens then runs in
+float64, whatever the dtype of the observations: see `kpo.kalman_cpu` and `kpo.kalman_triton`.
 
-Masks. A token whose mask is 0 is no observation. Time stands still there: the state passes it unchanged and no process
-noise is added, so t counts the observed tokens of a row. Hence padding on either side and holes never change a value.
-Whatever a masked place holds, NaN included, has no influence, and the output there is 0.
+Masks. Masked tokens are skipped: the state is carried over and no process noise is added, so t counts the observed
+tokens of a row, and padding or holes never change a value. What a masked place holds, NaN included, does not matter.
 
-Gradients. The filters over tokens are linear maps, differentiable with respect to the observations; the gains and the
-initial values are constants. KPO wants no gradient through the filter: pass detached log-ratios.
+Gradients. The filters over tokens are linear maps, differentiable with respect to the observations only. KPO wants no
+gradient through the filter: pass detached log-ratios.
 
 Shape suffixes: B sequences, T tokens, P prompts, G group members.
 """
@@ -33,6 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kpo.checks import (
     NonFiniteError,
@@ -43,20 +43,12 @@ from kpo.checks import (
     observed_tokens,
     refuse_not_finite,
 )
-from kpo.likelihood import VarianceFit as VarianceFit
-from kpo.likelihood import fit_variances as fit_variances
-from kpo.likelihood import log_likelihood as log_likelihood
+from kpo.likelihood import VarianceFit, fit_variances, log_likelihood
 
-__all__ = [  # fmt: skip
-    "GroupFilter",
-    "VarianceFit",
-    "fit_variances",
-    "kalman_filter",
-    "kalman_filter_group",
-    "kalman_gains",
-    "linear_filter",
-    "log_likelihood",
-]
+__all__ = [
+    "GroupFilter", "VarianceFit", "fit_variances", "kalman_filter", "kalman_filter_group", "kalman_gains",
+    "linear_filter", "log_likelihood",
+]  # fmt: skip
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Tables are made for at least this many tokens, then for powers of two: batches of changing width share them.
@@ -65,7 +57,7 @@ SMALLEST_TABLE = 1024
 
 def kalman_gains(
     num_steps: int, process_variance: float, observation_variance: float, initial_variance: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Gains K_t and posterior variances P_{t|t} for t = 1 .. num_steps, each float64 (num_steps,) on the CPU.
 
     Closed form. With q = Q / V, p = P_0 / V and sinh(h) = sqrt(q) / 2, the map P_{t-1|t-1} -> P_{t|t} is a ratio of
@@ -76,10 +68,8 @@ def kalman_gains(
     Every term is positive, so nothing cancels, and exp(2th) is divided out, so nothing overflows: the values agree with
     the recursion in exact arithmetic to about 1e-14 relative, for every Q / V, any P_0 and any number of steps.
 
-    V = 0 gives K_t = 1 and P_{t|t} = 0 (each observation is the state).
-
-    Raises ValueError for a number of steps below 1, a variance that is negative or not finite, and Q = V = 0, where the
-    gain is 0 / 0; TypeError for anything but numbers.
+    V = 0 gives K_t = 1 and P_{t|t} = 0 (each observation is the state). Raises TypeError or ValueError for anything but
+    finite numbers that are not negative, fewer than 1 step, and Q = V = 0 (a gain of 0 / 0).
     """
     num_steps = check_integer("num_steps", num_steps, minimum=1)
     variances = _check_variances(process_variance, observation_variance, initial_variance)
@@ -88,28 +78,25 @@ def kalman_gains(
 
 
 def kalman_filter(
-    observations: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    observations: Tensor,
+    mask: Tensor | None = None,
     *,
     process_variance: float,
     observation_variance: float,
     initial_mean: float = 0.0,
     initial_variance: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Filtered means x_{t|t}, in the shape, dtype and device of the observations.
 
     observations: (B, T), float32, float64, bfloat16 or float16; log-ratios in nats for KPO.
-    mask: (B, T), bool or 0 / 1 of any dtype, 1 where a token is observed; None if all are. Where it is 0 the state
-        passes unchanged, no process noise is added and the output is 0. A row without observations gives zeros.
+    mask: (B, T), bool or 0 / 1 of any dtype, 1 for an observed token; None if all are. Masked tokens give 0.
 
-    On a CPU the recursion itself runs, compiled, in float64, so that only the output is rounded to its dtype (6e-8
-    relative for float32) and a row's values have the same bits alone, in a batch, and with more padding or holes. Work
-    grows linearly with B T. On a CUDA device a Triton kernel is used where Triton is installed, and agrees with the CPU
-    within the rounding of the dtype; elsewhere observations are filtered on the CPU and the result is copied back.
+    On a CPU the compiled recursion runs in float64; only the output is rounded to its dtype, and a row has the same
+    bits by itself, in a batch, and with other padding or holes. On a CUDA device with Triton a kernel agrees with it
+    within the rounding of the dtype; without Triton, and on other devices, the CPU filters and the result is copied.
 
-    Raises TypeError for a wrong type or dtype; ValueError for a wrong shape or device, an empty tensor, a mask with
-    other values than 0 and 1, an observation that is not finite where the mask is 1, and variances as `kalman_gains`.
-    Source: KPO, arXiv 2602.10609, method section.
+    Raises TypeError or ValueError for a wrong type, dtype, shape, device or mask, and as `kalman_gains`;
+    `kpo.checks.NonFiniteError` for an observed value that is not finite.
     """
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("observations", observations)
@@ -120,26 +107,20 @@ def kalman_filter(
 
 
 def linear_filter(
-    observations: torch.Tensor,
-    gains: float | torch.Tensor,
-    mask: torch.Tensor | None = None,
-    initial_mean: float = 0.0,
-) -> torch.Tensor:
+    observations: Tensor, gains: float | Tensor, mask: Tensor | None = None, initial_mean: float = 0.0
+) -> Tensor:
     """m_t = m_{t-1} + k_t (z_t - m_{t-1}) over each row, in the shape, dtype and device of the observations.
 
-    gains: one number (an exponential moving average) or a tensor (T,), k_t for a row's t-th observed token; in [0, 1].
-        It receives no gradient, and one that asks for it is refused.
-    observations, mask: as for `kalman_filter`, with the same accuracy and the same errors; with the gains of
-        `kalman_gains` this is that filter, to the bit.
-
-    Raises also ValueError or TypeError for gains of another length, on another device, not finite or outside [0, 1].
+    gains: one number (an exponential moving average) or a tensor (T,), k_t for a row's t-th observed token; in [0, 1],
+        without a gradient. With those of `kalman_gains` this is `kalman_filter`, to the bit.
+    observations, mask, errors: as for `kalman_filter`.
     """
     check_rows("observations", observations)
     initial_mean = check_real("initial_mean", initial_mean)
-    if isinstance(gains, torch.Tensor) and gains.dim() > 0:
+    if isinstance(gains, Tensor) and gains.dim() > 0:
         gains = _check_gains(gains, observations)
     else:
-        gain = gains.item() if isinstance(gains, torch.Tensor) else gains
+        gain = gains.item() if isinstance(gains, Tensor) else gains
         gain = check_real("gains", gain, minimum=0.0, maximum=1.0)
         gains = torch.full(observations.shape[1:], gain, dtype=torch.float64, device=gains_device(observations.device))
     return _filter_rows(observations, observed_tokens(mask, observations), gains, initial_mean)
@@ -148,15 +129,15 @@ def linear_filter(
 class GroupFilter(NamedTuple):
     """Result of `kalman_filter_group`, each (P, G) float64: x_{i|i}, P_{i|i}, x_{i|i-1}, P_{i|i-1}."""
 
-    means: torch.Tensor
-    variances: torch.Tensor
-    prior_means: torch.Tensor
-    prior_variances: torch.Tensor
+    means: Tensor
+    variances: Tensor
+    prior_means: Tensor
+    prior_variances: Tensor
 
 
 def kalman_filter_group(
-    rewards_PG: torch.Tensor,
-    mask: torch.Tensor | None = None,
+    rewards_PG: Tensor,
+    mask: Tensor | None = None,
     *,
     process_variance: float,
     observation_variance: float,
@@ -169,10 +150,8 @@ def kalman_filter_group(
 
     Returns posterior means and variances (after reward i) and prior ones (before it: the mean predicted from rewards
     1 .. i-1, and P_{i-1|i-1} + Q, the variance of the state without the observation's noise). At an ungraded reward
-    the state stands still: the posterior is that after the last graded one, or x_0 and P_0 before the first, and the
-    prior is the prediction for the next graded one. Computed sequentially in float64; no gradient.
-
-    Raises as `kalman_filter`. Source: KRPO, arXiv 2505.07527, method section; its release has x_0 = 0, P_0 = 1.
+    the posterior is that after the last graded one, or x_0 and P_0, and the prior the prediction for the next graded
+    one. Float64; no gradient. Raises as `kalman_filter`.
     """
     process_variance, observation_variance, initial_variance = _check_variances(
         process_variance, observation_variance, initial_variance
@@ -211,12 +190,8 @@ def gains_device(device: torch.device) -> torch.device:
 
 @functools.lru_cache(maxsize=16)
 def _gains_table(
-    num_steps: int,
-    process_variance: float,
-    observation_variance: float,
-    initial_variance: float,
-    device: torch.device,
-) -> torch.Tensor:
+    num_steps: int, process_variance: float, observation_variance: float, initial_variance: float, device: torch.device
+) -> Tensor:
     return torch.from_numpy(_gains(num_steps, process_variance, observation_variance, initial_variance)).to(device)
 
 
@@ -246,7 +221,7 @@ def _gains(num_steps: int, process_variance: float, observation_variance: float,
     return np.minimum(numerator / denominator, 1.0)
 
 
-def _check_gains(gains: torch.Tensor, observations: torch.Tensor) -> torch.Tensor:
+def _check_gains(gains: Tensor, observations: Tensor) -> Tensor:
     """The gains as float64 (T,), where the observations are filtered."""
     if not gains.is_floating_point():
         raise TypeError(f"gains must be floating, found {gains.dtype}")
@@ -277,9 +252,7 @@ def _check_variances(
     return process_variance, observation_variance, initial_variance
 
 
-def _filter_rows(
-    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
-) -> torch.Tensor:
+def _filter_rows(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float) -> Tensor:
     """m_n = m_{n-1} + k_n (z_n - m_{n-1}) over the observed tokens of each row; 0 elsewhere. Differentiable.
 
     mask: from `observed_tokens`. gains: at least T, float64, on the `gains_device`.
@@ -307,9 +280,7 @@ class _RowMap(torch.autograd.Function):
         return _RowMap.apply(gradient, ctx.mask, ctx.gains, 0.0, not ctx.transposed), None, None, None, None
 
 
-def _filter(
-    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
-) -> torch.Tensor:
+def _filter(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float) -> Tensor:
     # Kernels are imported when first used, so that using only the losses needs no compiler.
     if gains.device.type == "cuda":
         from kpo.kalman_triton import filter_rows_triton
@@ -326,5 +297,5 @@ def _filter(
     return result
 
 
-def _on_cpu(mask: torch.Tensor | None) -> torch.Tensor | None:
+def _on_cpu(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.cpu()

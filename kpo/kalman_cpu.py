@@ -1,6 +1,6 @@
 """The filter on a CPU: the recursion itself, compiled by Numba.
 
-    m_n = (1 - k_n) m_{n-1} + k_n z_n    at a row's n-th observed token; elsewhere the state stands still
+    m_n = (1 - k_n) m_{n-1} + k_n z_n    at a row's n-th observed token; elsewhere the state is carried over
 
 in float64 and in the order of the tokens. Nothing is divided or summed out of order, so no gain can overflow, and a
 row's values cannot depend on its neighbours, its padding or its holes. A single row would spend its time waiting for
@@ -16,6 +16,7 @@ import math
 
 import numba
 import torch
+from torch import Tensor
 
 compiled = numba.njit(nogil=True)
 
@@ -39,7 +40,7 @@ def _is_observed(mask, t):
 def _step(state, seen, gains, value, observed):
     """State, number of observed tokens and output after a token. What a masked place holds, NaN included, is dropped.
 
-    Selections instead of a branch: a processor cannot guess where the holes are.
+    Selections instead of a branch, which a processor could not predict.
     """
     gain = gains[seen]
     updated = (1.0 - gain) * state + gain * value
@@ -53,7 +54,7 @@ def _filter(values, mask, gains, initial_mean, result):
     last = num_rows - 1
     total = 0.0
     for a in range(0, num_rows, 4):
-        # Where fewer than four rows are left, the last one is filtered again, to the same bits.
+        # If fewer than four rows are left, the last one is filtered again, to the same bits.
         b, c, d = min(a + 1, last), min(a + 2, last), min(a + 3, last)
         values_a, values_b, values_c, values_d = values[a], values[b], values[c], values[d]
         mask_a, mask_b, mask_c, mask_d = _row_of(mask, a), _row_of(mask, b), _row_of(mask, c), _row_of(mask, d)
@@ -90,8 +91,8 @@ def _transpose(gradient, mask, gains, result):
 
 
 def filter_rows_cpu(
-    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
-) -> tuple[torch.Tensor, bool]:
+    observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float
+) -> tuple[Tensor, bool]:
     """Filtered means (B, T) and whether every observed value was finite.
 
     observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64. All on the CPU; they
@@ -102,19 +103,19 @@ def filter_rows_cpu(
     return result.to(observations.dtype), math.isfinite(total)
 
 
-def transpose_rows_cpu(gradient: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor) -> torch.Tensor:
+def transpose_rows_cpu(gradient: Tensor, mask: Tensor | None, gains: Tensor) -> Tensor:
     """The transpose of the filter as a linear map: k_n l_n with l_n = g_n + (1 - k_{n+1}) l_{n+1}; 0 where masked."""
     rows, result = _rows_and_result(gradient)
     _transpose(rows.numpy(), _as_numpy(mask), gains.numpy(), result.numpy())
     return result.to(gradient.dtype)
 
 
-def _rows_and_result(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows_and_result(values: Tensor) -> tuple[Tensor, Tensor]:
     """The values as NumPy knows them, float32 for the half types, and room for as many."""
     dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
     rows = values.detach().to(dtype).contiguous()
     return rows, torch.empty_like(rows)
 
 
-def _as_numpy(mask: torch.Tensor | None):
+def _as_numpy(mask: Tensor | None):
     return None if mask is None else mask.contiguous().numpy()

@@ -6,10 +6,10 @@ with d_t = 1 - k_n and f_t = k_n at the row's n-th observed token, d_t = 1 and f
 as (d1, s1) then (d2, s2) -> (d1 d2, d2 s1 + s2), which is associative. Nothing is divided, so no gain can overflow, and
 a masked token is the identity, so masks and holes need no copying. Sums are float64, as on the CPU.
 
-The order of the operations depends on a token's place in its row: results have the same bits alone, in a batch and with
-more padding on the right; under other masks, and against the CPU, they agree within the rounding of the dtype.
+The order of the operations depends on a token's place in its row: results have the same bits in any batch and
+with more padding on the right; under other masks, and against the CPU, they agree within the rounding of the dtype.
 
-Imported only where Triton is installed. With `TRITON_INTERPRET=1` set before the import the same code runs on the CPU.
+Imported only if Triton is installed. With `TRITON_INTERPRET=1` set before the import the same code runs on the CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 # Tokens per scan, whatever the width of the batch, so that padding does not change the order of operations.
 BLOCK = 1024
@@ -81,8 +82,8 @@ def _filter_kernel(
 
 
 def filter_rows_triton(
-    observations: torch.Tensor, mask: torch.Tensor | None, gains: torch.Tensor, initial_mean: float
-) -> tuple[torch.Tensor, bool]:
+    observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float
+) -> tuple[Tensor, bool]:
     """Filtered means (B, T) and whether every observed value was finite.
 
     observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64, on the same device.

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kpo.checks import (
     check_advantages,
@@ -54,11 +55,11 @@ WEIGHT_EPSILON = 1e-10
 class PolicyLoss:
     """A loss to minimise, and sums from which its metrics follow."""
 
-    loss: torch.Tensor
+    loss: Tensor
     """Scalar, differentiable, float32 or float64."""
-    sums: torch.Tensor
+    sums: Tensor
     """Float64, on the device: see `_SUMS`; detached. `metrics` brings them to the CPU."""
-    clipped: torch.Tensor | None = None
+    clipped: Tensor | None = None
     """(B, T) bool: the counted tokens of `clip_share`; None if the method does not clip."""
 
     @functools.cached_property
@@ -74,12 +75,12 @@ def merge_metrics(parts: Iterable[PolicyLoss]) -> dict[str, float]:
     """Metrics over the counted tokens of several micro-batches together, exactly those of one undivided batch.
 
     clip_share: share of tokens whose clipped term is the larger loss (for sequence ratios all tokens of such a
-        sequence; for GMPO the tokens whose log ratio was cut), 0 where nothing clips.
+        sequence; for GMPO the tokens whose log ratio was cut), 0 if nothing clips.
     log_ratio_std (divisor n), log_ratio_abs_max: of the raw token log ratio log pi - log pi_old, in nats.
     effective_sample_size: (sum r)^2 / (n sum r^2) in (0, 1], r the ratio used at each token, before the two-sided clip.
     mean_ratio: mean of that r.
     kl: mean k3 estimate of KL(pi || pi_ref) in nats per token; only with reference log-probabilities.
-    All are NaN where no token counts. Reading them waits for the device.
+    All are NaN if no token counts. Reading them waits for the device.
     """
     rows = torch.stack([part.sums for part in parts])
     sums = dict(zip(_SUMS, torch.cat([rows[:, :-1].sum(dim=0), rows[:, -1:].amax(dim=0)]).tolist(), strict=True))
@@ -100,13 +101,13 @@ def merge_metrics(parts: Iterable[PolicyLoss]) -> dict[str, float]:
 
 def policy_loss(
     method: str | Method,
-    log_probs: torch.Tensor,
-    old_log_probs: torch.Tensor,
-    advantages: torch.Tensor,
-    mask: torch.Tensor,
-    ref_log_probs: torch.Tensor | None = None,
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    ref_log_probs: Tensor | None = None,
     *,
-    sampler_weights: torch.Tensor | None = None,
+    sampler_weights: Tensor | None = None,
     num_sequences: int | None = None,
     num_tokens: int | None = None,
 ) -> PolicyLoss:
@@ -189,16 +190,16 @@ def policy_loss(
 
 def aggregate(
     kind: str,
-    values: torch.Tensor,
-    mask: torch.Tensor,
+    values: Tensor,
+    mask: Tensor,
     *,
     num_sequences: int | None = None,
     num_tokens: int | None = None,
     length: int | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """One number from values (B, T), by the aggregation `kind` of the module's table; masked values are ignored.
 
-    num_sequences, num_tokens: totals that stand for B and for the counted tokens, so that parts of a batch add up.
+    num_sequences, num_tokens: totals used for B and the counted tokens, so that parts of a batch add up.
     length: L of `seq-mean-token-sum-norm`, in tokens; a constant of the run (the longest response allowed), because a
         length taken from each batch's padding would weigh the same tokens differently.
     Raises ValueError for an unknown kind, a missing length, totals smaller than this part, and no counted token without
@@ -229,9 +230,7 @@ def aggregate(
     return values_BT.sum() / (sequences * check_integer("length", length, minimum=1))
 
 
-def _kl_k3(
-    log_probs: torch.Tensor, ref_log_probs: torch.Tensor, mask_BT: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
+def _kl_k3(log_probs: Tensor, ref_log_probs: Tensor, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
     """exp(d) - d - 1 with d = log pi_ref - log pi, at most `MAX_LOG_RATIO`; 0 where masked."""
     difference_BT = torch.where(mask_BT, ref_log_probs.detach().to(dtype) - log_probs.to(dtype), 0.0)
     difference_BT = difference_BT.clamp(max=MAX_LOG_RATIO)
@@ -241,12 +240,8 @@ def _kl_k3(
 
 @torch.no_grad()
 def _sums(
-    log_ratio_BT: torch.Tensor,
-    ratio: torch.Tensor,
-    clipped_BT: torch.Tensor | None,
-    kl_BT: torch.Tensor | None,
-    mask_BT: torch.Tensor,
-) -> torch.Tensor:
+    log_ratio_BT: Tensor, ratio: Tensor, clipped_BT: Tensor | None, kl_BT: Tensor | None, mask_BT: Tensor
+) -> Tensor:
     """The entries of `_SUMS` over counted tokens; kl is NaN without a reference."""
     # Squares in float64: in float32 they overflow, and give equal ratios an effective sample size just off 1.
     ratio_BT = torch.where(mask_BT, ratio.detach().to(torch.float64), 0.0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
 from kpo.advantages import ADVANTAGE_KINDS, group_advantages
@@ -124,14 +125,14 @@ class Method:
 
     def advantages(
         self,
-        rewards_PG: torch.Tensor,
+        rewards_PG: Tensor,
         *,
-        lengths_PG: torch.Tensor | None = None,
-        components_PGK: torch.Tensor | None = None,
+        lengths_PG: Tensor | None = None,
+        components_PGK: Tensor | None = None,
         generator: torch.Generator | None = None,
         estimator: RewardNoiseEstimator | None = None,
-    ) -> torch.Tensor:
-        """Advantages (P, G) of one rollout batch's rewards (P, G), NaN where ungraded; see `kpo.advantages`.
+    ) -> Tensor:
+        """Advantages (P, G) of one rollout batch's rewards (P, G), NaN if ungraded; see `kpo.advantages`.
 
         lengths_PG: counted tokens of each response, used if `needs_lengths`. components_PGK: the rewards whose weighted
         sum rewards_PG are, used if `needs_components`. generator: for random orders; without one they are the same in
@@ -178,7 +179,7 @@ def get_method(name: str, **overrides: Any) -> Method:
     """The method `name`, with other values for any of its `parameters`.
 
     A parameter that only one part of the method has goes by its plain name (`process_variance`); a prefix says which
-    part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required where both have it.
+    part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required if both have it.
     Raises ValueError for an unknown name or override, ValueError or TypeError naming the parameter for a bad value.
     """
     method = METHODS.find(name)
@@ -205,146 +206,69 @@ def get_method(name: str, **overrides: Any) -> Method:
     return method
 
 
-def _variant(base: Method, name: str, description: str, **changes: Any) -> Method:
-    """Declare `base` with other values."""
-    return declare(dataclasses.replace(base, name=name, description=description, **changes))
+_CONTROL = "control; not in the paper"
+_GSPO_CLIP = {"clip_low": 3e-4, "clip_high": 4e-4}
+_KPO_FILTER = {"process_variance": 1e-6, "observation_variance": 1.0}
+_WEAK_FILTER = {"process_variance": 1e-4, "observation_variance": 1.0}
 
+# KPO's comparison: same advantage and aggregation for all, no KL term; methods differ in ratio and clip only. Its
+# controls replace one thing in kpo-clipped. Then grpo with another advantage, and KRPO's comparison: token ratio, clip
+# 0.2, KL weight 0.01; methods differ in the advantage only.
+_TABLE: tuple[tuple[str, str, bool, str, str, str, dict[str, Any]], ...] = (
+    # Name, the method it varies, whether measured, paper, section, description, values of its own.
+    ("grpo", "", True, "arXiv 2402.03300", "4.1; clip as in KPO's comparison",
+     "Token ratio, clip 0.2. KRPO's own GRPO baseline adds kl_weight=0.01.", {"clip_low": 0.2, "clip_high": 0.2}),
+    ("gspo", "", True, "arXiv 2507.18071", "4.3, GSPO-token; values 5.1",
+     "Length-normalised sequence ratio, in the stop-gradient token form that public frameworks train.",
+     {"ratio": "sequence-token", **_GSPO_CLIP}),
+    ("gspo-sequence", "gspo", False, "", "4.1; values 5.1",
+     "As gspo, with the gradient through the sequence ratio itself.", {"ratio": "sequence"}),
+    ("gmpo", "", True, "arXiv 2507.20673", "method; clip as in KPO's comparison",
+     "Geometric mean of token ratios clipped one-sidedly to exp(-0.4) .. exp(0.4) before averaging.",
+     {"ratio": "geometric-mean", "clip_low": 0.4, "clip_high": 0.4}),
+    ("kpo-clipped", "", True, "arXiv 2602.10609", "method; values of the experiments and the released script",
+     "Causally Kalman-filtered token log-ratio, with GSPO's narrow clip.",
+     {"ratio": "kalman", "ratio_parameters": _KPO_FILTER, **_GSPO_CLIP}),
+    ("kpo-unclipped", "kpo-clipped", True, "", "method; values of the experiments",
+     "As kpo-clipped, with less smoothing and no clip.",
+     {"ratio_parameters": _WEAK_FILTER, "clip_low": None, "clip_high": None}),
+    ("kpo-unit", "kpo-clipped", True, "", _CONTROL,
+     "Ratio exactly 1: is the gain that of any importance correction at all?",
+     {"ratio": "unit", "ratio_parameters": {}}),
+    ("kpo-ema", "kpo-clipped", True, "", _CONTROL,
+     "Constant gain, the steady one of Q/V = 1e-6: does the filter's start matter?",
+     {"ratio": "ema", "ratio_parameters": {"gain": 1e-3}}),
+    ("kpo-ema-scheduled", "kpo-clipped", False, "", _CONTROL, "Gain K_t; must equal kpo-clipped.",
+     {"ratio": "ema-scheduled", "ratio_parameters": _KPO_FILTER}),
+    ("kpo-shuffled", "kpo-clipped", False, "", _CONTROL, "Filter over the tokens in random order.",
+     {"ratio": "shuffled", "ratio_parameters": _KPO_FILTER}),
+    ("dr-grpo", "grpo", False, "arXiv 2503.20783", "3.2",
+     "No division by the group's standard deviation, nor by each response's length.",
+     {"advantage": "mean", "aggregation": "seq-mean-token-sum-norm", "aggregation_length": 4096}),
+    ("rloo", "grpo", False, "arXiv 2402.14740", "RLOO estimator; loss as grpo", "Leave-one-out baseline, no scale.",
+     {"advantage": "leave-one-out"}),
+    ("opo", "grpo", False, "arXiv 2505.23585", "length-weighted optimal baseline; loss as grpo",
+     "Length-weighted baseline, no scale. The paper trains strictly on-policy, so no clip fires there.",
+     {"advantage": "opo"}),
+    ("krpo", "grpo", True, "arXiv 2505.07527", "method, Eq. 6; values of the released script",
+     "Kalman posterior mean and variance of the group's rewards, in sampled order.",
+     {"advantage": "krpo", "kl_weight": 0.01}),
+    *((name, "krpo", measured, "", _CONTROL, description, {"advantage": name, "advantage_parameters": {}})
+      for name, measured, description in (
+        ("krpo-mean", True, "Kalman baseline with the group's standard deviation."),
+        ("krpo-scale", True, "Group mean with the Kalman scale."),
+        ("krpo-prior", False, "Prior (innovation) form: a reward does not enter its own baseline."),
+        ("krpo-running-mean", False, "Q = 0: no dynamics."),
+        ("krpo-random-order", True, "Filter over the group in random order."),
+        ("krpo-sorted", True, "Filter over the group from the lowest reward to the highest."),
+        ("krpo-reversed", True, "Filter over the group from the highest reward to the lowest."),
+        ("krpo-adaptive", True, "Q and R by maximum likelihood from the rewards of earlier rollout batches."),
+        ("grpo-rescaled", True, "GRPO's advantages at KRPO's root mean square: only a larger step and a weaker KL?"),
+      )),
+)  # fmt: skip
 
-_CONTROL: dict[str, Any] = {"section": "control; not in the paper"}
-_GSPO_CLIP: dict[str, Any] = {"clip_low": 3e-4, "clip_high": 4e-4}
-
-# KPO's comparison: same advantage and aggregation for all, no KL term; methods differ in ratio and clip only.
-GRPO = declare(
-    Method(
-        name="grpo",
-        paper="arXiv 2402.03300",
-        section="4.1; clip as in KPO's comparison",
-        description="Token ratio, clip 0.2. KRPO's own GRPO baseline adds kl_weight=0.01.",
-        clip_low=0.2,
-        clip_high=0.2,
-        measured=True,
-    )
-)
-GSPO = declare(
-    Method(
-        name="gspo",
-        paper="arXiv 2507.18071",
-        section="4.3, GSPO-token; values 5.1",
-        description="Length-normalised sequence ratio, in the stop-gradient token form that public frameworks train.",
-        ratio="sequence-token",
-        measured=True,
-        **_GSPO_CLIP,
-    )
-)
-_variant(
-    GSPO,
-    "gspo-sequence",
-    "As gspo, with the gradient through the sequence ratio itself.",
-    section="4.1; values 5.1",
-    ratio="sequence",
-    measured=False,
-)
-declare(
-    Method(
-        name="gmpo",
-        paper="arXiv 2507.20673",
-        section="method; clip as in KPO's comparison",
-        description="Geometric mean of token ratios clipped one-sidedly to exp(-0.4) .. exp(0.4) before averaging.",
-        ratio="geometric-mean",
-        clip_low=0.4,
-        clip_high=0.4,
-        measured=True,
-    )
-)
-KPO_CLIPPED = declare(
-    Method(
-        name="kpo-clipped",
-        paper="arXiv 2602.10609",
-        section="method; values of the experiments and the released script",
-        description="Causally Kalman-filtered token log-ratio, with GSPO's narrow clip.",
-        ratio="kalman",
-        ratio_parameters={"process_variance": 1e-6, "observation_variance": 1.0},
-        measured=True,
-        **_GSPO_CLIP,
-    )
-)
-_variant(
-    KPO_CLIPPED,
-    "kpo-unclipped",
-    "As kpo-clipped, with less smoothing and no clip.",
-    section="method; values of the experiments",
-    ratio_parameters={"process_variance": 1e-4, "observation_variance": 1.0},
-    clip_low=None,
-    clip_high=None,
-)
-
-# Controls of KPO: each replaces one thing in kpo-clipped.
-for _name, _parameters, _measured, _description in (
-    ("unit", {}, True, "Ratio exactly 1: is the gain that of any importance correction at all?"),
-    ("ema", {"gain": 1e-3}, True, "Constant gain, the steady one of Q/V = 1e-6: does the filter's start matter?"),
-    ("ema-scheduled", KPO_CLIPPED.ratio_parameters, False, "Gain K_t; must equal kpo-clipped."),
-    ("shuffled", KPO_CLIPPED.ratio_parameters, False, "Filter over the tokens in random order."),
-):
-    _variant(
-        KPO_CLIPPED,
-        f"kpo-{_name}",
-        _description,
-        ratio=_name,
-        ratio_parameters=_parameters,
-        measured=_measured,
-        **_CONTROL,
-    )
-
-# Other baselines: grpo with another advantage (dr-grpo also with its own aggregation).
-_variant(
-    GRPO,
-    "dr-grpo",
-    "No division by the group's standard deviation, nor by each response's length.",
-    paper="arXiv 2503.20783",
-    section="3.2",
-    advantage="mean",
-    aggregation="seq-mean-token-sum-norm",
-    aggregation_length=4096,
-    measured=False,
-)
-_variant(
-    GRPO,
-    "rloo",
-    "Leave-one-out baseline, no scale.",
-    paper="arXiv 2402.14740",
-    section="RLOO estimator; loss as grpo",
-    advantage="leave-one-out",
-    measured=False,
-)
-_variant(
-    GRPO,
-    "opo",
-    "Length-weighted baseline, no scale. The paper trains strictly on-policy, so no clip fires there.",
-    paper="arXiv 2505.23585",
-    section="length-weighted optimal baseline; loss as grpo",
-    advantage="opo",
-    measured=False,
-)
-
-# KRPO's comparison: token ratio, clip 0.2, KL weight 0.01; methods differ in the advantage only.
-KRPO = _variant(
-    GRPO,
-    "krpo",
-    "Kalman posterior mean and variance of the group's rewards, in sampled order.",
-    paper="arXiv 2505.07527",
-    section="method, Eq. 6; values of the released script",
-    advantage="krpo",
-    kl_weight=0.01,
-)
-for _name, _measured, _description in (
-    ("krpo-mean", True, "Kalman baseline with the group's standard deviation."),
-    ("krpo-scale", True, "Group mean with the Kalman scale."),
-    ("krpo-prior", False, "Prior (innovation) form: a reward does not enter its own baseline."),
-    ("krpo-running-mean", False, "Q = 0: no dynamics."),
-    ("krpo-random-order", True, "Filter over the group in random order."),
-    ("krpo-sorted", True, "Filter over the group from the lowest reward to the highest."),
-    ("krpo-reversed", True, "Filter over the group from the highest reward to the lowest."),
-    ("krpo-adaptive", True, "Q and R by maximum likelihood from the rewards of earlier rollout batches."),
-    ("grpo-rescaled", True, "GRPO's advantages at KRPO's root mean square: is it only a larger step and a weaker KL?"),
-):
-    _variant(KRPO, _name, _description, advantage=_name, advantage_parameters={}, measured=_measured, **_CONTROL)
+for _name, _base, _measured, _paper, _section, _description, _values in _TABLE:
+    _values = {**_values, "section": _section, "description": _description, "measured": _measured}
+    if _paper:
+        _values["paper"] = _paper
+    declare(dataclasses.replace(METHODS[_base], name=_name, **_values) if _base else Method(_name, **_values))

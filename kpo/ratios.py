@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kpo.checks import (
     Kind,
@@ -52,7 +53,7 @@ class RatioKind(Kind):
     clips_itself: bool
     """True if the clip acts on tokens inside the function instead of on the ratio."""
 
-    def __call__(self, log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, **parameters: Any) -> torch.Tensor:
+    def __call__(self, log_ratio_BT: Tensor, mask_BT: Tensor, **parameters: Any) -> Tensor:
         """The function's result, (B, T) with 0 where masked, or (B, 1)."""
         result = self.function(log_ratio_BT, mask_BT, **parameters)
         if result.shape == mask_BT.shape:
@@ -78,7 +79,7 @@ def ratio_kind(name: str, *, depends_on_ratio: bool = True, clips_itself: bool =
     Raises ValueError if the name is taken.
     """
 
-    def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         fields = {"depends_on_ratio": depends_on_ratio, "clips_itself": clips_itself}
         RATIO_KINDS.add(name, RatioKind.of(name, function, RUNTIME, **fields))
         return function
@@ -87,8 +88,8 @@ def ratio_kind(name: str, *, depends_on_ratio: bool = True, clips_itself: bool =
 
 
 def log_importance_ratio(
-    kind: str, log_probs: torch.Tensor, old_log_probs: torch.Tensor, mask: torch.Tensor, **parameters: Any
-) -> torch.Tensor:
+    kind: str, log_probs: Tensor, old_log_probs: Tensor, mask: Tensor, **parameters: Any
+) -> Tensor:
     """Log importance ratio of `kind`, differentiable in `log_probs` as the module's table says.
 
     log_probs, old_log_probs: (B, T) floating, natural logarithms, of the current and of the sampling policy; bfloat16
@@ -111,14 +112,12 @@ def log_importance_ratio(
     return chosen(log_ratio_BT, mask_BT, **parameters)
 
 
-def counted(values: torch.Tensor, mask_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def counted(values: Tensor, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
     """The values, detached, in `dtype`, 0 where the mask is False."""
     return torch.where(mask_BT, values.detach().to(dtype), 0.0)
 
 
-def token_log_ratio(
-    log_probs: torch.Tensor, old_log_probs: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def token_log_ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(z, mask as bool), both (B, T): z = log pi - sg[log pi_old] in at least float32, 0 where mask is 0.
 
     What a masked position holds (infinities and NaN of padding included) reaches neither the value nor the gradient.
@@ -129,46 +128,46 @@ def token_log_ratio(
     return torch.where(mask_BT, difference_BT, 0.0), mask_BT
 
 
-def straight_through(value: torch.Tensor, log_ratio_BT: torch.Tensor) -> torch.Tensor:
+def straight_through(value: Tensor, log_ratio_BT: Tensor) -> Tensor:
     """`value` with the gradient of each token's own log-probability: sg[value] + z - sg[z]."""
     return value.detach() + (log_ratio_BT - log_ratio_BT.detach())
 
 
-def sequence_mean(values_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def sequence_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean over each row's counted tokens, shape (B, 1); 0 for a row without any. Values must be 0 where masked."""
     return values_BT.sum(dim=1, keepdim=True) / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @ratio_kind("token")
-def token(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def token(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """z_t, each token by itself: GRPO (arXiv 2402.03300), PPO."""
     return log_ratio_BT
 
 
 @ratio_kind("sequence")
-def sequence(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def sequence(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """log s = mean_t z_t, shape (B, 1), gradient through the mean: GSPO (arXiv 2507.18071, section 4)."""
     return sequence_mean(log_ratio_BT, mask_BT)
 
 
 @ratio_kind("sequence-token")
-def sequence_token(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def sequence_token(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """GSPO-token (arXiv 2507.18071): s_t = sg[s] pi_t / sg[pi_t]; same value as `sequence` at every token."""
     return straight_through(sequence_mean(log_ratio_BT.detach(), mask_BT), log_ratio_BT)
 
 
 @ratio_kind("geometric-mean", clips_itself=True)
 def geometric_mean(
-    log_ratio_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
+    log_ratio_BT: Tensor,
+    mask_BT: Tensor,
     *,
-    advantages: torch.Tensor | None = None,
+    advantages: Tensor | None = None,
     clip: float | tuple[float, float] | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """log r = mean_t c_t, shape (B, 1): GMPO (arXiv 2507.20673).
 
-    c_t = min(z_t, high) where the advantage is positive, max(z_t, -low) where it is negative, so only what would push
-    the policy further the way it already moved is cut, before averaging. A token of advantage 0 is left as it is.
+    c_t = min(z_t, high) if the advantage is positive, max(z_t, -low) if it is negative, z_t if it is 0. Only
+    what would push the policy further the way it already moved is cut, before averaging.
 
     advantages: (B,) or (B, T), only their sign is used; clip: a bound in log space, or (low, high); None does not clip.
     """
@@ -194,13 +193,13 @@ def clip_bounds(clip: float | tuple[float, float]) -> tuple[float, float]:
 
 @ratio_kind("kalman")
 def kalman(
-    log_ratio_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
+    log_ratio_BT: Tensor,
+    mask_BT: Tensor,
     *,
     process_variance: float,
     observation_variance: float,
     initial_variance: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """rho_{t|t} of the random walk rho_t = rho_{t-1} + N(0, Q) seen as z_t = rho_t + N(0, V): KPO (arXiv 2602.10609).
 
     The filter starts at rho = 0 with variance `initial_variance` (0 as in the released loss) and sees detached values.
@@ -217,13 +216,13 @@ def kalman(
 
 
 @ratio_kind("unit", depends_on_ratio=False)
-def unit(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+def unit(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Ratio exactly 1: no importance correction at all, the limit of KPO for Q = 0 (control)."""
     return straight_through(torch.zeros_like(log_ratio_BT), log_ratio_BT)
 
 
 @ratio_kind("ema")
-def ema(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, *, gain: float) -> torch.Tensor:
+def ema(log_ratio_BT: Tensor, mask_BT: Tensor, *, gain: float) -> Tensor:
     """Exponential moving average from 0, constant gain in [0, 1] (control; KPO's filter once its gain is steady)."""
     check_real("gain", gain, minimum=0.0, maximum=1.0)
     filtered_BT = linear_filter(log_ratio_BT.detach(), gain, mask_BT)
@@ -232,16 +231,16 @@ def ema(log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, *, gain: float) -> to
 
 @ratio_kind("ema-scheduled")
 def ema_scheduled(
-    log_ratio_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
+    log_ratio_BT: Tensor,
+    mask_BT: Tensor,
     *,
     process_variance: float,
     observation_variance: float,
     initial_variance: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Exponential moving average whose gain at the t-th counted token is the Kalman gain K_t (control).
 
-    The gains do not depend on what is observed, so this must equal `kalman`; a difference is a fault in one of them.
+    The gains do not depend on what is observed, so this must equal `kalman`.
     """
     gains_T, _ = kalman_gains(log_ratio_BT.shape[1], process_variance, observation_variance, initial_variance)
     filtered_BT = linear_filter(log_ratio_BT.detach(), gains_T.to(log_ratio_BT.device), mask_BT)
@@ -250,18 +249,18 @@ def ema_scheduled(
 
 @ratio_kind("shuffled")
 def shuffled(
-    log_ratio_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
+    log_ratio_BT: Tensor,
+    mask_BT: Tensor,
     *,
     process_variance: float,
     observation_variance: float,
     initial_variance: float = 0.0,
     seed: int = 0,
-) -> torch.Tensor:
+) -> Tensor:
     """KPO's filter over each response's tokens in random order, put back in place (control: does their order matter?).
 
-    The order is a function of `seed`, the number of a token among its response's counted ones, and the response's own
-    log-ratios: the same in any batch, micro-batch, padding or device, and another one at every update.
+    The order is a function of `seed` and the response's own log-ratios: the same in any batch, micro-batch, padding or
+    device, and another one at every update.
     """
     values_BT = log_ratio_BT.detach()
     check_integer("seed", seed, minimum=0)
@@ -276,7 +275,7 @@ def shuffled(
     return straight_through(torch.zeros_like(filtered_BT).scatter(1, order_BT, filtered_BT), log_ratio_BT)
 
 
-def shuffled_order(values_BT: torch.Tensor, mask_BT: torch.Tensor, seed: int) -> torch.Tensor:
+def shuffled_order(values_BT: Tensor, mask_BT: Tensor, seed: int) -> Tensor:
     """Positions (B, T) of each row's counted tokens in random order, then its masked positions."""
     # A counter-based hash instead of a random generator: torch.rand's stream depends on the shape asked for, so a row's
     # order would depend on its neighbours and its padding.
@@ -289,7 +288,7 @@ def shuffled_order(values_BT: torch.Tensor, mask_BT: torch.Tensor, seed: int) ->
     return keys_BT.argsort(dim=1, stable=True)
 
 
-def mix_bits(values: torch.Tensor) -> torch.Tensor:
+def mix_bits(values: Tensor) -> Tensor:
     """n to the n-th output of SplitMix64 from seed 0 (Steele, Lea and Flood 2014), in int64, whose products wrap."""
     values = values * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
@@ -297,6 +296,6 @@ def mix_bits(values: torch.Tensor) -> torch.Tensor:
     return values ^ _shift_right(values, 31)
 
 
-def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
+def _shift_right(values: Tensor, bits: int) -> Tensor:
     """Logical shift: torch's shifts of int64 copy the sign."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)

@@ -20,7 +20,7 @@ have a tenth of their energy in the lowest tenth of the frequencies; after KPO's
     switch frequency, Student t (1.5)     0.025    0.017    0.008
     energy in the lowest tenth            0.97     0.99     0.996
 
-So a measured value means something only beside `white_noise_null` and `shuffled_order`.
+So a measured value means something only compared with `white_noise_null` and `shuffled_order`.
 
 Shape suffixes: B sequences, T tokens, N counted tokens of all sequences.
 """
@@ -31,19 +31,15 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from kpo.checks import NonFiniteError, check_integer, check_mask, check_real, check_rows, unknown_name
 from kpo.kalman import kalman_filter
 
-__all__ = [  # fmt: skip
-    "low_frequency_energy",
-    "run_lengths",
-    "shuffled_order",
-    "structure_summary",
-    "switch_frequency",
-    "white_noise",
+__all__ = [
+    "low_frequency_energy", "run_lengths", "shuffled_order", "structure_summary", "switch_frequency", "white_noise",
     "white_noise_null",
-]
+]  # fmt: skip
 
 ZERO_SIGNS = ("previous", "drop", "own")
 NOISES = ("heavy-tailed", "gaussian", "random-signs", "shuffled")
@@ -52,7 +48,7 @@ NOISES = ("heavy-tailed", "gaussian", "random-signs", "shuffled")
 HEAVY_TAIL_DEGREES = 3
 
 
-def switch_frequency(log_ratio: torch.Tensor, mask: torch.Tensor, *, zeros: str = "previous") -> float:
+def switch_frequency(log_ratio: Tensor, mask: Tensor, *, zeros: str = "previous") -> float:
     """Share of adjacent pairs of counted tokens whose signs differ, over all rows together; NaN without a pair.
 
     log_ratio: (B, T) floating, in nats. mask: (B, T), 1 where a token counts. zeros: see the module's text.
@@ -68,7 +64,7 @@ def switch_frequency(log_ratio: torch.Tensor, mask: torch.Tensor, *, zeros: str 
     return int((adjacent & (signs[1:] != signs[:-1])).sum()) / num_pairs
 
 
-def run_lengths(log_ratio: torch.Tensor, mask: torch.Tensor, *, zeros: str = "previous") -> torch.Tensor:
+def run_lengths(log_ratio: Tensor, mask: Tensor, *, zeros: str = "previous") -> Tensor:
     """Lengths, in counted tokens, of the maximal runs of one sign: int64 (number of runs,), row by row, in token order.
 
     The first and last run of a row are cut off by its ends and are included, so the lengths of a row add up to its
@@ -82,9 +78,7 @@ def run_lengths(log_ratio: torch.Tensor, mask: torch.Tensor, *, zeros: str = "pr
     return ends.diff(prepend=ends.new_tensor([-1]))
 
 
-def low_frequency_energy(
-    log_ratio: torch.Tensor, mask: torch.Tensor, fraction: float = 0.1, *, remove_mean: bool = False
-) -> float:
+def low_frequency_energy(log_ratio: Tensor, mask: Tensor, fraction: float = 0.1, *, remove_mean: bool = False) -> float:
     """Share of a row's energy at frequencies up to `fraction` of the highest, averaged over rows; NaN without a row.
 
     With X the discrete Fourier transform of a row's n counted values taken as adjacent, and frequencies |f| <= 1/2,
@@ -108,7 +102,7 @@ def low_frequency_energy(
         if remove_mean:
             values = values - values.mean()
         energy = torch.fft.rfft(values).abs().square()
-        # Every frequency but 0 and, for even n, the highest stands for its negative as well.
+        # Every frequency but 0 and, for even n, the highest counts for its negative as well.
         energy[1 : (num_tokens + 1) // 2] *= 2
         total = float(energy.sum())
         # What the removal of its mean leaves of a constant row is rounding.
@@ -118,13 +112,10 @@ def low_frequency_energy(
     return math.fsum(shares) / len(shares) if shares else math.nan
 
 
-def shuffled_order(
-    log_ratio: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
-) -> torch.Tensor:
-    """The same values in shuffled token order: each row's counted values, in random order, at its counted places.
+def shuffled_order(log_ratio: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Each row's counted values in random order at its counted places, 0 where masked: (B, T), dtype of log_ratio.
 
-    Returns (B, T) in the dtype of log_ratio, 0 where the mask is 0. generator: on the device of log_ratio; torch's own
-    if None. Errors as for `switch_frequency`.
+    generator: on the device of log_ratio; torch's own if None. Errors as for `switch_frequency`.
     """
     observed = _check(log_ratio, mask)
     keys = torch.rand(log_ratio.shape, generator=generator, device=log_ratio.device, dtype=torch.float64)
@@ -136,12 +127,9 @@ def shuffled_order(
 
 
 def white_noise(
-    log_ratio: torch.Tensor,
-    mask: torch.Tensor,
-    noise: str = "heavy-tailed",
-    generator: torch.Generator | None = None,
-) -> torch.Tensor:
-    """Values without structure in the place of log-ratios: (B, T), dtype of log_ratio, 0 where the mask is 0.
+    log_ratio: Tensor, mask: Tensor, noise: str = "heavy-tailed", generator: torch.Generator | None = None
+) -> Tensor:
+    """Values without structure in place of log-ratios: (B, T), dtype of log_ratio, 0 where masked.
 
     noise:
         "heavy-tailed"  independent Student-t values with 3 degrees of freedom
@@ -156,7 +144,7 @@ def white_noise(
     if noise == "shuffled":
         return shuffled_order(log_ratio, mask, generator)
 
-    def normal() -> torch.Tensor:
+    def normal() -> Tensor:
         return torch.randn(log_ratio.shape, generator=generator, device=log_ratio.device, dtype=torch.float64)
 
     if noise == "random-signs":
@@ -170,16 +158,16 @@ def white_noise(
 
 
 def white_noise_null(
-    statistic: Callable[[torch.Tensor, torch.Tensor], float],
-    log_ratio: torch.Tensor,
-    mask: torch.Tensor,
+    statistic: Callable[[Tensor, Tensor], float],
+    log_ratio: Tensor,
+    mask: Tensor,
     *,
-    transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    transform: Callable[[Tensor, Tensor], Tensor] | None = None,
     noise: str = "heavy-tailed",
     num_draws: int = 20,
     seed: int = 0,
-) -> torch.Tensor:
-    """The distribution of a statistic where there is no structure: statistic(transform(noise, mask), mask), drawn anew.
+) -> Tensor:
+    """The distribution of a statistic without structure: statistic(transform(noise, mask), mask) of fresh draws.
 
     statistic: such as `switch_frequency`. transform: such as the Kalman filter; None for the noise itself.
     noise: as for `white_noise`; it has the shape and mask of log_ratio. Returns float64 (num_draws,), a function of the
@@ -198,8 +186,8 @@ def white_noise_null(
 
 
 def structure_summary(
-    log_ratio: torch.Tensor,
-    mask: torch.Tensor,
+    log_ratio: Tensor,
+    mask: Tensor,
     *,
     process_variance: float,
     observation_variance: float,
@@ -207,7 +195,7 @@ def structure_summary(
     num_draws: int = 10,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """All measures of a batch beside their nulls, as {series: {measure: value}}.
+    """All measures of a batch and of its nulls, as {series: {measure: value}}.
 
     Series: "raw"; "filtered" by KPO's filter; "shuffled" and "shuffled, filtered", the same values in random order;
     "white noise" and "white noise, filtered", heavy-tailed and of the same shape. The last four are means over
@@ -215,12 +203,12 @@ def structure_summary(
     `fraction`).
     """
 
-    def filtered(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def filtered(values: Tensor, mask: Tensor) -> Tensor:
         return kalman_filter(
             values.detach(), mask, process_variance=process_variance, observation_variance=observation_variance
         )
 
-    measures: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
+    measures: dict[str, Callable[[Tensor, Tensor], float]] = {
         "switch_frequency": switch_frequency,
         "mean_run_length": _mean_run_length,
         "low_frequency_energy": lambda values, mask: low_frequency_energy(values, mask, fraction),
@@ -243,22 +231,22 @@ def structure_summary(
     return summary
 
 
-def _mean_run_length(log_ratio: torch.Tensor, mask: torch.Tensor) -> float:
+def _mean_run_length(log_ratio: Tensor, mask: Tensor) -> float:
     lengths = run_lengths(log_ratio, mask)
     return float(lengths.double().mean()) if len(lengths) else math.nan
 
 
-def _check(log_ratio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _check(log_ratio: Tensor, mask: Tensor) -> Tensor:
     """The mask as bool (B, T)."""
     check_rows("log_ratio", log_ratio)
     whole = torch.ones_like(log_ratio, dtype=torch.bool)
     observed = whole if mask is None else check_mask(mask, log_ratio, like="log_ratio")
     if not bool((torch.isfinite(log_ratio) | ~observed).all()):
-        raise NonFiniteError("log_ratio holds NaN or an infinity where the mask is 1; mask it out")
+        raise NonFiniteError("log_ratio holds NaN or an infinity at a counted token; mask it out")
     return observed
 
 
-def _signs(log_ratio: torch.Tensor, mask: torch.Tensor, zeros: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _signs(log_ratio: Tensor, mask: Tensor, zeros: str) -> tuple[Tensor, Tensor]:
     """Signs (N,) of the counted tokens that have one, row by row, and the row of each."""
     if zeros not in ZERO_SIGNS:
         raise ValueError(unknown_name("zeros", zeros, ZERO_SIGNS))

@@ -214,7 +214,9 @@ def test_the_wheel_holds_the_library_only(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"kpo"}
     expected = {f"kpo/{path.name}" for path in (ROOT / "kpo").glob("*.py")} | {"kpo/py.typed"}
-    assert expected <= set(names) and not any(name.endswith("entry_points.txt") for name in names)
+    assert expected <= set(names)
+    entries = [zipfile.ZipFile(wheel).read(name).decode() for name in names if name.endswith("entry_points.txt")]
+    assert not any("_scripts]" in text for text in entries), "a command cannot work outside the repository"
 
 
 ALONE = """
@@ -239,7 +241,7 @@ for name in ("reproduction", "paper_figures", "tests", "benchmarks"):
     assert importlib.util.find_spec(name) is None, name
 present = {name for name in ("triton",) if importlib.util.find_spec(name)}
 for path in sorted(pathlib.Path(kpo.__file__).parent.glob("*.py")):
-    if path.stem in ("trl", "verl", "__main__") or (path.stem == "kalman_triton" and "triton" not in present):
+    if path.stem.startswith(("trl", "verl", "__main__")) or (path.stem == "kalman_triton" and "triton" not in present):
         continue
     importlib.import_module(f"kpo.{path.stem}")
 for code in pathlib.Path(readme).read_text(encoding="utf-8").split("```python\\n")[1:]:
