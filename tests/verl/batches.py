@@ -1,12 +1,20 @@
-"""A minibatch as verl hands it to its loss: ragged rows, one with a hole, and one that counts no token."""
+"""Minibatches as verl holds them: ragged rows, one with a hole and one that counts no token; and its configurations."""
+
+import re
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from tensordict import TensorDict
+from transformers import AutoModelForCausalLM
+from verl.trainer import main_ppo
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.utils.padding import left_right_2_no_padding
 
+PROMPT, RESPONSE, ROWS = 5, 9, 8
 LENGTHS = (7, 4, 1, 6, 3, 5, 2, 7)
-PROMPT = 3
 
 
 class Batch:
@@ -67,3 +75,49 @@ def actor_config(loss_mode, kpo=None, **settings):
     base = {"_target_": "verl.workers.config.FSDPActorConfig", "strategy": "fsdp2", "rollout_n": 1}
     base |= {"ppo_micro_batch_size_per_gpu": 1, "policy_loss": section}
     return omega_conf_to_dataclass(OmegaConf.create(base | settings))
+
+
+class Rollout:
+    """Eight prompts with responses, one with a hole, one that counts no token, as verl's trainer holds them."""
+
+    def __init__(self, folder):
+        generator = torch.Generator().manual_seed(1)
+        lengths = torch.tensor([9, 4, 1, 7, 3, 9, 2, 6])
+        self.ids = torch.randint(4, 48, (ROWS, PROMPT + RESPONSE), generator=generator)
+        inside = torch.arange(RESPONSE) < lengths[:, None]
+        self.attention = torch.cat([torch.ones(ROWS, PROMPT, dtype=torch.long), inside.long()], dim=1)
+        self.mask = inside.clone()
+        self.mask[0, 3:5] = False
+        self.mask[4] = False
+        self.advantages = torch.randn(ROWS, 1, generator=generator) * self.mask
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        self.model.train()
+        noise = 0.01 * torch.randn(ROWS, RESPONSE, generator=generator)
+        self.old = (self.log_probs().detach() + noise) * inside
+
+    def log_probs(self):
+        """(B, T) by plain PyTorch."""
+        logits = self.model(input_ids=self.ids, attention_mask=self.attention).logits[:, PROMPT - 1 : -1]
+        return logits.log_softmax(dim=-1).gather(2, self.ids[:, PROMPT:, None])[..., 0]
+
+    def data(self, **extra):
+        tensors = {
+            "input_ids": self.ids,
+            "attention_mask": self.attention,
+            "position_ids": (self.attention.cumsum(dim=1) - 1).clamp(min=0),
+            "prompts": self.ids[:, :PROMPT],
+            "responses": self.ids[:, PROMPT:],
+            "response_mask": self.mask.long(),
+            "old_log_probs": self.old,
+            "advantages": self.advantages,
+        }
+        data = left_right_2_no_padding(TensorDict(tensors, batch_size=ROWS))
+        tu.assign_non_tensor(data, global_batch_size=ROWS, temperature=1.0, calculate_entropy=False, **extra)
+        return data
+
+
+def composed(*lines):
+    """verl's configuration of main_ppo with command-line overrides."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(re.sub(r"main_ppo\.py$", "config", main_ppo.__file__), version_base=None):
+        return compose("ppo_trainer", overrides=list(lines))

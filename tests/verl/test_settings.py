@@ -1,11 +1,12 @@
 """verl's configuration, composed as on its command line: every setting arrives, and a wrong one stops the driver."""
 
-import re
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from verl.trainer import main_ppo
+from batches import composed
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
@@ -37,16 +38,9 @@ LOSS = [f"{ACTOR}.policy_loss._target_=kpo.verl.PolicyLoss", f"{ACTOR}.policy_lo
 KRPO = ["algorithm.adv_estimator=krpo"]
 
 
-def composed(*lines):
-    folder = re.sub(r"main_ppo\.py$", "config", main_ppo.__file__)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(folder, version_base=None):
-        return compose("ppo_trainer", overrides=[*BASE, *lines])
-
-
 def validated(*lines):
     """The configuration after the check that verl's main programs make in the driver."""
-    config = composed(*lines)
+    config = composed(*BASE, *lines)
     validate_config(config, need_reference_policy(config), need_critic(config))
     return config
 
@@ -173,7 +167,7 @@ def test_wrong_settings_stop_the_driver(lines, message):
 
 def test_section_checks_itself():
     """Without the check of the whole configuration, building verl's actor section still refuses what it can see."""
-    config = composed(*LOSS, f"+{ACTOR}.policy_loss.kpo.proces_variance=1e-6")
+    config = composed(*BASE, *LOSS, f"+{ACTOR}.policy_loss.kpo.proces_variance=1e-6")
     with pytest.raises(Exception, match="did you mean 'process_variance'"):
         validate_config.without_kpo(config, need_reference_policy(config), need_critic(config))
 
@@ -182,3 +176,25 @@ def test_stock_verl_is_left_alone():
     """A configuration without kpo gets verl's check only."""
     validated()
     validated(f"{ACTOR}.policy_loss.loss_mode=of-another-plugin", "algorithm.adv_estimator=of-another-plugin")
+
+
+def test_example_script(tmp_path):
+    """The arguments that examples/verl_gsm8k.sh gives to verl, through verl's configuration and its check."""
+    stub = tmp_path / "python3"
+    stub.write_text(
+        f'#!/bin/sh\ncase "$2" in verl*) shift 2; printf "%s\\n" "$@";; *) exec {sys.executable} "$@";; esac\n'
+    )
+    stub.chmod(0o755)
+    script = Path(__file__).resolve().parents[2] / "examples" / "verl_gsm8k.sh"
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", str(script), "trainer.nnodes=2"], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert set(overrides(METHODS["kpo-clipped"], METHODS["krpo"])) <= set(lines) and lines[-1] == "trainer.nnodes=2"
+    config = composed(*lines)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    loss, advantage, _ = methods_of(config)
+    assert loss == METHODS["kpo-clipped"] and advantage.advantage == "krpo"
+    written = [line.removeprefix("#").split() for line in script.read_text().splitlines() if line.startswith("#   ")]
+    assert {line[0] for line in written if "=" in line[0]} == set(overrides(METHODS["kpo-clipped"], METHODS["krpo"]))
