@@ -196,7 +196,7 @@ def _sampling(run: Run) -> dict[str, Any]:
     settings = run.sampling("").model_dump()
     if run.hub is None:
         del settings["samples_per_problem"], settings["shard_problems"]  # these follow from the split and batch_size
-        return {**settings, "top_k": 0, "engine": "transformers", "seed": run.evaluation.seed}
+        return {**settings, "top_k": 0, "engine": "decode", "seed": run.evaluation.seed}
     decided = {**run.hub.deciding_evaluation(), "reward": run.settings.reward, "seed": run.evaluation.seed}
     return {**decided, **settings, "top_k": 0}
 

@@ -1,4 +1,4 @@
-"""Engines that sample responses to prompts of token ids: transformers here, vLLM in a module of its own."""
+"""Engines that sample responses to prompts of token ids; vLLM has a module of its own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from transformers import GenerationConfig
 
+from reproduction.sampling.decode import decode
 from reproduction.settings.hub import SamplingSettings
 from reproduction.settings.run import Run
 from reproduction.training.saving import load_model
@@ -35,6 +36,27 @@ def end_tokens(generation_config: GenerationConfig, tokenizer) -> list[int]:
     stated = generation_config.eos_token_id
     stated = [stated] if isinstance(stated, int) else list(stated or [])
     return list(dict.fromkeys([*stated, tokenizer.eos_token_id]))
+
+
+class DecodeEngine:
+    """This project's own decoding, for the models that it pretrains; on the CPU, whatever the machine has."""
+
+    def __init__(self, folder: Path, settings: SamplingSettings):
+        self.settings = settings
+        self.model, self.tokenizer = load_model(folder)
+        self.ends = end_tokens(self.model.generation_config, self.tokenizer)
+
+    def sample(self, prompts, num_samples, *, greedy, seed):
+        """See `Engine`. The draws depend on seed, prompts, num_samples and the batch size."""
+        generator = None if greedy else torch.Generator().manual_seed(seed)
+        jobs = [prompt for prompt in prompts for _ in range(num_samples)]
+        made: list[Response] = []
+        for start in range(0, len(jobs), self.settings.batch_size):
+            batch = jobs[start : start + self.settings.batch_size]
+            rows = decode(self.model, batch, self.ends, self.settings.max_completion_length, generator)
+            texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+            made += [Response(text, len(row), row[-1] in self.ends) for text, row in zip(texts, rows, strict=True)]
+        return [made[start : start + num_samples] for start in range(0, len(made), num_samples)]
 
 
 class TransformersEngine:
@@ -86,10 +108,10 @@ class TransformersEngine:
 
 
 def make_engine(run: Run, folder: Path) -> Engine:
-    """The engine of a run for the model in `folder`. A small model is sampled on the CPU, whatever the machine has."""
+    """The engine of a run for the model in `folder`."""
     settings, hub = run.sampling(""), run.hub
     if hub is None:
-        return TransformersEngine(folder, settings)
+        return DecodeEngine(folder, settings)
     if hub.engine == "transformers":
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return TransformersEngine(folder, settings, hub.precision, device)

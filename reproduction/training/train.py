@@ -40,6 +40,7 @@ from reproduction.training.processes import (
 )
 from reproduction.training.prompts import chosen_prompts
 from reproduction.training.recorder import Recorder
+from reproduction.training.rollouts import SmallModelTrainer
 from reproduction.training.saving import load_model, save_model
 from reproduction.training.trainer import MethodTrainer
 
@@ -85,7 +86,7 @@ def train(
             {kind: getattr(safety, kind.replace("-", "_")) for kind in KINDS}, collapse_after=safety.collapse_after
         )
         try:
-            trainer = MethodTrainer(
+            trainer = (SmallModelTrainer if hub is None else MethodTrainer)(
                 method=run.method,
                 # 32-bit weights under 16-bit arithmetic: a step of 1e-6 is below what 16-bit weights can tell apart.
                 model=model,

@@ -112,13 +112,17 @@ class MethodTrainer(ResumableTrainer):
             return super()._generate_single_turn(prompt_ids, *others, **keywords)
         self._could_not_sample = False
         try:
-            return super()._generate_single_turn(prompt_ids, *others, **keywords)
+            return self.sample(prompt_ids, *others, **keywords)
         except RuntimeError as error:
             if "probability tensor contains" not in str(error):  # torch.multinomial's words
                 raise
             # Something has to stand for the responses; the updates from it are left out.
             self._could_not_sample = True
             return [[self.eos_token_ids[0]] for _ in prompt_ids], None
+
+    def sample(self, prompt_ids, *others, **keywords):
+        """Token ids of the completions, and their log-probabilities or None; a subclass may sample itself."""
+        return super()._generate_single_turn(prompt_ids, *others, **keywords)
 
     def _generate_and_score_completions(self, inputs):
         self._rollout_started = time.perf_counter()

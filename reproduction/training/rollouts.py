@@ -1,0 +1,14 @@
+"""Rollouts of the models that this project pretrains, by its own decoding in place of transformers' `generate`."""
+
+import torch
+
+from reproduction.sampling.decode import decode
+from reproduction.training.trainer import MethodTrainer
+
+
+class SmallModelTrainer(MethodTrainer):
+    """Samples rollouts with `reproduction.sampling.decode`; the draws are those of torch's global generator."""
+
+    def sample(self, prompt_ids, *_, **__):
+        model = self.accelerator.unwrap_model(self.model)
+        return decode(model, prompt_ids, self.eos_token_ids, self.max_completion_length, torch.default_generator), None

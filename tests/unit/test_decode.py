@@ -1,0 +1,155 @@
+"""This project's decoding against transformers: logits, greedy tokens, the distribution of samples, stops."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from reproduction.sampling import decode as module
+from reproduction.sampling.decode import _Decoder, decode
+
+VOCABULARY, PAD, END = 11, 0, 1
+
+
+def small_model(kv_heads=2, seed=0, scale=0.35, vocabulary=VOCABULARY):
+    """Two layers of random weights, large enough that the next token is far from uniform."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=vocabulary, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=kv_heads, head_dim=8, max_position_embeddings=128, tie_word_embeddings=True,
+        initializer_range=scale, pad_token_id=PAD, eos_token_id=END, bos_token_id=None,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:  # those that training changes are not all one
+                weight.uniform_(0.5, 1.5)
+    return model
+
+
+def random_prompts(count, seed=1, longest=9):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
+    return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_logits_are_the_models_to_rounding(kv_heads):
+    """Of given tokens, with prompts of different lengths, and after some rows have left."""
+    model, prompts = small_model(kv_heads), random_prompts(7)
+    given = torch.randint(2, VOCABULARY, (7, 30), generator=torch.Generator().manual_seed(2))
+    steps, rows = _Decoder(model, prompts, 30), torch.arange(7)
+    found = {0: (rows, steps.logits)}
+    with torch.inference_mode():
+        for step in range(29):
+            if step in (5, 20):
+                left = torch.arange(len(rows)) % 3 != 1
+                steps.keep(left)
+                rows = rows[left]
+            found[step + 1] = rows, steps.next(given[rows, step])
+        expected = [
+            model(torch.tensor([prompt + row])).logits[0] for prompt, row in zip(prompts, given.tolist(), strict=True)
+        ]
+    assert len(rows) == 3
+    worst = max(
+        (logits[place] - expected[row][len(prompts[row]) - 1 + step]).abs().max().item()
+        for step, (rows, logits) in found.items()
+        for place, row in enumerate(rows.tolist())
+    )
+    assert worst < 2e-5, worst
+    assert torch.stack([row.std() for row in expected]).min() > 0.5, "flat logits would prove little"
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("ends", [[END], [END, 4, 7]])
+def test_greedy_tokens_and_stops_are_those_of_generate(kv_heads, ends):
+    model, prompts = small_model(kv_heads, seed=3), random_prompts(40)
+    width = max(map(len, prompts))
+    ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    settings = GenerationConfig(do_sample=False, max_new_tokens=40, pad_token_id=PAD, eos_token_id=ends)
+    output = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)[:, width:].tolist()
+    expected = []
+    for row in output:
+        stops = [place for place, token in enumerate(row) if token in ends]
+        expected.append(row[: stops[0] + 1] if stops else row)
+    found = decode(model, prompts, ends, 40)
+    assert found == expected
+    lengths = {len(row) for row in found}
+    assert max(lengths) == 40 and min(lengths) < 10, "some must reach the limit, and some end early"
+
+
+def test_samples_have_the_models_distribution():
+    """Two tokens after each of two prompts: 60,000 draws of 36 pairs, against the product of exact probabilities."""
+    model, draws = small_model(seed=4, vocabulary=6), 30_000
+    prompts = [[2, 3, 4], [5]]
+    found = decode(model, prompts * draws, [END], 2, torch.Generator().manual_seed(0))
+    for place, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            first = model(torch.tensor([prompt])).logits[0, -1].double().softmax(-1)
+            after = model(torch.tensor([[*prompt, token] for token in range(6)])).logits[:, -1].double().softmax(-1)
+        probabilities = {
+            (token, *second): first[token].item() * (1.0 if not second else after[token, second[0]].item())
+            for token in range(6)
+            for second in ([()] if token == END else [(other,) for other in range(6)])
+        }
+        counts = dict.fromkeys(probabilities, 0)
+        for row in found[place::2]:
+            counts[tuple(row)] += 1
+        often = [pair for pair, value in probabilities.items() if value * draws >= 5]
+        rare = probabilities.keys() - set(often)
+        observed = [counts[pair] for pair in often] + [sum(counts[pair] for pair in rare)] * bool(rare)
+        expected = [probabilities[pair] * draws for pair in often] + [
+            sum(probabilities[pair] for pair in rare) * draws
+        ] * bool(rare)
+        assert len(often) > 10 and chisquare(observed, expected).pvalue > 1e-3
+
+
+def test_a_row_does_not_depend_on_the_others(monkeypatch):
+    """Its numbers are its own: with fewer rows after it, with rows that leave late or at once, and twice."""
+    model, prompts = small_model(seed=3), random_prompts(30)
+    sampled = decode(model, prompts, [END, 5], 30, torch.Generator().manual_seed(7))
+    assert len({len(row) for row in sampled}) > 5
+    assert decode(model, prompts, [END, 5], 30, torch.Generator().manual_seed(7)) == sampled
+    assert decode(model, prompts[:9], [END, 5], 30, torch.Generator().manual_seed(7)) == sampled[:9]
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(module, "SHARE_TO_LEAVE", share)
+        assert decode(model, prompts, [END, 5], 30, torch.Generator().manual_seed(7)) == sampled
+    generator = torch.Generator().manual_seed(7)
+    decode(model, prompts, [END, 5], 30, generator)
+    assert decode(model, prompts, [END, 5], 30, generator) != sampled
+
+
+def test_every_response_stops_at_its_first_end():
+    model, prompts = small_model(seed=3), random_prompts(50)
+    for limit in (1, 2, 25):
+        for row in decode(model, prompts, [END, 5], limit, torch.Generator().manual_seed(1)):
+            assert 1 <= len(row) <= limit and not {END, 5} & set(row[:-1])
+            assert len(row) == limit or row[-1] in (END, 5)
+
+
+def test_the_last_token_with_any_weight_is_taken_at_the_end_of_the_unit_interval():
+    logits = torch.tensor([[0.0, 1.0, -torch.inf], [-torch.inf, 2.0, 0.0]])
+    below_one = torch.nextafter(torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64))
+    assert module._invert(logits, torch.zeros(2, dtype=torch.float64)).tolist() == [0, 1]
+    assert module._invert(logits, below_one.expand(2)).tolist() == [1, 2]
+
+
+def test_weights_that_are_not_finite_are_an_error():
+    model = small_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    for generator in (None, torch.Generator()):
+        with pytest.raises(RuntimeError, match="probability tensor contains"):
+            decode(model, [[2]], [END], 4, generator)
+
+
+def test_other_models_and_too_long_responses_are_refused():
+    model = small_model()
+    with pytest.raises(ValueError, match="prompt and response may have 129 tokens, but the model holds 128"):
+        decode(model, [[2]], [END], 128)
+    other = Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=6, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    )
+    with pytest.raises(ValueError, match="not this qwen2; use generate"):
+        decode(other, [[2]], [END], 4)
