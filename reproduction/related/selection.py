@@ -1,0 +1,88 @@
+"""Which responses of a group are learned from: PODS, policy filtration, and unbiased pruning.
+
+Each function gives weights (P, G): 0 for a response that is left out, otherwise what its advantage is multiplied by.
+Ties are broken by the sampled order.
+
+PODS (arXiv 2504.13818): of n responses keep the m whose rewards have the largest variance, then GRPO's advantages over
+    the m that are kept [V]. The authors' main setting is 64 -> 16 [V]. Controls of the release: a random subset, the m
+    of highest reward [V].
+Policy filtration (PF-PPO, arXiv 2409.06957): learn from the ranks whose reward can be trusted: the best and the worst,
+or
+    the best and a random one [V]. The paper trains PPO with a critic [V]; here it is PF's selection on GRPO's
+    advantages of the whole group. The exact best-random vector of the paper: [NF].
+Unbiased pruning: a response whose |A| is below its group's mean |A| is dropped with probability q, and its survivors
+weigh
+    1 / (1 - q), so that the expected gradient is that of the whole group if sums are divided by the whole count
+    (InfoBatch, arXiv 2303.04947 [V]). Named after InfoBatch, since the published pruning rule of arXiv 2603.04135 was
+    not found [NF].
+"""
+
+import torch
+
+from kpo.checks import check_integer, check_real
+
+
+def max_variance(rewards_PG: torch.Tensor, keep: int) -> torch.Tensor:
+    """The `keep` members of each group with the largest reward variance: the i highest and the keep - i lowest.
+
+    Starts from the highest `keep` and takes a smaller i only if the variance grows, as the release does [V].
+    """
+    group_size = rewards_PG.shape[1]
+    check_integer("keep", keep, minimum=1)
+    if keep > group_size:
+        raise ValueError(f"keep {keep} is more than the {group_size} responses of a group; lower it")
+    order_PG = rewards_PG.argsort(dim=1, descending=True, stable=True)
+    ranked_PG = rewards_PG.gather(1, order_PG).to(torch.float64)
+    best, chosen = None, None
+    for highest in range(keep, -1, -1):
+        ranks = [*range(highest), *range(group_size - (keep - highest), group_size)]
+        variance = ranked_PG[:, ranks].var(dim=1, correction=min(1, keep - 1))
+        members = torch.zeros_like(rewards_PG).scatter(1, order_PG[:, ranks], 1.0)
+        if best is None:
+            best, chosen = variance, members
+            continue
+        better = variance > best + 1e-12
+        chosen = torch.where(better[:, None], members, chosen)
+        best = torch.where(better, variance, best)
+    return chosen
+
+
+def highest(rewards_PG: torch.Tensor, keep: int) -> torch.Tensor:
+    """The `keep` members of highest reward; a control of PODS."""
+    order_PG = rewards_PG.argsort(dim=1, descending=True, stable=True)[:, :keep]
+    return torch.zeros_like(rewards_PG).scatter(1, order_PG, 1.0)
+
+
+def random_subset(rewards_PG: torch.Tensor, keep: int, generator: torch.Generator) -> torch.Tensor:
+    """`keep` random members of each group; a control of PODS."""
+    order_PG = torch.rand(rewards_PG.shape, generator=generator).argsort(dim=1)[:, :keep]
+    return torch.zeros_like(rewards_PG).scatter(1, order_PG.to(rewards_PG.device), 1.0)
+
+
+def best_and_worst(rewards_PG: torch.Tensor) -> torch.Tensor:
+    """The member of highest reward and that of lowest; policy filtration BW."""
+    members = torch.zeros_like(rewards_PG)
+    members.scatter_(1, rewards_PG.argmax(dim=1, keepdim=True), 1.0)
+    # argmin would take the first of equals, which may be the best one.
+    last = rewards_PG.flip(1).argmin(dim=1, keepdim=True)
+    return members.scatter(1, rewards_PG.shape[1] - 1 - last, 1.0)
+
+
+def best_and_random(rewards_PG: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The member of highest reward and one other at random; policy filtration BR."""
+    best = rewards_PG.argmax(dim=1, keepdim=True)
+    draws = torch.rand(rewards_PG.shape, generator=generator).to(rewards_PG.device).scatter(1, best, -1.0)
+    members = torch.zeros_like(rewards_PG).scatter(1, best, 1.0)
+    return members.scatter(1, draws.argmax(dim=1, keepdim=True), 1.0)
+
+
+def unbiased_pruning(advantages_PG: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """0 for a pruned response, 1 / (1 - q) for a survivor of those with a small |A|, 1 for the others."""
+    check_real("probability", probability, minimum=0.0)
+    if probability >= 1.0:
+        raise ValueError(f"probability must be below 1, found {probability}: somebody has to survive")
+    size_PG = advantages_PG.abs()
+    small_PG = size_PG < size_PG.mean(dim=1, keepdim=True) * (1 - 1e-6)
+    drawn_PG = torch.rand(advantages_PG.shape, generator=generator).to(advantages_PG.device)
+    survives = torch.where(drawn_PG < probability, 0.0, 1.0 / (1.0 - probability)).to(advantages_PG.dtype)
+    return torch.where(small_PG, survives, 1.0)
