@@ -8,6 +8,7 @@ import yaml
 from kpo.methods import METHODS
 from reproduction.jobs.files import read_json
 from reproduction.publish.published import FOLDER, REPOSITORY
+from reproduction.related.declarations import RELATED
 
 
 def methods_table(published: Path = REPOSITORY / FOLDER) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def methods_table(published: Path = REPOSITORY / FOLDER) -> list[dict[str, Any]]
             "values": method.parameters,
             "measured": places.get(method.name, []),
         }
-        for method in METHODS.values()
+        for method in {**METHODS, **RELATED}.values()
     ]
 
 

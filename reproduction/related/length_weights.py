@@ -9,6 +9,8 @@ of lambda, its learning rate and the divisor of sigma: [NF]; here 0, the model's
 
 import torch
 
+from kpo.advantages import advantage_kind, grpo
+
 SPREAD = 1.0 / 9.0
 EPSILON = 1e-6
 SMALLEST = 1e-6
@@ -26,3 +28,18 @@ def length_weights(relative_PG: torch.Tensor, exponent: torch.Tensor | float) ->
     """f (P, G), mean 1 in each group, differentiable in the exponent."""
     exponent = torch.as_tensor(exponent, dtype=relative_PG.dtype)
     return relative_PG.shape[1] * torch.softmax(relative_PG**exponent, dim=1)
+
+
+@advantage_kind("length-weighted")
+def fixed_exponent(
+    rewards_PG: torch.Tensor,
+    graded_PG: torch.Tensor,
+    *,
+    exponent: float = 0.0,
+    lengths: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """f_i A_i with GRPO's A and a fixed lambda: the control of lambda-GRPO, whose lambda is learned."""
+    if lengths is None:
+        raise ValueError("lengths are missing: lambda-GRPO weighs responses by length; pass tokens as (P, G)")
+    weights_PG = length_weights(relative_lengths(lengths.to(rewards_PG)), exponent)
+    return grpo(rewards_PG, graded_PG) * weights_PG

@@ -15,10 +15,15 @@ weigh
     1 / (1 - q), so that the expected gradient is that of the whole group if sums are divided by the whole count
     (InfoBatch, arXiv 2303.04947 [V]). Named after InfoBatch, since the published pruning rule of arXiv 2603.04135 was
     not found [NF].
+
+As advantage kinds, a response that is left out keeps its place in the batch with advantage 0, and the others are scaled
+by G / m, so that the gradient of a mean over responses is that of the m only. An update therefore costs as much as
+before; m / G of its responses carry a gradient.
 """
 
 import torch
 
+from kpo.advantages import advantage_kind, grpo
 from kpo.checks import check_integer, check_real
 
 
@@ -86,3 +91,71 @@ def unbiased_pruning(advantages_PG: torch.Tensor, probability: float, generator:
     drawn_PG = torch.rand(advantages_PG.shape, generator=generator).to(advantages_PG.device)
     survives = torch.where(drawn_PG < probability, 0.0, 1.0 / (1.0 - probability)).to(advantages_PG.dtype)
     return torch.where(small_PG, survives, 1.0)
+
+
+def _on_the_kept(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, members_PG: torch.Tensor) -> torch.Tensor:
+    """GRPO's advantages within the m kept members of each group, times G / m; 0 for the others."""
+    group_size, kept = rewards_PG.shape[1], int(members_PG[0].sum())
+    index_PM = members_PG.argsort(dim=1, descending=True, stable=True)[:, :kept]
+    advantages_PM = grpo(rewards_PG.gather(1, index_PM), graded_PG.gather(1, index_PM))
+    return torch.zeros_like(rewards_PG).scatter(1, index_PM, advantages_PM * (group_size / kept))
+
+
+def _seeded(seed: int, generator: torch.Generator | None) -> torch.Generator:
+    return torch.Generator().manual_seed(seed) if generator is None else generator
+
+
+@advantage_kind("max-variance")
+def pods(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, keep: int = 4) -> torch.Tensor:
+    """GRPO on the `keep` responses of each group whose rewards vary most: PODS [V]."""
+    return _on_the_kept(rewards_PG, graded_PG, max_variance(rewards_PG, keep))
+
+
+@advantage_kind("highest-rewards")
+def pods_highest(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, keep: int = 4) -> torch.Tensor:
+    """GRPO on the `keep` responses of highest reward: a control of PODS [V]."""
+    return _on_the_kept(rewards_PG, graded_PG, highest(rewards_PG, check_integer("keep", keep, minimum=1)))
+
+
+@advantage_kind("random-subset")
+def pods_random(
+    rewards_PG: torch.Tensor,
+    graded_PG: torch.Tensor,
+    *,
+    keep: int = 4,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """GRPO on `keep` random responses of each group: a control of PODS [V]."""
+    chosen = random_subset(rewards_PG, check_integer("keep", keep, minimum=1), _seeded(seed, generator))
+    return _on_the_kept(rewards_PG, graded_PG, chosen)
+
+
+@advantage_kind("best-and-worst")
+def filtered_best_and_worst(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """GRPO's advantages of the whole group, for its best and its worst member: policy filtration BW."""
+    members_PG = best_and_worst(rewards_PG)
+    return grpo(rewards_PG, graded_PG) * members_PG * (rewards_PG.shape[1] / 2)
+
+
+@advantage_kind("best-and-random")
+def filtered_best_and_random(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, seed: int = 0, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """GRPO's advantages of the whole group, for its best member and one at random: policy filtration BR."""
+    members_PG = best_and_random(rewards_PG, _seeded(seed, generator))
+    return grpo(rewards_PG, graded_PG) * members_PG * (rewards_PG.shape[1] / 2)
+
+
+@advantage_kind("unbiased-pruning")
+def pruned(
+    rewards_PG: torch.Tensor,
+    graded_PG: torch.Tensor,
+    *,
+    probability: float = 0.5,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """GRPO's advantages after unbiased pruning; divided by the whole count, since pruned responses keep their place."""
+    advantages_PG = grpo(rewards_PG, graded_PG)
+    return advantages_PG * unbiased_pruning(advantages_PG, probability, _seeded(seed, generator))

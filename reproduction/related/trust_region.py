@@ -15,6 +15,8 @@ probabilities [V]; here mu is the old policy as the trainer computes it.
 
 import torch
 
+from kpo.ratios import ratio_kind
+
 DELTA_TV, DELTA_KL = 0.15, 0.05
 LARGEST_RATIO = 20.0
 _SMALL = 1e-8
@@ -46,3 +48,33 @@ def divergence_ratio(
         value = log_ratio_BT.clamp(max=float(torch.tensor(largest_ratio).log()))
     gradient = torch.where(dropped, log_ratio_BT.detach(), log_ratio_BT)
     return value + gradient - gradient.detach()
+
+
+@ratio_kind("divergence-tv")
+def divergence_tv(
+    log_ratio_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    old_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    delta: float = DELTA_TV,
+    largest_ratio: float = LARGEST_RATIO,
+) -> torch.Tensor:
+    """DPPO with the total variation of the token's probability."""
+    settings = {"kind": "tv", "delta": delta, "largest_ratio": largest_ratio}
+    return divergence_ratio(log_ratio_BT, old_log_probs, advantages, **settings)
+
+
+@ratio_kind("divergence-kl")
+def divergence_kl(
+    log_ratio_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    old_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    delta: float = DELTA_KL,
+    largest_ratio: float = LARGEST_RATIO,
+) -> torch.Tensor:
+    """DPPO with the binary KL divergence of the token's probability."""
+    settings = {"kind": "kl", "delta": delta, "largest_ratio": largest_ratio}
+    return divergence_ratio(log_ratio_BT, old_log_probs, advantages, **settings)

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kpo.checks import unknown_name
-from kpo.methods import Method, get_method
+from kpo.methods import METHODS, Method, get_method
+from reproduction.related.declarations import RELATED, declare_related
 from reproduction.rewards.perturb import RewardNoise
 from reproduction.settings.files import ConfigurationError, expanded, first_error, listing, merge, read_yaml
 from reproduction.settings.hub import DataSettings, PretrainedSettings
@@ -215,6 +216,9 @@ class ExperimentSettings(Section):
         """
         overrides = dict(self.methods[label])
         name = overrides.pop("method", label)
+        declare_related(name)
+        if name not in METHODS:
+            raise ValueError(unknown_name("method", name, [*METHODS, *RELATED]))
         method = get_method(name)
         faster = PAPER_TIME_CONSTANT / self.kalman_time_constant
         fitted = {}

@@ -8,6 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from kpo.advantages import group_advantages
+from kpo.losses import policy_loss
+from kpo.methods import METHODS
 from reproduction.related import (
     drafts,
     length_weights,
@@ -19,8 +21,10 @@ from reproduction.related import (
     trust_region,
     value_model,
 )
+from reproduction.related.declarations import KINDS, RELATED
+from reproduction.settings.configuration import load
 
-assert positive_samples  # importing it registers its advantage kinds
+assert positive_samples in KINDS  # importing the declarations registers their kinds
 
 
 def near(found, expected, tolerance=6e-5):
@@ -369,3 +373,94 @@ class TestDrafts:
 
     def test_prompt_ends_as_a_plain_prompt(self):
         assert drafts.refinement_prompt("1+2=", "4", ";") == "4;1+2="
+
+
+class TestDeclarations:
+    """Each declared method on four responses of two tokens, against its own equation in plain Python."""
+
+    REWARDS = rows([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    LENGTHS = rows([1, 2, 2, 2, 1, 2, 2, 2])
+    MASK = torch.tensor([[1.0, 0.0]] + [[1.0, 1.0]] * 3 + [[1.0, 0.0]] + [[1.0, 1.0]] * 3)
+    OLD = torch.tensor([[-1.0, -0.5]] * 8, dtype=torch.float64)
+
+    def loss(self, name, moved=0.0):
+        method = RELATED[name]
+        advantages = method.advantages(
+            self.REWARDS, lengths_PG=self.LENGTHS, generator=torch.Generator().manual_seed(3)
+        ).flatten()
+        log_probs = (self.OLD + moved).requires_grad_()
+        loss = policy_loss(method, log_probs, self.OLD, advantages, self.MASK).loss
+        return advantages.tolist(), torch.autograd.grad(loss, log_probs)[0]
+
+    @pytest.mark.parametrize("name", RELATED)
+    def test_gradient_at_the_sampling_policy(self, name):
+        """There every ratio is 1 and no clip acts, so the gradient is -A over the aggregation's divisor."""
+        advantages, gradient = self.loss(name)
+        tokens = self.MASK.sum(dim=1)
+        for i, advantage in enumerate(advantages):
+            divisor = {
+                "seq-mean-token-mean": 8 * tokens[i].item(),
+                "token-mean": tokens.sum().item(),
+                "seq-mean-token-sum-norm": 8 * 4096,
+            }[RELATED[name].aggregation]
+            near(gradient[i], -advantage / divisor * self.MASK[i], 1e-7)
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        {
+            "raft": (1, 0, 0, 1, 0, 0, 0, 0),
+            "raft-plus-plus": (1, 0, 0, 1, 0, 0, 0, 0),
+            "reinforce-rej": (1, 0, 0, 1, 0, 0, 0, 0),
+            "reinforce-rej-signed": (1, -1, -1, 1, -1, -1, -1, -1),
+            # The baseline is (1 x 1 + 2 x 1) / 14 tokens.
+            "opo-on-policy": (11 / 14, *[-3 / 14] * 2, 11 / 14, *[-3 / 14] * 4),
+            # The highest four already have the largest variance, 1/3: 1/2 over sqrt(1/3), times 8 / 4.
+            "pods": (3**0.5, -(3**0.5), -(3**0.5), 3**0.5, 0, 0, 0, 0),
+            # The highest four in sampled order are members 0, 3, 1, 2.
+            "pods-highest": (3**0.5, -(3**0.5), -(3**0.5), 3**0.5, 0, 0, 0, 0),
+            # Mean 1/4, sample deviation sqrt(1.5 / 7); times 8 / 2.
+            "pf-best-worst": (0.75 / (1.5 / 7) ** 0.5 * 4, *[0] * 6, -0.25 / (1.5 / 7) ** 0.5 * 4),
+            "dppo-tv": (0.75, -0.25, -0.25, 0.75, *[-0.25] * 4),
+            "dppo-kl": (0.75, -0.25, -0.25, 0.75, *[-0.25] * 4),
+        }.items(),
+    )
+    def test_advantages_by_hand(self, name, expected):
+        near(self.loss(name)[0], expected, 1e-4)
+
+    @pytest.mark.parametrize("name", ["pods-random", "pf-best-random", "unbiased-pruning"])
+    def test_random_choices_follow_the_generator_and_average_to_grpo(self, name):
+        method, total = RELATED[name], torch.zeros(1, 8, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(4000):
+            total += method.advantages(self.REWARDS, generator=generator)
+        again = [method.advantages(self.REWARDS, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
+        assert torch.equal(*again)
+        if name == "unbiased-pruning":
+            near(total / 4000, group_advantages("grpo", self.REWARDS), 0.05)
+        elif name == "pf-best-random":
+            near(total[0, 0] / 4000, group_advantages("grpo", self.REWARDS)[0, 0] * 4, 1e-4)
+        else:
+            assert total[0, [0, 3]].min() > 0 > total[0, [1, 2, 4, 5, 6, 7]].max()
+
+    @pytest.mark.parametrize(("name", "exponent"), [("lambda-grpo-short", -1), ("lambda-grpo-long", 1)])
+    def test_length_weights(self, name, exponent):
+        relative = length_weights.relative_lengths(self.LENGTHS)
+        weights = length_weights.length_weights(relative, float(exponent))
+        near(self.loss(name)[0], (weights * group_advantages("grpo", self.REWARDS))[0])
+        assert (weights[0, 0] > weights[0, 1]) == (exponent < 0)
+
+    def test_trust_region_drops_a_token_that_went_too_far(self):
+        """Moved by +0.4: 0.368 -> 0.549 and 0.607 -> 0.905, beyond both regions for a positive advantage."""
+        for name in ("dppo-tv", "dppo-kl"):
+            advantages, gradient = self.loss(name, moved=0.4)
+            right = [i for i, advantage in enumerate(advantages) if advantage > 0]
+            wrong = [i for i, advantage in enumerate(advantages) if advantage < 0]
+            assert gradient[right].eq(0).all()
+            near(gradient[wrong], 0.25 * math.exp(0.4) / (8 * 4096) * self.MASK[wrong], 1e-7)
+
+    def test_a_configuration_names_them(self):
+        settings = load({"scale": "smoke", "experiments": {"krpo": {"methods": {"pods": {"keep": 2}, "raft": {}}}}})
+        assert settings.experiments["krpo"].method("pods").advantage_parameters["keep"] == 2
+        assert "pods" in METHODS
+        with pytest.raises(ValueError, match="unknown method 'pod', did you mean 'pods'"):
+            load({"scale": "smoke", "experiments": {"krpo": {"methods": {"pod": {}}}}})
