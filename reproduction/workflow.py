@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from reproduction.claims.design import design_of
 from reproduction.data.catalogue import get_set
 from reproduction.data.experiment_data import set_file
 from reproduction.data.splits import readable_problems
@@ -50,6 +51,8 @@ def prepare(overrides: dict[str, Any]) -> Configuration:
             f"results: {configuration.results} is the folder of published results; say results={CHOICE} to work from "
             "them, or choose another folder"
         )
+    # Refuses seeds of the pilot together with later ones, before any of them is run.
+    design_of(configuration)
     _check_writable(configuration.folder)
     if configuration.arithmetic_file is not None:
         try:
@@ -146,6 +149,7 @@ def run_settings(configuration: Configuration, experiment: str, label: str) -> d
         "reward": settings.reward,
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
+        "late_evaluation": settings.late_evaluation,
     }
     if settings.pretrained is not None:
         found["pretrained"] = settings.pretrained.deciding_training()

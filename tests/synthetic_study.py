@@ -126,10 +126,13 @@ def _row(configuration: Configuration, experiment: str, label: str, seed: int, p
         correct[split] = random.binomial(4, random.beta(6 * chance, 6 * (1 - chance), size=problems)).tolist()
     measures = {
         **{f"accuracy.{split}": sum(counts) / (4 * problems) for split, counts in correct.items()},
+        **{f"late_accuracy.{split}": sum(counts) / (4 * problems) for split, counts in correct.items()},
+        "reward_half": jittered(late - 0.02),
         "reward_late": late,
         "reward_area": jittered(late - 0.1),
         "collapse": float(random.random() < min(0.95, 3 * max(0.0, stress - 0.05))),
         "entropy_drop": jittered(0.5 + stress),
+        "entropy_fall": jittered(0.7 + stress),
         "gradient_spikes": float(max(0.0, jittered(0.01 + 0.1 * stress, 0.004))),
         "log_update_seconds": math.log(jittered(0.1 if method != "kpo-clipped" else 0.102, 0.0005)),
         "log_token_seconds": math.log(jittered(0.02, 0.0001)),

@@ -33,8 +33,8 @@ def needed_cells(claims: tuple[Claim, ...] = CLAIMS) -> dict[tuple[str, str], se
     for claim in claims:
         for comparison in claim.comparisons:
             for term in comparison:
-                measures = {term.measure, term.side.by} - {""}
-                measures |= {claim.stand_ins[measure] for measure in measures if measure in claim.stand_ins}
+                others = claim.stand_ins.get(term.measure, ())
+                measures = {term.measure, *([others] if isinstance(others, str) else others)}
                 for cell in term.side.cells:
                     for place in {cell, stand_in(cell, claim.stand_ins)}:
                         needed.setdefault(place, set()).update(measures)

@@ -17,6 +17,9 @@ EQUAL = "equal"
 AT_MOST = "at most"
 RULES = (ABOVE, EQUAL, AT_MOST)
 
+CONVENTION = "the paper gives no value: 5 points by convention"
+"""Where the size that a verdict excludes comes from if no source gives the paper's own."""
+
 Cell = tuple[str, str]
 
 
@@ -24,24 +27,19 @@ Cell = tuple[str, str]
 class Side:
     """A method as it enters a comparison: one cell (experiment, label), or several.
 
-    choose: "mean" averages a seed's value over those of the cells that the configuration has; "best" takes the one cell
-    whose mean of the measure `by` over seeds is highest, so that every method gets the same number of tries.
+    A seed's value is the mean over those of the cells that the configuration has.
     """
 
-    cells: tuple[tuple[str, str], ...]
-    choose: str = "mean"
-    by: str = ""
+    cells: tuple[Cell, ...]
 
     def __post_init__(self):
-        if not self.cells or self.choose not in ("mean", "best") or (self.choose == "best") != bool(self.by):
-            raise ValueError(f"a side needs cells, choose 'mean' or 'best', and with 'best' a measure in by: {self}")
+        if not self.cells:
+            raise ValueError("a side needs at least one cell")
 
     def __str__(self) -> str:
         if len(self.cells) == 1:
             return "/".join(self.cells[0])
         labels = list(dict.fromkeys(label for _, label in self.cells))
-        if self.choose == "best":
-            return f"best of {', '.join(labels)}"
         return f"{', '.join(labels)} over {', '.join(dict.fromkeys(experiment for experiment, _ in self.cells))}"
 
 
@@ -51,13 +49,8 @@ def cell(experiment: str, label: str) -> Side:
 
 
 def along(experiments: tuple[str, ...], label: str) -> Side:
-    """One method along several experiments, averaged over those that the configuration has."""
+    """One method in several experiments, averaged over those that the configuration has."""
     return Side(tuple((experiment, label) for experiment in experiments))
-
-
-def best_of(cells: tuple[tuple[str, str], ...], by: str) -> Side:
-    """The one of several variants whose `by` is highest on average."""
-    return Side(cells, "best", by)
 
 
 @dataclass(frozen=True)
@@ -97,20 +90,24 @@ def minus(first: Comparison, second: Comparison) -> Comparison:
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides, fixed before any run.
+    """What decides, fixed before any run, with the effect e in its own unit.
 
-    kind, with the effect e and `margin`, the smallest effect that counts, in the effect's unit:
-        "above"    shown where e > 0 and the estimate is at least the margin; refuted where e < margin
-        "equal"    shown where |e - target| <= margin; refuted where it is larger
-        "at most"  shown where e <= margin; refuted where it is larger
-    "where" means with the whole `confidence` interval and with the p-value corrected within the claim's family; for
-    shares of runs that say yes or no the exact p-value alone decides. min_seeds: with fewer seeds nothing is decided.
+    kind "above":    shown if e > 0 and the estimate is at least `margin`, the smallest effect that counts;
+                     refuted if e < margin; otherwise the paper's size is excluded if e < paper
+    kind "equal":    shown if |e - target| <= margin; refuted if it is larger
+    kind "at most":  shown if e <= margin; refuted if it is larger
+
+    Each of these is a one-sided statement at the level `significance` (two of them for "equal": Schuirmann 1987).
+    paper: the paper's own effect, for the kind "above" alone; paper_from: its source, or `CONVENTION`.
+    min_seeds: with fewer seeds nothing is decided.
     """
 
     kind: str
     margin: float
+    paper: float | None = None
+    paper_from: str = ""
     target: float = 0.0
-    confidence: float = 0.95
+    significance: float = 0.05
     min_seeds: int = 3
 
     def __post_init__(self):
@@ -118,28 +115,28 @@ class Rule:
             raise ValueError(f"kind must be one of {RULES}, got {self.kind!r}")
         if self.target and self.kind != EQUAL:
             raise ValueError(f"target belongs to the rule {EQUAL!r}, got {self.kind!r}")
-        if not 0 < self.confidence < 1 or self.min_seeds < 2 or self.margin < 0:
-            raise ValueError(f"a rule needs a confidence between 0 and 1, two seeds or more and a margin >= 0: {self}")
+        if not 0 < self.significance < 0.5 or self.min_seeds < 2 or self.margin < 0:
+            raise ValueError(f"a rule needs a significance below 0.5, two seeds or more and a margin >= 0: {self}")
+        if self.paper is not None and (self.kind != ABOVE or self.paper < self.margin or not self.paper_from):
+            raise ValueError(f"paper belongs to {ABOVE!r}, is at least the margin, and says where it is from: {self}")
 
-    def describe(self, exact: bool = False) -> str:
-        """The rule as a sentence. exact: where an exact test decides, as for shares, and not an interval."""
+    def describe(self) -> str:
+        """The rule as a sentence."""
         what = {
-            ABOVE: f"above 0 and estimated at {self.margin:g} or more",
-            EQUAL: f"within {self.margin:g} of {self.target:g}",
-            AT_MOST: f"at most {self.margin:g}",
+            ABOVE: f"effect above 0 and estimated at {self.margin:g} or more",
+            EQUAL: f"effect within {self.margin:g} of {self.target:g}",
+            AT_MOST: f"effect at most {self.margin:g}",
         }[self.kind]
-        how = f"with its {self.confidence:.0%} interval"
-        if exact:
-            how = f"by an exact sign-flip test over seeds at the {1 - self.confidence:.0%} level"
-        return f"effect {what}, {how}, on at least {self.min_seeds} seeds"
+        size = f"; the paper's size is {self.paper:.3g} ({self.paper_from})" if self.paper is not None else ""
+        return f"{what}, each statement one-sided at the {self.significance:.0%} level{size}"
 
 
 @dataclass(frozen=True)
 class Control:
     """A cheaper explanation and how it is held against the claim.
 
-    effect: what the control gives where the claim's method gives its effect; it is judged by the claim's rule.
-    contrast: the method's effect minus the control's; empty where it makes no sense (rules other than "above").
+    effect: what the control gives if it takes the place of the claim's method; it is judged by the claim's rule.
+    contrast: the method's effect minus the control's; empty if it makes no sense (rules other than "above").
     margin: by how much the method must beat the control; None takes the rule's margin.
     """
 
@@ -152,7 +149,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Beside:
-    """A number that is shown beside a claim and decides nothing. what: it in words."""
+    """A number that is shown with a claim and decides nothing. what: it in words."""
 
     name: str
     what: str
@@ -160,12 +157,21 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """An independent public result on a claim. certainty: how sure its figures are; source: who says so."""
+
+    says: str
+    source: str
+    certainty: str
+
+
+@dataclass(frozen=True)
 class Claim:
     """One claim of a paper, with everything that decides its verdict.
 
-    beside: numbers that are shown and decide nothing.
-    stand_ins: what takes the place of an experiment, a cell (`experiment/label`) or a measure at a scale that lacks it,
-    such as `krpo-normal` of `krpo`, or the mathematics benchmarks of arithmetic.
+    beside: numbers that are shown and decide nothing. elsewhere: what others have published on it.
+    stand_ins: what takes the place of an experiment or a cell (`experiment/label`) at a scale that lacks it, such as
+    `krpo-normal` of `krpo`; and of a measure that no run has, several in the order of preference.
     """
 
     id: str
@@ -182,7 +188,8 @@ class Claim:
     controls: tuple[Control, ...] = field(default=())
     no_control_because: str = ""
     beside: tuple[Beside, ...] = field(default=())
-    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: tuple[Evidence, ...] = field(default=())
+    stand_ins: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.certainty not in CERTAINTIES:
@@ -191,25 +198,28 @@ class Claim:
             raise ValueError(f"{self.id}: give controls, or say in no_control_because why there is none")
 
     @property
-    def comparisons(self) -> Iterator[Comparison]:
-        """The claim's own comparison, those of its controls, and what is shown beside them."""
+    def deciding(self) -> Iterator[Comparison]:
+        """The claim's own comparison and those of its controls."""
         yield self.effect
-        for beside in self.beside:
-            yield beside.measured
         for control in self.controls:
             yield control.effect
             if control.contrast:
                 yield control.contrast
 
     @property
-    def measures(self) -> list[str]:
-        """Names of all measures that the claim needs."""
-        terms = [term for comparison in self.comparisons for term in comparison]
-        by = [term.side.by for term in terms if term.side.by]
-        return list(dict.fromkeys([term.measure for term in terms] + by))
+    def comparisons(self) -> Iterator[Comparison]:
+        """All comparisons: those that decide, and what is shown with them."""
+        yield from self.deciding
+        for beside in self.beside:
+            yield beside.measured
 
     @property
-    def cells(self) -> list[tuple[str, str]]:
+    def measures(self) -> list[str]:
+        """Names of all measures that the claim needs."""
+        return list(dict.fromkeys(term.measure for comparison in self.comparisons for term in comparison))
+
+    @property
+    def cells(self) -> list[Cell]:
         """All (experiment, label) that the claim can use."""
         return list(
             dict.fromkeys(pair for comparison in self.comparisons for term in comparison for pair in term.side.cells)
@@ -221,7 +231,7 @@ class Claim:
         return list(dict.fromkeys(experiment for experiment, _ in self.cells))
 
 
-def stand_in(cell: Cell, stand_ins: Mapping[str, str]) -> Cell:
+def stand_in(cell: Cell, stand_ins: Mapping[str, str | tuple[str, ...]]) -> Cell:
     """The cell that takes the place of one, by its own name or by that of its experiment; itself without any."""
     experiment, label = cell
     found = stand_ins.get(f"{experiment}/{label}")
@@ -229,8 +239,3 @@ def stand_in(cell: Cell, stand_ins: Mapping[str, str]) -> Cell:
         return stand_ins.get(experiment, experiment), label
     experiment, label = found.split("/")
     return experiment, label
-
-
-def beats(control_of: Comparison, control: Comparison) -> Comparison:
-    """The contrast of a claim's effect with its control's."""
-    return minus(control_of, control)

@@ -1,16 +1,25 @@
 """The page of verdicts: claims.json and claims.md, made from the measured runs alone."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from reproduction.claims.compare import Compared, compare
+from reproduction.claims.betting import effect_of_shares
+from reproduction.claims.comparable import check_comparable
 from reproduction.claims.declarations import CLAIMS
-from reproduction.claims.declare import Claim, Comparison
-from reproduction.claims.measures import MEASURES
-from reproduction.claims.page import claims_markdown, rule_text
-from reproduction.claims.resolution import Resolution, resolution
+from reproduction.claims.declare import Claim, Control, Rule
+from reproduction.claims.design import FIRST_SEED, SEQUENTIAL, SINGLE, Design, design_of, next_look
+from reproduction.claims.estimate import COMPUTED, MEASURED, Effect, combined, effect_of_means, sign_flip
+from reproduction.claims.measures import EVALUATION, MEASURES
+from reproduction.claims.needed import Needed, needed
+from reproduction.claims.noise import floor
+from reproduction.claims.page import claims_markdown, names_of, rule_text
+from reproduction.claims.resolve import Resolved, resolve, seeds_of
 from reproduction.claims.runs import Study, read_measures
-from reproduction.claims.shares import can_be_shown
 from reproduction.claims.verdict import (
+    DECIDED,
+    INCONCLUSIVE,
+    NOT_TESTED,
     ControlEvidence,
     PValues,
     Verdict,
@@ -22,6 +31,23 @@ from reproduction.claims.verdict import (
 from reproduction.jobs.checksums import write_checksums
 from reproduction.jobs.files import atomic_write, write_json
 from reproduction.settings.configuration import Configuration
+
+SINGLE_LOOK = Design(SINGLE)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison at one look. effect: None if there is none, for the reason why_none.
+
+    per_seed: the number of each seed. sides: which cells each term took. left_out: runs that did not enter, with the
+    reason.
+    """
+
+    effect: Effect | None
+    per_seed: dict[int, float]
+    sides: list[dict]
+    left_out: list[str]
+    why_none: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,11 +61,29 @@ class ControlResult:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a claim gave at one look: seeds, the estimate with the look's own interval, that of all looks so far, the
+    one-sided p-values of all looks so far, and the verdict."""
+
+    seeds: int
+    value: float
+    low: float | None
+    high: float | None
+    low_so_far: float | None
+    high_so_far: float | None
+    p_for: float | None
+    p_against: float | None
+    p_size: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
 class ClaimResult:
     """A claim with its numbers and its verdict.
 
     beside: (name, in words, outcome) of what is shown and decides nothing. family_size: tested claims that the p-values
-    are corrected for. corrected: the p-values of the verdict's statements after that correction.
+    are corrected for. corrected: the p-values of the verdict's statements after that correction. decided_at: the seeds
+    of the look that decided. waiting: what the next look lacks.
     """
 
     claim: Claim
@@ -49,25 +93,17 @@ class ClaimResult:
     verdict: Verdict
     family_size: int
     corrected: PValues
-    resolution: Resolution
-
-
-FULL_STUDY = "full"
-
-
-def is_confirmatory(configuration: Configuration) -> bool:
-    """Whether these runs are those that the rules were made for: at laptop scale the full study, else all of a scale.
-
-    Smaller studies are parts of the full one, which judges the same runs anew together with more, so that their
-    verdicts are looks at it on the way.
-    """
-    return configuration.base_model is None or configuration.study == FULL_STUDY
+    looks: list[Look]
+    decided_at: int | None
+    waiting: str
+    needed: Needed
 
 
 def write_claims(configuration: Configuration) -> None:
     """Write claims.json and claims.md of a scale from its measures.json.
 
-    Raises ClaimsError where the measures do not fit the configuration or runs that cannot be compared would be.
+    Raises ClaimsError if the measures do not fit the configuration, or runs that cannot be compared would be;
+    ConfigurationError if pilot and later seeds are mixed.
     """
     record, page = claims_record(configuration)
     write_json(configuration.folder / "claims.json", record)
@@ -78,76 +114,284 @@ def write_claims(configuration: Configuration) -> None:
 
 
 def claims_record(configuration: Configuration) -> tuple[dict, str]:
-    """What claims.json and claims.md hold, judged anew from measures.json."""
+    """What claims.json and claims.md hold, judged from measures.json."""
+    design = design_of(configuration)
     study = read_measures(configuration)
-    results = evaluate_claims(study)
-    confirmatory = is_confirmatory(configuration)
+    results = evaluate_claims(study, design)
     record = {
         "scale": study.scale,
         "seeds": configuration.seeds,
-        "confirmatory": confirmatory,
+        "design": design.kind,
         "missing": study.missing,
         "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
         "claims": [as_record(result) for result in results],
     }
-    return record, claims_markdown(results, study, configuration.seeds, confirmatory)
+    return record, claims_markdown(results, study, configuration.seeds, design)
 
 
-def evaluate_claims(study: Study, claims: tuple[Claim, ...] = CLAIMS) -> list[ClaimResult]:
-    """The result of every claim, p-values corrected within the families of those that the study tests."""
+def is_confirmatory(configuration: Configuration) -> bool:
+    """Whether the verdicts are those that the rules were made for: the sequential study's, or a larger scale's own."""
+    design = design_of(configuration)
+    return design.kind == SEQUENTIAL or (design.kind == SINGLE and configuration.base_model is None)
 
-    def measured(claim: Claim, comparison: Comparison, rule=None) -> Compared:
-        return compare(study, comparison, rule or claim.rule, stand_ins=claim.stand_ins)
 
-    compared = {claim.id: measured(claim, claim.effect) for claim in claims}
-    controls = {
-        claim.id: [
-            ControlResult(
-                control.name,
-                control.question,
-                measured(claim, control.effect),
-                measured(claim, control.contrast, contrast_rule(claim.rule, control.margin))
-                if control.contrast
-                else None,
-            )
-            for control in claim.controls
+def evaluate_claims(
+    study: Study, design: Design = SINGLE_LOOK, claims: tuple[Claim, ...] = CLAIMS
+) -> list[ClaimResult]:
+    """The result of every claim, look by look, p-values corrected within the families of those that are tested.
+
+    A claim keeps the verdict of the first look that decides it; later seeds of its runs are left out. Claims of one
+    family are at different looks then, each with the p-values that it has.
+    """
+    gathered = {claim.id: _Gathered(study, design, claim) for claim in claims}
+    families: dict[str, list[_Gathered]] = {}
+    for one in gathered.values():
+        if one.is_tested:
+            families.setdefault(one.claim.family, []).append(one)
+    for look in range(1, max((len(one.looks) for one in gathered.values()), default=0) + 1):
+        for family in families.values():
+            raw = [one.at(one.stopped or min(look, len(one.looks))).p for one in family]
+            for one, corrected in zip(family, correct_family(raw), strict=True):
+                one.judge(look, corrected, len(family))
+    return [one.result() for one in gathered.values()]
+
+
+@dataclass(frozen=True)
+class _State:
+    """A claim's parts through one look."""
+
+    effect: Compared
+    controls: list[tuple[Compared, Compared | None]]
+    evidence: list[ControlEvidence]
+    p: PValues
+
+
+class _Gathered:
+    """A claim on a study: its comparisons resolved once, the seeds of its looks, and its verdict as looks go by."""
+
+    def __init__(self, study: Study, design: Design, claim: Claim):
+        self.study, self.design, self.claim = study, design, claim
+        self.effect = resolve(study, claim.effect, claim.stand_ins)
+        self.controls = [
+            (resolve(study, one.effect, claim.stand_ins), resolve(study, one.contrast, claim.stand_ins))
+            if one.contrast
+            else (resolve(study, one.effect, claim.stand_ins), None)
+            for one in claim.controls
         ]
-        for claim in claims
-    }
-    evidence = {
-        claim.id: [
-            ControlEvidence(
-                control.name,
-                found.effect.effect,
-                found.contrast.effect if found.contrast else None,
-                control.margin,
-                bool(control.contrast),
+        self.is_tested = bool(self.effect.uses) and all(cells for *_, cells in self.effect.terms)
+        parts = [part for pair in self.controls for part in pair if part is not None and not part.why_none]
+        self.parts = [self.effect, *parts] if not self.effect.why_none else []
+        for part in self.parts:
+            _check(study, part)
+        self.seeds, self.missing, self.undefined = seeds_of(study, self.parts)
+        if design.kind == SEQUENTIAL:
+            self.seeds = self._in_order()
+        self.looks = design.looks(len(self.seeds))
+        self.stopped: int | None = None
+        self.verdicts: list[Verdict] = []
+        self.corrected, self.family_size = PValues(), 0
+        self.at = lru_cache(None)(self._at)
+
+    def _in_order(self) -> list[int]:
+        """The complete seeds from the first on, up to one that lacks a run; seeds without a value are passed over."""
+        complete, undefined = set(self.seeds), {_seed_of(text.split(":")[0]) for text in self.undefined}
+        found, seed = [], FIRST_SEED
+        while seed in complete or (seed in undefined and seed not in {_seed_of(name) for name in self.missing}):
+            found += [seed] if seed in complete else []
+            seed += 1
+        return found
+
+    @property
+    def waiting(self) -> str:
+        """What the next look lacks, for a claim of the sequential design that is open."""
+        if self.design.kind != SEQUENTIAL or self.stopped or not self.is_tested:
+            return ""
+        number = next_look(len(self.seeds))
+        lacking = [name for name in self.missing if _seed_of(name) < FIRST_SEED + number]
+        named = f"; missing: {names_of(lacking)}" if lacking else ""
+        return f"the look at {number} complete seeds, of which there are {len(self.seeds)}{named}"
+
+    def _at(self, look: int) -> _State:
+        if not self.looks or look == 0:
+            nothing = self._nothing(self.effect)
+            controls = [
+                (self._nothing(effect), None if contrast is None else self._nothing(contrast))
+                for effect, contrast in self.controls
+            ]
+            return _State(nothing, controls, [], PValues())
+        looks = self.looks[:look]
+        effect = self._compared(self.effect, self.claim.rule, looks)
+        controls, evidence = [], []
+        for control, (own, contrast) in zip(self.claim.controls, self.controls, strict=True):
+            found = self._compared(own, self.claim.rule, looks)
+            beyond = None if contrast is None else self._compared(contrast, self._rule_against(control), looks)
+            controls.append((found, beyond))
+            evidence.append(
+                ControlEvidence(
+                    control.name,
+                    found.effect,
+                    beyond.effect if beyond else None,
+                    control.margin,
+                    bool(control.contrast),
+                )
             )
-            for control, found in zip(claim.controls, controls[claim.id], strict=True)
-        ]
-        for claim in claims
-    }
-    sizes, corrected = {}, {}
-    for family in dict.fromkeys(claim.family for claim in claims):
-        tested = [claim for claim in claims if claim.family == family and compared[claim.id].effect is not None]
-        raw = [p_values(claim.rule, compared[claim.id].effect, evidence[claim.id]) for claim in tested]
-        showable = [can_be_shown(claim.rule, compared[claim.id].effect) for claim in tested]
-        sizes |= {
-            claim.id: sum(showable) if able else len(tested) for claim, able in zip(tested, showable, strict=True)
-        }
-        corrected |= {claim.id: found for claim, found in zip(tested, correct_family(raw, showable), strict=True)}
-    results = []
-    for claim in claims:
-        found, p = compared[claim.id], corrected.get(claim.id, PValues())
-        verdict = decide(claim.rule, found.effect, evidence[claim.id], p, found.why_none)
-        undefined = list(dict.fromkeys(name for part in _parts(found, controls[claim.id]) for name in part.undefined))
-        if undefined and found.effect is not None:
+        return _State(effect, controls, evidence, p_values(self.claim.rule, effect.effect, evidence))
+
+    def _rule_against(self, control: Control) -> Rule:
+        return contrast_rule(self.claim.rule, control.margin)
+
+    def _nothing(self, part: Resolved, why: str = "") -> Compared:
+        if not why:
+            why = part.why_none or (
+                f"no look yet: {self.waiting}" if self.waiting else "no seed has all runs that it compares"
+            )
+        return Compared(None, {}, _sides(part), [], why)
+
+    def _compared(self, part: Resolved, rule: Rule, looks: Sequence[tuple[int, float]]) -> Compared:
+        if part.why_none:
+            return self._nothing(part)
+        seeds = self.seeds[: looks[-1][0]]
+        per_seed = {seed: part.value(self.study, seed) for seed in seeds}
+        effect = effect_at(self.study, part, rule, per_seed, looks)
+        return Compared(effect, per_seed, _sides(part), [])
+
+    def _named(self, part: Resolved, found: Compared) -> Compared:
+        """The outcome with the runs that are not in it, once it is known which look decided."""
+        return replace(found, left_out=[] if part.why_none else self._left_out(part, found.per_seed))
+
+    def _left_out(self, part: Resolved, seeds: Collection[int]) -> list[str]:
+        cells = {f"{experiment}/{label}" for _, (experiment, label) in part.uses}
+        missing = [] if self.stopped and self.design.kind == SEQUENTIAL else self.missing
+        lines = [f"{name}: missing" for name in missing if _cell_of(name) in cells]
+        lines += [text for text in self.undefined if _cell_of(text.split(":")[0]) in cells]
+        named = {text.split(":")[0] for text in lines}
+        why = "after the look that decided" if self.stopped else "of no complete look"
+        for _, (experiment, label) in part.uses:
+            for seed in sorted(self.study.runs.get((experiment, label), {})):
+                name = f"{experiment}/{label}/seed{seed}"
+                if seed not in seeds and name not in named:
+                    is_later = self.design.kind == SEQUENTIAL
+                    lines.append(f"{name}: {why if is_later else 'no such seed of what it is compared with'}")
+                    named.add(name)
+        return lines
+
+    def judge(self, look: int, corrected: PValues, family_size: int) -> None:
+        """Take the verdict at a look of the family, unless an earlier one has decided."""
+        if self.stopped:
+            return
+        self.corrected, self.family_size = corrected, family_size
+        own = min(look, len(self.looks))
+        if not own:
+            return
+        state = self.at(own)
+        verdict = decide(self.claim.rule, state.effect.effect, state.evidence, corrected, state.effect.why_none)
+        self.verdicts[own - 1 :] = [verdict]
+        if verdict.verdict in DECIDED:
+            self.stopped = own
+
+    def result(self) -> ClaimResult:
+        through = self.stopped or len(self.looks)
+        state = self.at(through)
+        effect = state.effect.effect
+        if effect is not None:
+            verdict = self.verdicts[-1]
+        elif self.is_tested and self.waiting:
+            verdict = Verdict(INCONCLUSIVE, f"no look yet: waiting for {self.waiting}")
+        else:
+            verdict = Verdict(NOT_TESTED, state.effect.why_none)
+        if self.undefined and effect is not None:
             # A run that broke must not leave the comparison unseen.
-            verdict = Verdict(verdict.verdict, f"{verdict.reason}; without {', '.join(undefined)}, not defined there")
-        beside = [(one.name, one.what, measured(claim, one.measured)) for one in claim.beside]
-        could = resolution(found.effect, claim.rule, max(1, sizes.get(claim.id, 0)), claim.effect)
-        results.append(ClaimResult(claim, found, controls[claim.id], beside, verdict, sizes.get(claim.id, 0), p, could))
-    return results
+            named = ", ".join(dict.fromkeys(text.split(":")[0] for text in self.undefined))
+            verdict = replace(verdict, reason=f"{verdict.reason}; without {named}, not defined there")
+        if effect is not None and effect.kind == MEASURED:
+            effect = replace(effect, p_flip=sign_flip(list(state.effect.per_seed.values())))
+        looks = [self._look(number, verdict) for number, verdict in enumerate(self.verdicts, start=1)]
+        rule = self.claim.rule
+        return ClaimResult(
+            claim=self.claim,
+            compared=self._named(self.effect, replace(state.effect, effect=effect)),
+            controls=[
+                ControlResult(
+                    control.name,
+                    control.question,
+                    self._named(own, effect),
+                    None if contrast is None else self._named(contrast, beyond),
+                )
+                for control, (own, contrast), (effect, beyond) in zip(
+                    self.claim.controls, self.controls, state.controls, strict=True
+                )
+            ],
+            beside=[(one.name, one.what, self._beside(one.measured, through)) for one in self.claim.beside],
+            verdict=verdict,
+            family_size=self.family_size,
+            corrected=self.corrected,
+            looks=looks,
+            decided_at=self.looks[self.stopped - 1][0] if self.stopped else None,
+            waiting=self.waiting,
+            needed=needed(effect, rule, max(1, self.family_size), self.design),
+        )
+
+    def _look(self, number: int, verdict: Verdict) -> Look:
+        through = self.at(number).effect.effect
+        alone = self._compared(self.effect, self.claim.rule, self.looks[number - 1 : number]).effect
+        return Look(
+            self.looks[number - 1][0], alone.value, alone.low, alone.high, through.low, through.high,
+            through.p_for, through.p_against, through.p_size, verdict.verdict,
+        )  # fmt: skip
+
+    def _beside(self, comparison, look: int) -> Compared:
+        part = resolve(self.study, comparison, self.claim.stand_ins)
+        if part.why_none or not look:
+            return self._nothing(part)
+        seeds, *_ = seeds_of(self.study, [part])
+        shown = [seed for seed in self.seeds[: self.looks[look - 1][0]] if seed in seeds]
+        if not shown:
+            return self._nothing(part)
+        _check(self.study, part)
+        per_seed = {seed: part.value(self.study, seed) for seed in shown}
+        effect = effect_at(self.study, part, self.claim.rule, per_seed, [(len(shown), 1.0)])
+        return Compared(effect, per_seed, _sides(part), self._left_out(part, shown))
+
+
+def effect_at(
+    study: Study, part: Resolved, rule: Rule, per_seed: dict[int, float], looks: Sequence[tuple[int, float]]
+) -> Effect:
+    """A comparison's effect from some looks at the first seeds of `per_seed`."""
+    measures = [MEASURES[measure] for _, measure, _ in part.terms]
+    seeds = list(per_seed)
+    if any(measure.binary for measure in measures):
+        # Its p-values hold at any seed, so that they need no share of the looks.
+        return effect_of_shares(per_seed, rule)
+    kind = COMPUTED if all(measure.computed for measure in measures) else MEASURED
+    found = []
+    for size, weight in looks:
+        first = seeds[:size]
+        known = floor(study, part, first) if kind == MEASURED else 0.0
+        values = {seed: per_seed[seed] for seed in first}
+        found.append(effect_of_means(values, rule, kind, weight=weight, floor=known))
+    return combined(found)
+
+
+def _check(study: Study, part: Resolved) -> None:
+    runs = [run for _, cell in part.uses for run in study.runs.get(cell, {}).values()]
+    measures = [measure for measure, _ in part.uses]
+    timed = any(measure.endswith("_seconds") for measure in measures)
+    check_comparable(runs, timed=timed, graded=any(MEASURES[one].source == EVALUATION for one in measures))
+
+
+def _sides(part: Resolved) -> list[dict]:
+    return [
+        {"measure": measure, "weight": weight, "cells": ["/".join(cell) for cell in cells]}
+        for weight, measure, cells in part.terms
+    ]
+
+
+def _seed_of(name: str) -> int:
+    return int(name.rpartition("seed")[2])
+
+
+def _cell_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def as_record(result: ClaimResult) -> dict:
@@ -161,7 +405,7 @@ def as_record(result: ClaimResult) -> dict:
         "paper_says": claim.paper_says,
         "certainty": claim.certainty,
         "effect_is": claim.effect_is,
-        "measures": {name: MEASURES[name].definition for name in claim.measures},
+        "measures": {name: MEASURES[name].definition for name in _measures_taken(result)},
         "rule": {**claim.rule.__dict__, "text": rule_text(claim)},
         "family": claim.family,
         "family_size": result.family_size,
@@ -178,8 +422,13 @@ def as_record(result: ClaimResult) -> dict:
         ],
         "no_control_because": claim.no_control_because,
         "beside": [{"name": name, "what": what, **_compared_record(found)} for name, what, found in result.beside],
-        "minimum_detectable_effect": result.resolution.detectable,
-        "resolution": result.resolution.text,
+        "elsewhere": [dict(one.__dict__) for one in claim.elsewhere],
+        "looks": [dict(look.__dict__) for look in result.looks],
+        "decided_at": result.decided_at,
+        "waiting": result.waiting,
+        "minimum_detectable_effect": result.needed.detectable,
+        "seeds_needed": result.needed.seeds,
+        "resolution": result.needed.text,
         "verdict": result.verdict.verdict,
         "reason": result.verdict.reason,
         "data": data_files(result),
@@ -196,6 +445,12 @@ def data_files(result: ClaimResult) -> list[str]:
     return list(dict.fromkeys(files))
 
 
+def _measures_taken(result: ClaimResult) -> list[str]:
+    """The measures that the claim names, and those that took their place."""
+    taken = [side["measure"] for part in _parts(result.compared, result.controls) for side in part.sides]
+    return list(dict.fromkeys([*result.claim.measures, *taken]))
+
+
 def _compared_record(found: Compared) -> dict:
     effect = None if found.effect is None else dict(found.effect.__dict__)
     return {
@@ -203,7 +458,6 @@ def _compared_record(found: Compared) -> dict:
         "per_seed": {str(seed): value for seed, value in found.per_seed.items()},
         "sides": found.sides,
         "left_out": found.left_out,
-        "described": found.described,
     }
 
 

@@ -72,6 +72,19 @@ MEASURES: dict[str, Measure] = {
         EVALUATION,
         bounded=True,
     ),
+    **{
+        f"late_accuracy.{level}": Measure(
+            f"share of right answers to {level} problems at temperature 1, over the checkpoints after each rollout "
+            "batch of the last third of training, each asked fresh problems that the seed draws",
+            "metrics.jsonl",
+            bounded=True,
+        )
+        for level in ("easy", "normal", "hard")
+    },
+    "reward_half": Measure(
+        "mean reward over the second half of the rollout batches; a run that stopped scores 0 in the batches it lacks",
+        "metrics.jsonl",
+    ),
     "reward_late": Measure(
         "mean reward over the last fifth of the rollout batches; a run that stopped scores 0 in the batches it lacks",
         "metrics.jsonl",
@@ -88,6 +101,11 @@ MEASURES: dict[str, Measure] = {
     "entropy_drop": Measure(
         "1 - (mean token entropy in the last fifth of the updates) / (that in the first fifth), of the updates whose "
         "entropy is finite",
+        "metrics.jsonl",
+    ),
+    "entropy_fall": Measure(
+        "logarithm of the ratio of the mean token entropy in the first fifth of the updates to that in the last fifth, "
+        "of the updates whose entropy is finite",
         "metrics.jsonl",
     ),
     "gradient_spikes": Measure(
@@ -165,6 +183,7 @@ def curve_measures(rows: Sequence[Mapping], planned_batches: int, *, stopped: bo
     entropy = np.array([_number(row["entropy"]) for row in rows])
     entropy = entropy[np.isfinite(entropy)]
     part = _late(len(entropy))
+    first, last = (float(one.mean()) if one.size else math.nan for one in (entropy[:part], entropy[-part:]))
     norms = np.array([_number(row["gradient_norm"]) for row in rows])
     finite = np.isfinite(norms)
     spikes = ~finite | (norms > SPIKE_FACTOR * (np.median(norms[finite]) if finite.any() else 0.0))
@@ -175,17 +194,40 @@ def curve_measures(rows: Sequence[Mapping], planned_batches: int, *, stopped: bo
     ]
     lengths = np.maximum([_number(row["response_length"]) for row in batches], 1.0)
     return {
+        "reward_half": float(rewards[planned_batches // 2 :].mean()),
         "reward_late": float(rewards[-late:].mean()),
         "reward_area": float(rewards.mean()),
         "collapse": float(stopped or right[-late:].mean() < 0.5 * moving.max() or cut_off > 0.5),
-        "entropy_drop": float(1.0 - entropy[-part:].mean() / entropy[:part].mean())
-        if entropy[:part].any()
-        else math.nan,
+        "entropy_drop": 1.0 - last / first if first else math.nan,
+        "entropy_fall": math.log(first / last) if first > 0 and last > 0 else math.nan,
         "gradient_spikes": float(spikes.mean()),
         "log_update_seconds": _log(np.median([_number(row["update_seconds"]) for row in rows])),
         "log_token_seconds": _log(np.median(np.divide(seconds, lengths))),
-        "log_sampling_seconds": _log(np.median([_number(row["rollout_seconds"]) for row in batches] / lengths)),
+        "log_sampling_seconds": _log(np.median([_sampling_seconds(row) for row in batches] / lengths)),
     }
+
+
+def late_counts(
+    rows: Sequence[Mapping], planned: Mapping[str, int], *, stopped: bool = False
+) -> dict[str, list[int]] | None:
+    """For each level (right answers, answers) of a run's late checkpoints; None if some were not evaluated.
+
+    planned: answers of each level that a whole run gives. Those that a stopped run lacks count as wrong, as its rewards
+    count as 0: its model would answer nothing.
+    """
+    right, answered = dict.fromkeys(planned, 0), dict.fromkeys(planned, 0)
+    for row in rows:
+        for level, (correct, asked) in (row.get("late_evaluation") or {}).items():
+            right[level] += correct
+            answered[level] += asked
+    if answered != planned and not stopped:
+        return None
+    return {level: [right[level], answers] for level, answers in planned.items()}
+
+
+def _sampling_seconds(row: Mapping) -> float:
+    """A rollout batch's time without that of the advantages, which runs of older code did not time."""
+    return _number(row["rollout_seconds"]) - _number(row.get("advantage_seconds", 0.0))
 
 
 def structure_measures(

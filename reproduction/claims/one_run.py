@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reproduction.claims.measures import (
     BENCHMARKS,
     MEASURES,
     curve_measures,
+    late_counts,
     mean_of_benchmarks,
     order_bias,
     order_sensitivity,
@@ -48,6 +49,7 @@ class ClaimsError(ValueError):
 class Run:
     """One measured run. `correct`: for each split the counts of right samples by problem; `samples`: of how many.
 
+    late: for each level (right answers, answers) of the checkpoints of the last third, if the run evaluated them.
     code: what identifies the code that trained it; graded_by: that of its evaluation, "" where it was not recorded.
     """
 
@@ -65,6 +67,7 @@ class Run:
     fingerprint: str
     stopped: str | None = None
     graded_by: str = ""
+    late: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -88,6 +91,10 @@ def measure_run(
     correct, samples = _read_counts(evaluation, folder / "evaluation.json")
     accuracies = {split: sum(counts) / (len(counts) * samples[split]) for split, counts in correct.items()}
     values |= {f"accuracy.{split}": value for split, value in accuracies.items() if f"accuracy.{split}" in MEASURES}
+    late = late_counts(rows, settings.late_answers, stopped=bool(stopped))
+    if late is None:
+        raise ClaimsError(f"{folder / 'metrics.jsonl'}: lacks the evaluation of a late checkpoint; make the run again")
+    values |= {f"late_accuracy.{level}": right / answers for level, (right, answers) in late.items()}
     on_benchmarks = mean_of_benchmarks(accuracies)
     if on_benchmarks is not None:
         values[BENCHMARKS] = on_benchmarks
@@ -110,6 +117,7 @@ def measure_run(
         fingerprint=_fingerprint(rows),
         stopped=None if not stopped else json.dumps(stopped, sort_keys=True),
         graded_by=_graded_by(folder),
+        late=late,
     )
 
 
@@ -161,6 +169,7 @@ def _check_settings(configuration: Configuration, experiment: str, label: str, s
         "reward": settings.reward,
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
+        "late_evaluation": settings.late_evaluation,
         "problems": configuration.problems.model_dump(),
         "base_model": configuration.base_model and configuration.base_model.model_dump(exclude={"expected_seconds"}),
     }
@@ -168,7 +177,7 @@ def _check_settings(configuration: Configuration, experiment: str, label: str, s
         expected["pretrained"] = settings.pretrained.deciding_training()
     found = found if isinstance(found, dict) else {}
     for key, value in expected.items():
-        other = found.get(key)
+        other = found.get(key, {} if key == "late_evaluation" else None)
         if isinstance(value, dict) and isinstance(other, dict):
             # Of the noise only what is there is named, so that a kind of noise too many is a difference as well.
             names = {**value, **other} if key == "reward_noise" else value

@@ -1,44 +1,58 @@
 """claims.md: a table of verdicts for each paper, then one paragraph a claim."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from reproduction.claims.declare import Claim
-from reproduction.claims.measures import MEASURES
-from reproduction.claims.verdict import INCONCLUSIVE, VERDICTS
+from reproduction.claims.design import FIRST_SEED, PILOT, SEQUENTIAL, Design
+from reproduction.claims.verdict import INCONCLUSIVE, NOT_AT_SIZE, VERDICTS
 
 MARKS = {"verified": "verified", "second-hand": "second-hand", "not found": "figure not found"}
+NO_EVIDENCE = "none found"
 
 
 STATISTICS = (
-    "Seeds are the unit of chance: intervals are Student's over seeds, for accuracies widened to the bootstrap over"
-    " seeds and problems where that is wider; shares of runs that say yes or no, such as collapses, have an exact"
-    " sign-flip test over seeds, with Clopper and Pearson's bounds as interval. p-values are two-sided. A claim counts"
-    " as reproduced only where its effect and its advantage over every control are shown: the largest of their p-values"
-    " is corrected after Holm over the tested claims of its family. So are, each kind by itself, the p-values against"
-    " the claims and those by which a control does as well. Claims that no outcome of the seeds at hand could show,"
-    " as collapses with fewer than six, are left out of what is corrected for (Tarone 1990)."
+    "Seeds are the unit of chance. p-values and intervals are Student's over seeds, one-sided at 5% for each statement,"
+    " so that both ends of an interval together leave out 10%; a standard deviation below the noise known to be in it"
+    " is raised to that. Shares of runs that say yes or no, such as collapses, are tested by betting, which holds at"
+    " any number of seeds. A claim counts as reproduced only if its effect and its advantage over every control are"
+    " shown: the largest of their p-values is corrected after Holm over the tested claims of its family. So are, each"
+    " kind by itself, the p-values against the claims, those against the paper's size, and those by which a control does"
+    " as well. Rules, measures, thresholds and their history: docs/verdicts.md in the repository."
 )
-FIXED = (
-    "Margins, effects and controls were fixed before any run, but for what was mended after the results of the first"
-    " three seeds had been published and a pilot of the strongest stress had been seen, from the papers and from"
-    " statistics alone: the test of collapses, the correction of what is held against controls, the rules of"
-    " kpo-2-level and krpo-5-advantages, and that kpo-1-switching and kpo-1-runs have no control. Three seeds of most"
-    " comparisons (the core study) were published before the full study's other runs were made; no rule and no run of"
-    " the plan was changed after that."
+DESIGNS = {
+    SEQUENTIAL: (
+        f"These are the study's verdicts: seeds from {FIRST_SEED} on, judged at 6, 12, 24, 48, ... complete seeds by"
+        " rules that were written down before the first of them was run. A look may spend 40, 25, 15, 10, 5% and so on"
+        " of each claim's 5%, so that the study may go on, and claims may stop, at any look."
+    ),
+    PILOT: (
+        "**These verdicts are the pilot's.** Rules, measures and clips were chosen from these seeds; only the study's"
+        f" later seeds, from {FIRST_SEED} on, confirm anything."
+    ),
+}
+SINGLE_LOOK = (
+    "These verdicts are a single look at the runs of this scale. They do not join the study's, which has seeds of its"
+    " own, and spend no error of its."
 )
-ON_THE_WAY = (
-    "**These verdicts are a look on the way.** They come from a part of the full study, which judges the same runs anew"
-    " together with more; no allowance is made for looking twice. Only the full study's verdicts are confirmatory."
-)
-CONFIRMATORY = "These verdicts are confirmatory: they come from all runs that the rules were made for."
 
 
 def rule_text(claim: Claim) -> str:
-    """The rule of a claim as a sentence, with the test that decides."""
-    return claim.rule.describe(any(MEASURES[term.measure].binary for term in claim.effect))
+    """The rule of a claim as a sentence."""
+    return claim.rule.describe()
 
 
-def claims_markdown(results, study, seeds: list[int], confirmatory: bool) -> str:
+def names_of(runs: Iterable[str], most: int = 12) -> str:
+    """Run names in one line, those of a cell together, no more than `most` cells."""
+    cells: dict[str, list[str]] = {}
+    for name in runs:
+        cell, _, seed = name.rpartition("/seed")
+        cells.setdefault(cell, []).append(seed)
+    said = [f"{cell} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" for cell, seeds in cells.items()]
+    return "; ".join(said[:most]) + (f"; and {len(said) - most} further cells" if len(said) > most else "")
+
+
+def claims_markdown(results, study, seeds: list[int], design: Design) -> str:
     """The page for readers of a list of `ClaimResult`s."""
     counts = Counter(result.verdict.verdict for result in results)
     lines = [
@@ -48,23 +62,25 @@ def claims_markdown(results, study, seeds: list[int], confirmatory: bool) -> str
         + "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         + ".",
         "",
-        CONFIRMATORY if confirmatory else ON_THE_WAY,
+        DESIGNS.get(design.kind, SINGLE_LOOK),
         "",
-        "Each verdict follows from the numbers by a rule, none is set by hand; rules, data and details stand below the"
-        " tables."
+        "Each verdict follows from the numbers by a rule, and is never set by hand; rules, data and details are below"
+        " the tables."
         " Brackets after what the paper says tell how sure that is: read in released code or on a primary page"
-        " (verified), quoted from a public summary (second-hand), or not found.",
+        " (verified), quoted from a public summary (second-hand), or not found. Independent results are others' public"
+        " ones, with the same mark.",
         "",
         STATISTICS,
-        "",
-        FIXED,
     ]
     if study.missing:
-        lines += ["", f"**Missing runs:** {', '.join(study.missing)}."]
+        lines += ["", f"**Missing runs:** {names_of(study.missing, 1000)}."]
     for paper in dict.fromkeys(result.claim.paper for result in results):
         own = [result for result in results if result.claim.paper == paper]
         lines += ["", f"## {paper}", ""]
-        lines += ["| claim | paper says | measured | control | verdict |", "|---|---|---|---|---|"]
+        lines += [
+            "| claim | paper says | measured | control | independent results | verdict |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [_row(result) for result in own]
     lines += ["", "## Details"]
     for result in results:
@@ -82,12 +98,24 @@ def interval_text(effect) -> str:
     return f"{effect.value:.3g} [{effect.low:.3g}, {effect.high:.3g}], {seeds}"
 
 
+def verdict_text(result) -> str:
+    """The verdict, with the bound and the convention that one at the paper's size rests on."""
+    verdict, effect, rule = result.verdict.verdict, result.compared.effect, result.claim.rule
+    if verdict != NOT_AT_SIZE:
+        return f"**{verdict}**"
+    return f"**{verdict}**: at most {effect.high:.3g}, where {rule.paper:.3g} was looked for ({rule.paper_from})"
+
+
 def _row(result) -> str:
     claim = result.claim
     controls = "; ".join(f"{control.name}: {_short(control.effect.effect)}" for control in result.controls) or "none"
     says = f"{claim.paper_says} ({MARKS[claim.certainty]})"
     measured = interval_text(result.compared.effect)
-    cells = [f"[{claim.id}](#{claim.id}) {claim.statement}", says, measured, controls, f"**{result.verdict.verdict}**"]
+    elsewhere = "; ".join(f"{one.says} ({one.source}; {MARKS[one.certainty]})" for one in claim.elsewhere)
+    cells = [
+        f"[{claim.id}](#{claim.id}) {claim.statement}", says, measured, controls, elsewhere or NO_EVIDENCE,
+        verdict_text(result),
+    ]  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -103,14 +131,20 @@ def _details(result) -> list[str]:
         f"{claim.statement} ({claim.paper}, {claim.section}.)",
         f"The paper: {claim.paper_says} ({MARKS[claim.certainty]}).",
         "",
-        f"- Measured: {claim.effect_is}: {interval_text(effect)}.",
+        f"- Measured: {claim.effect_is}: {interval_text(effect)}{_taken_instead(result)}.",
         f"- Rule: {rule_text(claim)}; p-values corrected after Holm for the {result.family_size} tested"
         f" claims of the family {claim.family}.",
     ]
     if effect is not None and effect.p_for is not None:
         p = result.corrected
         beyond = f", {p.claim:.2g} for the effect beyond every control" if result.controls else ""
-        lines.append(f"- p = {p.effect:.2g} for the effect{beyond}, {p.against:.2g} against it, all corrected.")
+        size = f", {p.size:.2g} against the paper's size" if claim.rule.paper is not None else ""
+        flip = f" Flipping signs over seeds, uncorrected: p = {effect.p_flip:.2g}." if effect.p_flip is not None else ""
+        lines.append(
+            f"- p = {p.effect:.2g} for the effect{beyond}, {p.against:.2g} against it{size}, all corrected.{flip}"
+        )
+        if effect.raised:
+            lines.append(f"- The seeds' standard deviation was raised to the known noise, {effect.deviation:.3g}.")
     for control in result.controls:
         contrast = f"; beyond it: {interval_text(control.contrast.effect)}" if control.contrast else ""
         lines.append(
@@ -119,26 +153,51 @@ def _details(result) -> list[str]:
     if claim.no_control_because:
         lines.append(f"- No control: {claim.no_control_because}.")
     for name, what, found in result.beside:
-        lines.append(f"- Beside it, {name}: {what}: {interval_text(found.effect)}.")
-    described = result.compared.described
-    if described:
-        bounds = described["interquartile_mean_interval"]
-        between = " [{:.3g}, {:.3g}]".format(*bounds) if bounds else ""
-        lines.append(
-            f"- Described: interquartile mean over seeds {described['interquartile_mean']:.3g}{between} (bootstrap);"
-            f" the first scores above the second with probability {described['probability_of_improvement']:.2g}."
+        lines.append(f"- Shown with it, {name}: {what}: {interval_text(found.effect)}.")
+    for one in claim.elsewhere:
+        lines.append(f"- Independent result: {one.says} ({one.source}; {MARKS[one.certainty]}).")
+    if len(result.looks) > 1:
+        looks = "; ".join(
+            f"{look.seeds} seeds: {look.value:.3g}"
+            + ("" if look.low is None else f" [{look.low:.3g}, {look.high:.3g}]")
+            + f", {look.verdict}"
+            for look in result.looks
         )
-    lines.append(f"- Verdict: **{result.verdict.verdict}**: {result.verdict.reason}.")
-    if result.verdict.verdict == INCONCLUSIVE and result.resolution.text:
-        lines.append(f"- Could have been shown: {result.resolution.text}.")
+        lines.append(f"- Looks: {looks}.")
+    decided = f", decided at {result.decided_at} seeds" if result.decided_at and len(result.looks) > 1 else ""
+    lines.append(f"- Verdict: **{result.verdict.verdict}**{decided}: {result.verdict.reason}.")
+    if result.verdict.verdict == NOT_AT_SIZE:
+        lines.append(f"- The size that is excluded, {claim.rule.paper:.3g}: {claim.rule.paper_from}.")
+    if result.verdict.verdict in (INCONCLUSIVE, NOT_AT_SIZE) and result.needed.text:
+        lines.append(f"- So many seeds: {result.needed.text}.")
+    if result.waiting:
+        lines.append(f"- Next: {result.waiting}.")
     left_out = list(dict.fromkeys(_left_out(result)))
     if left_out:
-        lines.append(f"- Left out: {'; '.join(left_out)}.")
+        lines.append(f"- Left out: {_grouped(left_out)}.")
     folders = list(dict.fromkeys(cell for part in _parts(result) for side in part.sides for cell in side["cells"]))
     if folders:
         links = ", ".join(f"[{folder}]({folder})" for folder in folders)
         lines.append(f"- Data: {links}; every run's numbers: measures.json; every number of the verdict: claims.json.")
     return lines
+
+
+def _taken_instead(result) -> str:
+    """Which measures took the place of those that no run has."""
+    declared = {term.measure for term in result.claim.effect}
+    taken = {side["measure"] for side in result.compared.sides}
+    if not taken - declared or result.compared.effect is None:
+        return ""
+    return f" (by {', '.join(sorted(taken - declared))}, in the place of {', '.join(sorted(declared - taken))})"
+
+
+def _grouped(lines: list[str]) -> str:
+    """`run: reason` lines with the runs of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, reason = line.partition(": ")
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in by_reason.items())
 
 
 def _parts(result):

@@ -5,6 +5,7 @@ verdicts need. A partial run, one of other settings or another seed than its fol
 another are refused. A missing run is refused as well, or listed as missing where that is asked for.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from reproduction.claims.declarations import needed_cells
@@ -120,4 +121,9 @@ def _as_row(run: Run) -> dict:
 
 def _from_row(row: dict) -> Run:
     counts = {split: [int(count) for count in text.split()] for split, text in row["correct"].items()}
-    return Run(**{**row, "correct": counts})
+    values = dict(row["values"])
+    drop = values.get("entropy_drop")
+    if "entropy_fall" not in values and drop is not None and drop < 1:
+        # Runs of the first study have 1 - last / first alone.
+        values["entropy_fall"] = -math.log(1 - drop)
+    return Run(**{**row, "correct": counts, "values": values})

@@ -2,7 +2,8 @@
 
 Each row stands twice, once with the paper's figures and once with ours, and a cell is empty where the figure was not
 found or nothing was measured. A number of ours comes from summary.json or claims.json, one of a paper from
-`reproduction.claims.paper_tables`; none is written here. Comparisons on another task than the paper's are tables of their own.
+`reproduction.claims.paper_tables`; no number is written here. Comparisons on another task than the paper's have
+tables of their own.
 """
 
 from collections.abc import Mapping

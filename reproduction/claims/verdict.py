@@ -1,46 +1,51 @@
-"""From numbers to one of five verdicts. Nothing here knows a method, a file or a paper.
+"""From numbers to one of six verdicts. Nothing here knows a method, a file or a paper.
 
-With the effect judged by the claim's rule as shown, refuted or open:
+With the effect e judged by the claim's rule as shown, refuted or open:
 
-    no runs                                          not tested at this scale
-    fewer seeds than the rule asks for, or open      inconclusive
-    refuted                                          not reproduced
-    shown, and every control is beaten               reproduced
-    shown, and a control does as well                reproduced, but the control does as well
-    shown, and a control was not run or is open      inconclusive
+    no runs                                            not tested at this scale
+    refuted                                            not reproduced
+    shown, and every control is beaten                 reproduced
+    shown, and a control does as well                  reproduced, but the control does as well
+    none of these, and e < the paper's size is shown   not reproduced at the paper's size
+    otherwise, or fewer seeds than the rule asks for   inconclusive
 
-A control is beaten where the method's effect minus the control's is shown to be above 0 by the control's margin;
-without such a contrast, where the claim's own rule refutes it for the control. Unbeaten, it does as well where the
-contrast's interval lies below the margin, so that the method adds less than counts, or where the rule shows it for the
-control and the contrast's interval does not lie above 0.
+A control is beaten if the method's effect minus the control's (the contrast) is above 0 and estimated at the control's
+margin or more; without a contrast, if the claim's own rule refutes it for the control. Unbeaten, it does as well
 
-Each verdict is a statement with a p-value of its own (`PValues`), and each kind of statement is corrected after Holm
-over the tested claims of a family. "Reproduced" says that the effect is there *and* beyond each control: its p-value is
-the largest of theirs, which needs no correction within the claim (an intersection-union test). "The control does as
-well" says that *some* control does, in one of the two ways above: its smallest p-value is multiplied by the number of
-ways, before the effect's own is set against it.
+    1. if the contrast is below the margin, so that the method adds less than counts; or
+    2. if the rule shows the effect for the control too, and the contrast is below the paper's size.
+
+Both bound the contrast: that a difference from the control was not found is no evidence that there is none.
+
+Each verdict is a statement with a one-sided p-value of its own (`PValues`), and each kind of statement is corrected
+after Holm over the tested claims of a family. "Reproduced" says that the effect is there *and* beyond each control: its
+p-value is the largest of theirs, which needs no correction within the claim (an intersection-union test, Berger 1982).
+"The control does as well" says that *some* control does, in one of the two ways: the smallest p-value of the controls
+that do is multiplied by the number of ways of all controls, before the effect's own is set against it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from reproduction.claims.declare import ABOVE, EQUAL, Rule
-from reproduction.claims.estimate import COMPUTED, SHARES, Effect
+from reproduction.claims.declare import ABOVE, Rule
+from reproduction.claims.estimate import Effect
 from reproduction.evaluation.aggregates import holm
 
 REPRODUCED = "reproduced"
 CONTROL_AS_WELL = "reproduced, but the control does as well"
+NOT_AT_SIZE = "not reproduced at the paper's size"
 NOT_REPRODUCED = "not reproduced"
 INCONCLUSIVE = "inconclusive"
 NOT_TESTED = "not tested at this scale"
-VERDICTS = (REPRODUCED, CONTROL_AS_WELL, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
+VERDICTS = (REPRODUCED, CONTROL_AS_WELL, NOT_AT_SIZE, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
+DECIDED = (REPRODUCED, CONTROL_AS_WELL, NOT_AT_SIZE, NOT_REPRODUCED)
 
 SHOWN, REFUTED, OPEN = "shown", "refuted", "open"
 
 
 @dataclass(frozen=True)
 class ControlEvidence:
-    """A control's effect and the method's effect minus it; None where it was not run or makes no sense.
+    """A control's effect and the method's effect minus it; None if it was not run or makes no sense.
 
     margin: by how much the method must beat the control; None takes the rule's. has_contrast: whether one is declared.
     """
@@ -51,29 +56,20 @@ class ControlEvidence:
     margin: float | None = None
     has_contrast: bool = True
 
-    def beating(self, rule: Rule) -> Rule:
-        """The rule by which the contrast shows that the control is beaten."""
-        return contrast_rule(rule, self.margin)
-
-
-def contrast_rule(rule: Rule, margin: float | None) -> Rule:
-    """The rule for an effect minus a control's: above 0, by the control's margin or else the claim's."""
-    beyond = rule.margin if margin is None else margin
-    return Rule(ABOVE, beyond, confidence=rule.confidence, min_seeds=rule.min_seeds)
-
 
 @dataclass(frozen=True)
 class PValues:
-    """p-values of the statements that a verdict can make; 1 where the statement cannot be made.
+    """p-values of the statements that a verdict can make; 1 if the statement cannot be made.
 
     effect: the effect is as claimed. claim: so, and every control is beaten. as_well: so, and some control does as
-    well. against: the effect is not as claimed.
+    well. against: the effect is not as claimed. size: it is smaller than the paper's.
     """
 
     effect: float = 1.0
     claim: float = 1.0
     as_well: float = 1.0
     against: float = 1.0
+    size: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,33 +80,19 @@ class Verdict:
     reason: str
 
 
-def judge(effect: Effect, rule: Rule) -> str:
+def contrast_rule(rule: Rule, margin: float | None) -> Rule:
+    """The rule for an effect minus a control's: above 0, by the control's margin or else the claim's."""
+    beyond = rule.margin if margin is None else margin
+    return replace(rule, kind=ABOVE, margin=beyond, target=0.0) if rule.kind == ABOVE else Rule(ABOVE, beyond)
+
+
+def judge(effect: Effect | None, rule: Rule) -> str:
     """`SHOWN`, `REFUTED` or `OPEN`; see `reproduction.claims.declare.Rule`."""
-    if effect.num_seeds < rule.min_seeds or effect.low is None or effect.high is None:
+    if effect is None or effect.num_seeds < rule.min_seeds or effect.p_for is None or effect.p_against is None:
         return OPEN
-    if effect.p_for is None or effect.p_against is None:
-        return OPEN
-    if rule.kind == ABOVE and effect.value == 0 and effect.deviation == 0 and effect.kind != COMPUTED:
-        # Not one seed shows any difference: nothing to compare happened, such as collapses that no run has.
-        return OPEN
-    if rule.kind == ABOVE:
-        shown = effect.low > 0 and effect.value >= rule.margin
-        refuted = effect.high < rule.margin
-    elif rule.kind == EQUAL:
-        below, above = rule.target - rule.margin, rule.target + rule.margin
-        shown = below <= effect.low and effect.high <= above
-        refuted = effect.low > above or effect.high < below
-    else:
-        shown, refuted = effect.high <= rule.margin, effect.low > rule.margin
-    if effect.kind == SHARES:
-        # The exact p-values decide; of the interval, which is wider, nothing is asked.
-        shown, refuted = rule.kind != ABOVE or effect.value >= rule.margin, True
-    significance = 1.0 - rule.confidence
-    if shown and effect.p_for <= significance:
+    if effect.p_for <= rule.significance and (rule.kind != ABOVE or effect.value >= rule.margin):
         return SHOWN
-    if refuted and effect.p_against <= significance:
-        return REFUTED
-    return OPEN
+    return REFUTED if effect.p_against <= rule.significance else OPEN
 
 
 def p_values(rule: Rule, effect: Effect | None, controls: Sequence[ControlEvidence] = ()) -> PValues:
@@ -118,25 +100,19 @@ def p_values(rule: Rule, effect: Effect | None, controls: Sequence[ControlEviden
     if effect is None or effect.p_for is None or effect.p_against is None:
         return PValues()
     beaten = [_p_beaten(control) for control in controls]
-    ways = [p_value for control in controls for p_value in _ways_as_well(control, rule)]
-    as_well = min(1.0, len(ways) * min(ways)) if ways else 1.0
-    return PValues(effect.p_for, max([effect.p_for, *beaten]), max(effect.p_for, as_well), effect.p_against)
+    # A control that does not do as well lends no p-value to the statement that one does.
+    ways = [p for control in controls if judge_control(control, rule) == SHOWN for p in _ways_as_well(control, rule)]
+    number = sum(2 if control.has_contrast else 1 for control in controls)
+    as_well = min(1.0, number * min(ways)) if ways else 1.0
+    size = 1.0 if effect.p_size is None else effect.p_size
+    return PValues(effect.p_for, max([effect.p_for, *beaten]), max(effect.p_for, as_well), effect.p_against, size)
 
 
-def correct_family(found: Sequence[PValues], can_be_shown: Sequence[bool] | None = None) -> list[PValues]:
-    """The p-values of a family's tested claims after Holm, each kind of statement by itself.
-
-    can_be_shown: whether any outcome of the seeds at hand could show the claim; by default all can. Those that cannot
-    take no part in the correction of what speaks for the claims, since they cannot be shown by mistake either (Tarone
-    1990, Biometrics 46): an exact test over few seeds costs the claims beside it nothing.
-    """
-    if not found:
-        return []
-    counted = [True] * len(found) if can_be_shown is None else list(can_be_shown)
+def correct_family(found: Sequence[PValues]) -> list[PValues]:
+    """The p-values of a family's tested claims after Holm, each kind of statement by itself."""
     corrected = list(found)
     for name in (one.name for one in fields(PValues)):
-        taking = [place for place in range(len(found)) if counted[place] or name == "against"]
-        for place, p_value in zip(taking, holm([getattr(found[place], name) for place in taking]), strict=True):
+        for place, p_value in enumerate(holm([getattr(one, name) for one in found]) if found else ()):
             corrected[place] = replace(corrected[place], **{name: float(p_value)})
     return corrected
 
@@ -150,63 +126,42 @@ def decide(
 ) -> Verdict:
     """The verdict on a claim.
 
-    effect: None where the scale has no such runs; why_none then says why. corrected: its p-values as corrected for the
+    effect: None if there are no such runs; why_none then says why. corrected: its p-values as corrected for the
     family, by default those of a family of one.
     """
     if effect is None:
         return Verdict(NOT_TESTED, why_none)
     if effect.num_seeds < rule.min_seeds:
         return Verdict(INCONCLUSIVE, f"{effect.num_seeds} of at least {rule.min_seeds} seeds")
-    corrected = p_values(rule, effect, controls) if corrected is None else corrected
+    raw = p_values(rule, effect, controls)
+    corrected = raw if corrected is None else corrected
     known = effect.p_for is not None and effect.p_against is not None
     outcome = judge(replace(effect, p_for=corrected.effect, p_against=corrected.against), rule) if known else OPEN
     if outcome == REFUTED:
-        return Verdict(NOT_REPRODUCED, "an effect as claimed is excluded")
-    if outcome == OPEN:
-        return Verdict(INCONCLUSIVE, "neither shown nor excluded, after correction for the family")
-    significance = 1.0 - rule.confidence
+        return Verdict(NOT_REPRODUCED, f"an effect as claimed is excluded{_bound(rule, effect)}")
     outcomes = {control.name: judge_control(control, rule) for control in controls}
-    if all(found == REFUTED for found in outcomes.values()) and corrected.claim <= significance:
-        return Verdict(REPRODUCED, f"the effect is shown{_beyond(controls)}")
-    as_well = [name for name, found in outcomes.items() if found == SHOWN]
-    if as_well and corrected.as_well <= significance:
-        return Verdict(CONTROL_AS_WELL, f"the effect is shown, and so it is for: {', '.join(as_well)}")
-    missing = [control.name for control in controls if control.effect is None]
-    if missing:
-        return Verdict(INCONCLUSIVE, f"the effect is shown, but the control was not run: {', '.join(missing)}")
-    if not controls:
-        return Verdict(INCONCLUSIVE, "shown by itself, but not after correction for the family")
-    # What the correction does to the largest p-value of the claim, the others would suffer as well.
-    factor = corrected.claim / max(p_values(rule, effect, controls).claim, 1e-300)
-    close = [
-        control.name
-        for control in controls
-        if outcomes[control.name] != REFUTED or factor * _p_beaten(control) > significance
-    ]
-    return Verdict(
-        INCONCLUSIVE,
-        "the effect is shown, but not, after correction for the family, told from that of: "
-        f"{', '.join(close or outcomes)}",
-    )
+    if outcome == SHOWN:
+        beaten = all(found == REFUTED for found in outcomes.values())
+        if beaten and corrected.claim <= rule.significance:
+            return Verdict(REPRODUCED, f"the effect is shown{_beyond(controls)}{_smaller(rule, effect, corrected)}")
+        as_well = [name for name, found in outcomes.items() if found == SHOWN]
+        if as_well and corrected.as_well <= rule.significance:
+            return Verdict(CONTROL_AS_WELL, f"the effect is shown, and so it is for: {', '.join(as_well)}")
+    open_because = _why_open(rule, outcome, controls, outcomes, raw, corrected)
+    if rule.paper is not None and corrected.size <= rule.significance:
+        return Verdict(NOT_AT_SIZE, f"an effect of {rule.paper:.3g} is excluded{_bound(rule, effect)}; {open_because}")
+    return Verdict(INCONCLUSIVE, open_because)
 
 
 def judge_control(control: ControlEvidence, rule: Rule) -> str:
-    """`SHOWN` where the control does as well, `REFUTED` where it is beaten, else `OPEN`; before any correction."""
-    if control.effect is None:
-        return OPEN
-    own = judge(control.effect, rule)
+    """`SHOWN` if the control does as well, `REFUTED` if it is beaten, else `OPEN`; before any correction."""
     if not control.has_contrast:
-        return own
-    if control.contrast is None:
-        return SHOWN if own == SHOWN else OPEN
-    contrast = judge(control.contrast, control.beating(rule))
-    if contrast == SHOWN:
+        return judge(control.effect, rule)
+    if control.effect is None or control.contrast is None:
+        return OPEN
+    if judge(control.contrast, contrast_rule(rule, control.margin)) == SHOWN:
         return REFUTED
-    if contrast == REFUTED:
-        return SHOWN
-    # What lies above 0 without being shown is no sign that the two are alike.
-    above = control.contrast.low is not None and control.contrast.low > 0
-    return SHOWN if own == SHOWN and not above else OPEN
+    return SHOWN if min(_ways_as_well(control, rule), default=1.0) <= rule.significance else OPEN
 
 
 def _p_beaten(control: ControlEvidence) -> float:
@@ -218,13 +173,51 @@ def _p_beaten(control: ControlEvidence) -> float:
 
 
 def _ways_as_well(control: ControlEvidence, rule: Rule) -> list[float]:
-    """The p-values of the ways in which a control can do as well; 1 for a way that its numbers do not take."""
-    if control.effect is None:
+    """The p-values of the ways in which a control can do as well; none if its numbers do not allow them."""
+    own, contrast = control.effect, control.contrast
+    if own is None or own.p_for is None:
         return []
-    ways = [control.effect.p_for if judge(control.effect, rule) == SHOWN else None]
-    if control.contrast is not None:
-        ways.append(control.contrast.p_against)
-    return [1.0 if p_value is None else p_value for p_value in ways]
+    if not control.has_contrast:
+        return [own.p_for]
+    if contrast is None or contrast.p_against is None:
+        return []
+    too = judge(own, rule) == SHOWN and contrast.p_size is not None
+    return [contrast.p_against, *([max(own.p_for, contrast.p_size)] if too else [])]
+
+
+def _why_open(rule, outcome, controls, outcomes, raw: PValues, corrected: PValues) -> str:
+    if outcome != SHOWN:
+        return "neither shown nor refuted, after correction for the family"
+    missing = [control.name for control in controls if control.effect is None]
+    if missing:
+        return f"the effect is shown, but the control was not run: {', '.join(missing)}"
+    if not controls:
+        return "shown by itself, but not after correction for the family"
+    # What the correction does to the largest p-value of the claim, the others would suffer as well.
+    factor = corrected.claim / max(raw.claim, 1e-300)
+    close = [
+        control.name
+        for control in controls
+        if outcomes[control.name] != REFUTED or factor * _p_beaten(control) > rule.significance
+    ]
+    return (
+        "the effect is shown, but not, after correction for the family, told from that of: "
+        f"{', '.join(close or outcomes)}"
+    )
+
+
+def _bound(rule: Rule, effect: Effect) -> str:
+    """The bound that the interval gives, if it has one."""
+    if rule.kind != ABOVE or effect.high is None:
+        return ""
+    return f": it is at most {effect.high:.3g} (one-sided {1 - rule.significance:.0%})"
+
+
+def _smaller(rule: Rule, effect: Effect, corrected: PValues) -> str:
+    """For an effect that is shown, whether it is smaller than the paper's."""
+    if rule.paper is None or corrected.size > rule.significance:
+        return ""
+    return f"; it is smaller than {rule.paper:.3g}{_bound(rule, effect)}"
 
 
 def _beyond(controls: Sequence[ControlEvidence]) -> str:

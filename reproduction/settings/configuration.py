@@ -141,6 +141,7 @@ class ExperimentSettings(Section):
     reward_noise: dict[str, float]
     kalman_time_constant: Positive
     training: TrainingSettings
+    late_evaluation: dict[Name, Count] = {}
     expected_seconds: Positive
     pretrained: PretrainedSettings | None = None
 
@@ -163,6 +164,18 @@ class ExperimentSettings(Section):
         except TypeError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @property
+    def late_batches(self) -> list[int]:
+        """The rollout batches of the last third of training, after each of which the policy is evaluated."""
+        count = self.training.rollout_batches
+        return list(range(count - max(1, round(count / 3)) + 1, count + 1))
+
+    @property
+    def late_answers(self) -> dict[str, int]:
+        """For each level of `late_evaluation` the answers of a whole run; a few more if they are not shared evenly."""
+        batches = len(self.late_batches)
+        return {level: batches * -(-count // batches) for level, count in self.late_evaluation.items()}
 
     @property
     def noise(self) -> RewardNoise:

@@ -108,6 +108,7 @@ def _resolved(configuration: Configuration, experiment: str, label: str, seed: i
         "reward": settings.reward,
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),
+        "late_evaluation": settings.late_evaluation,
         "problems": configuration.problems.model_dump(),
         "base_model": configuration.base_model and configuration.base_model.model_dump(),
         **({} if settings.pretrained is None else {"pretrained": settings.pretrained.model_dump()}),

@@ -7,8 +7,8 @@ import shlex
 import pytest
 import yaml
 
-from reproduction.claims.choose import cells_of, resolved
 from reproduction.claims.declarations import CLAIMS
+from reproduction.claims.resolve import resolve
 from reproduction.claims.runs import Study
 from reproduction.data.experiment_data import check_pins, needed_sets
 from reproduction.jobs.devices import Device
@@ -69,7 +69,7 @@ def test_whatever_claim_a_scale_compares_has_its_controls_there_too(scale):
     study = Study(scale, {}, configured)
 
     def is_there(claim, comparison):
-        return all(cells_of(study, resolved(study, comparison, claim.stand_ins)))
+        return all(cells for *_, cells in resolve(study, comparison, claim.stand_ins).terms)
 
     tested = [claim for claim in CLAIMS if is_there(claim, claim.effect)]
     assert {claim.id for claim in tested} >= {"kpo-3-reward", "kpo-4-over-grpo", "krpo-1-normal"}
@@ -213,7 +213,7 @@ def test_laptop_is_the_default_and_a_larger_scale_a_hint_with_its_hours(monkeypa
     eight = [dataclasses.replace(H100, id=str(number)) for number in range(8)]
     monkeypatch.setattr("reproduction.workflow.visible_devices", lambda: eight)
     assert prepare({"results": str(tmp_path)}).scale == "laptop"
-    assert prepare({"results": str(tmp_path), "study": "core"}).scale == "laptop"
+    assert prepare({"results": str(tmp_path), "study": "full"}).scale == "laptop"
 
     def hinted(*devices):
         text = plan_text(load(), 2, devices)
