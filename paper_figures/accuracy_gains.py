@@ -32,6 +32,7 @@ CONTROLS = {"kpo": ("kpo-ema", "kpo-unit"), "krpo": ("grpo-rescaled",)}
 VERDICT_MARKS = {
     "reproduced": "reproduced",
     "reproduced, but the control does as well": "control\nas well",
+    "not reproduced at the paper's size": "not at the\npaper's size",
     "not reproduced": "not\nreproduced",
     "inconclusive": "inconclusive",
     "not tested at this scale": "not tested",

@@ -28,6 +28,7 @@ LINEAR = 2.0
 VERDICTS = {
     "reproduced": ("#0060A0", "o", True),
     "reproduced, but the control does as well": ("#8A5A00", "D", True),
+    "not reproduced at the paper's size": ("#7A3070", "v", True),
     "not reproduced": ("#B23C00", "X", True),
     "inconclusive": ("#555555", "o", False),
     "not tested at this scale": ("#777777", "", False),

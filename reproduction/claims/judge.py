@@ -129,12 +129,6 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
     return record, claims_markdown(results, study, configuration.seeds, design)
 
 
-def is_confirmatory(configuration: Configuration) -> bool:
-    """Whether the verdicts are those that the rules were made for: the sequential study's, or a larger scale's own."""
-    design = design_of(configuration)
-    return design.kind == SEQUENTIAL or (design.kind == SINGLE and configuration.base_model is None)
-
-
 def evaluate_claims(
     study: Study, design: Design = SINGLE_LOOK, claims: tuple[Claim, ...] = CLAIMS
 ) -> list[ClaimResult]:

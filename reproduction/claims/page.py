@@ -12,13 +12,14 @@ NO_EVIDENCE = "none found"
 
 
 STATISTICS = (
-    "Seeds are the unit of chance. p-values and intervals are Student's over seeds, one-sided at 5% for each statement,"
-    " so that both ends of an interval together leave out 10%; a standard deviation below the noise known to be in it"
-    " is raised to that. Shares of runs that say yes or no, such as collapses, are tested by betting, which holds at"
-    " any number of seeds. A claim counts as reproduced only if its effect and its advantage over every control are"
-    " shown: the largest of their p-values is corrected after Holm over the tested claims of its family. So are, each"
-    " kind by itself, the p-values against the claims, those against the paper's size, and those by which a control does"
-    " as well. Rules, measures, thresholds and their history: docs/verdicts.md in the repository."
+    "Seeds are the unit of chance. p-values and intervals are Student's over seeds, one-sided at 5% for each "
+    "statement, so that both ends of an interval together leave out 10%; a standard deviation below the noise "
+    "known to be in it is raised to that. Shares of runs that say yes or no, such as collapses, are tested by "
+    "betting, which holds at any number of seeds. A claim counts as reproduced only if its effect and its "
+    "advantage over every control are shown: the largest of their p-values is corrected after Holm over the "
+    "tested claims of its family. So are, each kind by itself, the p-values against the claims, those against the "
+    "paper's size, and those by which a control does as well. Rules, measures, thresholds and their history: "
+    "docs/verdicts.md in the repository."
 )
 DESIGNS = {
     SEQUENTIAL: (
@@ -27,7 +28,7 @@ DESIGNS = {
         " of each claim's 5%, so that the study may go on, and claims may stop, at any look."
     ),
     PILOT: (
-        "**These verdicts are the pilot's.** Rules, measures and clips were chosen from these seeds; only the study's"
+        "These verdicts are the pilot's. Rules, measures and clips were chosen from these seeds; only the study's"
         f" later seeds, from {FIRST_SEED} on, confirm anything."
     ),
 }
@@ -35,6 +36,11 @@ SINGLE_LOOK = (
     "These verdicts are a single look at the runs of this scale. They do not join the study's, which has seeds of its"
     " own, and spend no error of its."
 )
+
+
+def design_text(design: Design) -> str:
+    """When and from which seeds claims were judged."""
+    return DESIGNS.get(design.kind, SINGLE_LOOK)
 
 
 def rule_text(claim: Claim) -> str:
@@ -62,7 +68,7 @@ def claims_markdown(results, study, seeds: list[int], design: Design) -> str:
         + "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         + ".",
         "",
-        DESIGNS.get(design.kind, SINGLE_LOOK),
+        design_text(design),
         "",
         "Each verdict follows from the numbers by a rule, and is never set by hand; rules, data and details are below"
         " the tables."

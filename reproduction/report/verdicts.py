@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from reproduction.claims.verdict import CONTROL_AS_WELL, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, VERDICTS
+from reproduction.claims.verdict import (
+    CONTROL_AS_WELL,
+    INCONCLUSIVE,
+    NOT_AT_SIZE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    VERDICTS,
+)
 from reproduction.report.bars import Axis, Bar, axis, bar
 from reproduction.report.numbers import estimate, number, p_value, seeds
 
@@ -15,6 +23,7 @@ from reproduction.report.numbers import estimate, number, p_value, seeds
 LOOKS = {
     REPRODUCED: ("reproduced", "\N{CHECK MARK}"),
     CONTROL_AS_WELL: ("as-well", "\N{ALMOST EQUAL TO}"),
+    NOT_AT_SIZE: ("not-at-size", "\N{LESS-THAN SIGN}"),
     NOT_REPRODUCED: ("refuted", "\N{MULTIPLICATION SIGN}"),
     INCONCLUSIVE: ("inconclusive", "?"),
     NOT_TESTED: ("untested", "\N{EN DASH}"),

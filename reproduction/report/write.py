@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from reproduction.claims.judge import is_confirmatory
-from reproduction.claims.page import FIXED, STATISTICS
+from reproduction.claims.design import design_of
+from reproduction.claims.page import STATISTICS, design_text
 from reproduction.claims.verdict import VERDICTS
 from reproduction.jobs.files import atomic_write
 from reproduction.report.accuracy import accuracies, sizes
@@ -47,7 +47,8 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         if (error.name or "").split(".")[0] != "paper_figures":
             raise
         raise ReportError(
-            "the figures' scripts (paper_figures) are not found; run `python -m reproduction report` from the repository's root"
+            "the figures' scripts (paper_figures) are not found; run `python -m reproduction report` from the root of the "
+            "repository"
         ) from None
     made = origin(inputs)
     claims = [view(record, inputs.folder) for record in inputs.claims]
@@ -70,8 +71,8 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         sizes=sizes(inputs.summary),
         tables=inputs.tables,
         verdict_words=VERDICTS,
-        statistics=f"{STATISTICS} {FIXED}",
-        confirmatory=is_confirmatory(configuration),
+        statistics=STATISTICS,
+        design=design_text(design_of(configuration)),
         anchor=anchor,
         origin=made,
         data_files=[file_of(inputs.folder, name) for name in DATA_FILES],

@@ -120,10 +120,10 @@ class TestContent:
             assert len(badges) == 2 * len(claims)
             assert f"{verdicts[verdict]} {verdict}" in page.text
 
-    def test_verdicts_on_the_way_say_so(self, results):
-        """The default's runs are a part of the full study, whose verdicts alone are confirmatory."""
-        assert "These verdicts are a look on the way" in page_of(results).text
-        assert "look on the way" not in page_of(results.model_copy(update={"study": "full"})).text
+    def test_the_page_says_how_claims_were_judged(self, results):
+        """The default's runs get a look of their own; seeds of the pilot confirm nothing."""
+        assert "These verdicts are a single look" in page_of(results).text
+        assert "These verdicts are the pilot's" in page_of(results.model_copy(update={"study": "full"})).text
 
     def test_every_link_leads_somewhere(self, results):
         page = page_of(results)
