@@ -8,10 +8,11 @@ SCALE ?=
 CONFIG =
 ARGS =
 TESTS =
+HOURS = 6
 WORKERS = logical
 
 # GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
-.PHONY: help setup reproduce redraw figures claims notebooks report test test-vllm test-verl lint lab clean
+.PHONY: help setup reproduce study redraw figures claims notebooks report test test-vllm test-verl lint lab clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -33,6 +34,7 @@ help: ## list the targets
 	@echo "Settings, given as NAME=value after the target:"
 	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop, on every machine)"
 	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\" or CONFIG=\"study=full\""
+	@echo "  HOURS    how long \`make study\` goes on (default: 6; 0 judges and says what is next)"
 	@echo "  CORES    how many cores the workflow may use (default: all)"
 	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`, \`test-vllm\` and \`test-verl\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
@@ -47,6 +49,9 @@ setup: ## the virtual environment .venv, from the lock in requirements/ that fit
 reproduce: setup ## train, evaluate, judge and plot every method of both papers (the main job)
 	@echo "running the workflow"
 	@$(call snakemake,)
+
+study: setup ## go on with the study of every claim for HOURS, and judge it
+	@.venv/bin/python -m reproduction study --hours $(HOURS) --cores $(CORES)
 
 redraw: override CONFIG += results=published
 redraw: setup ## the same from the published results: figures, verdicts, tables, notebooks, report; trains nothing

@@ -47,7 +47,7 @@ class Measures:
         """
         experiment, label = cell
         table, gone, undefined = {}, [], []
-        for seed in self.results.seeds_of(experiment):
+        for seed in self.results.seeds_of(experiment, label):
             run = f"{experiment}/{label}/seed{seed}"
             values = self._values.get((experiment, label, seed))
             if values is None and run not in self._absent:

@@ -67,6 +67,9 @@ class Results:
     def seeds_of(self, experiment: str, method: str | None = None) -> list[int]:
         """The seeds of an experiment's runs: all, unless it names its own; of a model of the hub the first alone."""
         own = self.config["experiments"].get(experiment, {}).get("seeds")
+        if isinstance(own, dict):
+            named = own.get(method, []) if method in own else sum(own.values(), [])
+            own = [seed for seed in self.seeds if seed in named]
         seeds = self.seeds if own is None else [int(seed) for seed in own]
         return seeds[:1] if method == "base" and not self.has_shared_base else seeds
 
@@ -86,7 +89,9 @@ class Results:
         methods = self.experiment(experiment).get("methods")
         if not methods:
             raise ResultsError(f"{self.root / 'config.yaml'}: experiment {experiment!r} lists no methods")
-        return list(methods)
+        seeds = self.experiment(experiment).get("seeds")
+        # A study names the seeds of each method; one without any has not been run yet.
+        return [method for method in methods if not isinstance(seeds, dict) or seeds.get(method)]
 
     @property
     def own_experiments(self) -> list[str]:

@@ -109,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     command = step("measure", _measure, "measure every run for the claims")
     command.add_argument("--allow-missing", action="store_true", help="list missing runs instead of refusing them")
     step("claims", _claims, "judge every claim of both papers from the measures")
+    command = plain("study", _study, "go on with the study of every claim for some hours, and judge it")
+    command.add_argument("--hours", type=float, required=True, help="how long; 0 judges and says what is next")
+    command.add_argument("--cores", default="all", help="jobs at once, a number or all (default)")
+    command.add_argument("--results", default="results", metavar="FOLDER", help="folder of all results")
     step("tables", _tables, "fill the papers' main tables with what was measured")
     step("report", _report, "gather verdicts, figures and tables into one page, report.html")
     command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
@@ -342,6 +346,19 @@ def _claims(arguments) -> None:
     from reproduction.claims.judge import write_claims
 
     write_claims(configuration)
+
+
+def _study(arguments) -> None:
+    from reproduction.claims.study import go_on
+    from reproduction.workflow import prepare
+
+    cores = str(os.cpu_count()) if arguments.cores == "all" else arguments.cores
+    if not cores.isdecimal() or int(cores) < 1:
+        raise ValueError(f"--cores must be a number of at least 1 or all, found {arguments.cores!r}")
+    if not 0 <= arguments.hours < float("inf"):
+        raise ValueError(f"--hours must be 0 or more, found {arguments.hours}")
+    settings = prepare({"study": "full", "results": arguments.results})
+    go_on(settings, arguments.hours, int(cores), lambda text: print(text, flush=True))
 
 
 def _tables(arguments) -> None:

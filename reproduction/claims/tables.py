@@ -235,7 +235,7 @@ def _measured_score(row: Mapping[str, Any], configuration: Configuration) -> str
 
 def _fewer(row: Mapping[str, Any], configuration: Configuration) -> str:
     """The seeds of a row of the summary that lacks some of the configuration's."""
-    if row["seeds"] == configuration.seeds_of(row["experiment"]):
+    if row["seeds"] == configuration.seeds_of(row["experiment"], row["method"]):
         return ""
     return f" (seed{'s' * (len(row['seeds']) != 1)} {', '.join(map(str, row['seeds']))} alone)"
 

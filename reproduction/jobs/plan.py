@@ -65,7 +65,7 @@ def plan_text(configuration: Configuration, cores: int | None, devices: Sequence
         seconds += seeds * configuration.base_model.expected_seconds
         seconds += seeds * configuration.evaluation.expected_seconds
     for name, experiment in configuration.experiments.items():
-        count = len(experiment.methods) * len(configuration.seeds_of(name))
+        count = sum(len(configuration.seeds_of(name, label)) for label in experiment.methods)
         if name in small:
             seconds += count * (experiment.expected_seconds + configuration.evaluation.expected_seconds)
         lines.append(f"  {name:<12} {count} runs: {', '.join(experiment.methods)}")

@@ -136,7 +136,7 @@ class ExperimentSettings(Section):
     """One experiment: its methods, reward rule and training protocol."""
 
     methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-    seeds: list[Seed] | None
+    seeds: list[Seed] | dict[Name, list[Seed]] | None
     reward: Literal["exact", "krpo", "math", "math-strings"]
     reward_noise: dict[str, float]
     kalman_time_constant: Positive
@@ -304,12 +304,20 @@ class Configuration(Section):
                 )
             if experiment.pretrained is None and self.base_model is None:
                 raise ValueError(f"experiments.{name} has no model: say `pretrained`, or give base_model")
-            strange = [seed for seed in experiment.seeds or [] if seed not in self.seeds]
-            if strange or experiment.seeds == [] or len(set(experiment.seeds or [])) < len(experiment.seeds or []):
+            own = experiment.seeds
+            if isinstance(own, dict) and set(own) - set(experiment.methods):
                 raise ValueError(
-                    f"experiments.{name}.seeds {experiment.seeds} must be different ones of the seeds {self.seeds}; "
-                    "add them there, or write null for all"
+                    f"experiments.{name}.seeds: {min(set(own) - set(experiment.methods))!r} is no method of this "
+                    f"experiment; it has {listing(experiment.methods)}"
                 )
+            for seeds in own.values() if isinstance(own, dict) else [own] if own is not None else []:
+                # A study's method may have no run yet.
+                empty = not seeds and not isinstance(own, dict)
+                if empty or set(seeds) - set(self.seeds) or len(set(seeds)) < len(seeds):
+                    raise ValueError(
+                        f"experiments.{name}.seeds {seeds} must be different ones of the seeds {self.seeds}; "
+                        "add them there, or write null for all"
+                    )
             for level in experiment.training.level_weights:
                 if level not in self.problems.levels:
                     raise ValueError(
@@ -335,7 +343,7 @@ class Configuration(Section):
             (experiment, label, seed)
             for experiment, settings in self.experiments.items()
             for label in settings.methods
-            for seed in self.seeds_of(experiment)
+            for seed in self.seeds_of(experiment, label)
         ]
 
     def untrained(self) -> list[tuple[str, str, int]]:
@@ -347,9 +355,15 @@ class Configuration(Section):
             if settings.pretrained is not None
         ]
 
-    def seeds_of(self, experiment: str) -> list[int]:
-        """The seeds of an experiment's runs; all, unless it names its own. ``base`` has all."""
+    def seeds_of(self, experiment: str, label: str | None = None) -> list[int]:
+        """The seeds of a method's runs, or of any method of an experiment: all, unless it names its own.
+
+        ``base`` has all.
+        """
         own = None if experiment == "base" else self.experiments[experiment].seeds
+        if isinstance(own, dict):
+            named = own.get(label, []) if label in self.experiments[experiment].methods else sum(own.values(), [])
+            return [seed for seed in self.seeds if seed in named]
         return self.seeds if own is None else own
 
 

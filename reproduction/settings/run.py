@@ -76,7 +76,7 @@ def get_run(configuration: Configuration, experiment: str, label: str, seed: int
         if label != "base" or settings.pretrained is None:
             _known(label, settings.methods, f"experiment {experiment!r} has no method {{!r}}; it has {{}}")
             method = settings.method(label)
-    seeds = configuration.seeds_of(experiment)
+    seeds = configuration.seeds_of(experiment, label)
     _known(seed, dict.fromkeys(seeds), "--seed {} is not in this configuration (seeds: {})")
     return Run(
         name=f"{'base' if experiment == 'base' else f'{experiment}/{label}'} seed {seed}",
