@@ -23,7 +23,9 @@ KPO_PREMISE_CLAIMS = (
         "likely Q and V is likelier than independent noise, off-policy minibatches of the GRPO runs; 0.4 to 0.5 if "
         "log-ratios drift as the filter assumes",
         effect=GAIN,
-        rule=Rule(ABOVE, MARGIN),
+        rule=Rule(
+            ABOVE, MARGIN, paper=0.4, paper_from="the gain of log-ratios that drift as the filter assumes, simulated"
+        ),
         family="kpo-premise",
         controls=(
             Control(
