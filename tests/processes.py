@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -46,12 +47,15 @@ class Server:
         return json.loads(self.process.stdout.readline())
 
 
-def train_one(config, model, label, output, fixed_rollouts=None, gradients=None, kill_at=None, fsdp=False, **_):
+def train_one(
+    config, model, label, output, fixed_rollouts=None, gradients=None, kill_at=None, full_at=None, fsdp=False, **_
+):
     """One process of a training of experiment `kpo`.
 
     fixed_rollouts: for comparisons between numbers of processes, in place of sampling: completions that depend on the
     update and on the place in the rollout batch alone, shuffled as so many processes would. gradients: a file for the
     gradients of every update. kill_at: the update at which the process kills itself, before it is recorded.
+    full_at: the update at whose checkpoint the last process finds no room on its disk.
     fsdp: share the model as config/accelerate/fsdp2.yaml says.
     """
     import trl.trainer.grpo_trainer as trl_module
@@ -90,6 +94,8 @@ def train_one(config, model, label, output, fixed_rollouts=None, gradients=None,
             update_(self, row)
 
         Recorder.update = killing
+    if full_at and os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
+        _let_files_be_small(full_at)
     configuration = read_resolved(Path(config))
     problems = [MathProblem(str(number), f"What is {number} + {number}?", str(2 * number)) for number in range(6)]
     train(get_run(configuration, "kpo", label, 42, Path(output)), Path(model), problems)
@@ -97,6 +103,23 @@ def train_one(config, model, label, output, fixed_rollouts=None, gradients=None,
         from safetensors.torch import save_file
 
         save_file(found, gradients)
+
+
+def _let_files_be_small(update):
+    """The system's own limit on the size of a file while the checkpoint of `update` is written."""
+    from reproduction.training.resume import ResumableTrainer
+
+    fill, limits = ResumableTrainer._fill, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(self, folder):
+        if self.state.global_step == update:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            fill(self, folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    ResumableTrainer._fill = limited
 
 
 def _fixed_completions(trainer, prompt_ids, *_, **__):

@@ -21,6 +21,10 @@ NOT_KEPT = {"clip_region_mean", "clip_low_mean", "clip_high_mean", "clip_low_min
 """Metrics for TRL's log that rows of an update do without."""
 
 
+ROWS_ON_A_CPU = 8
+"""Responses in one pass: fewer pad less, more spread what a pass costs besides its arithmetic."""
+
+
 class MethodTrainer(ResumableTrainer):
     """Trains with `method`; otherwise used as `trl.GRPOTrainer` is.
 
@@ -156,6 +160,33 @@ class MethodTrainer(ResumableTrainer):
             "truncation": 1.0 - ended.float().mean().item(),
         }
 
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **others
+    ):
+        """TRL's, for rows of similar length together, without columns that are padding in all of them."""
+        if any(others.values()) or not _positions_are_relative(model):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
+            )
+        rows, start = len(input_ids), input_ids.size(1) - logits_to_keep
+        batch_size = min(batch_size or rows, ROWS_ON_A_CPU if input_ids.device.type == "cpu" else rows)
+        order = attention_mask[:, start:].sum(dim=1).argsort(stable=True)
+        log_probs, entropies = [], []
+        for part in order.split(batch_size):
+            mask = attention_mask[part]
+            used = mask.any(dim=0).nonzero().flatten()
+            first, last = (min(int(used[0]), start - 1), max(int(used[-1]), start)) if len(used) else (start - 1, start)
+            kept = slice(first, last + 1)
+            found, entropy, _ = super()._get_per_token_logps_and_entropies(
+                model, input_ids[part, kept], mask[:, kept], last + 1 - start, compute_entropy=compute_entropy
+            )
+            missing = (0, logits_to_keep - found.size(1))
+            log_probs.append(torch.nn.functional.pad(found, missing))
+            if compute_entropy:
+                entropies.append(torch.nn.functional.pad(entropy, missing))
+        back = order.argsort()
+        return torch.cat(log_probs)[back], torch.cat(entropies)[back] if compute_entropy else None, None
+
     def method_loss(self, log_probs, old_log_probs, advantages, mask, ref_log_probs=None, **keywords):
         tensors = {"log_probs": log_probs, "old_log_probs": old_log_probs, "ref_log_probs": ref_log_probs}
         counted, wrong = mask.bool(), "the logits while sampling are" if self._could_not_sample else None
@@ -241,6 +272,13 @@ class _EachUpdate(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.record_update()
+
+
+def _positions_are_relative(model: torch.nn.Module) -> bool:
+    """Whether log-probabilities do not depend on how much padding stands before a text, nor on the batch's length."""
+    config = getattr(model, "config", None) or model.module.config
+    rotation = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return rotation.get("rope_type") in ("default", "linear", "llama3", "yarn")
 
 
 def _number(value):

@@ -151,6 +151,22 @@ def test_a_killed_run_continues_to_the_bit(server, given, tmp_path, case):
     assert not (killed / "checkpoint").exists()
 
 
+def test_a_disk_that_is_full_in_one_process_leaves_no_process_waiting(server, given, tmp_path):
+    """Its checkpoint is left out in both, which go on, or both end, each with the reason."""
+    job = {**given, "label": "grpo", "processes": 2, "fixed_rollouts": 2, "full_at": 2}
+    assert server.run(**job, output=tmp_path / "on") == [0, 0]
+    (fault,) = json.loads((tmp_path / "on/provenance.json").read_text())["faults"]
+    assert fault["kind"] == "checkpoint" and fault["first_update"] == 2 and "File too large" in fault["message"]
+    settings = yaml.safe_load(given["config"].read_text())
+    settings["safety"]["checkpoint"] = "stop"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    ended = server.run(**{**job, "config": tmp_path / "config.yaml"}, output=tmp_path / "off")
+    assert all(code in (1, -9) for code in ended), "the one that waits on is killed as a launcher would"
+    assert [path.name for path in (tmp_path / "off/checkpoint").glob("update-*")] == ["update-00001"]
+    (event,) = json.loads((tmp_path / "off/checkpoint/history.json").read_text())["events"]
+    assert event["failed_after_update"] == 2 and "File too large" in event["message"]
+
+
 def test_adapters_are_trained_and_merged(server, given, tmp_path):
     """Each linear layer but the head moves by a matrix of the adapters' rank; the first KL is that of no change."""
     pytest.importorskip("peft", reason="peft is in the locks since adapters are; run `make setup`")
