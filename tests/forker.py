@@ -11,7 +11,8 @@ import sys
 
 # Reads lines [seconds, arguments] from standard input; answers "killed" or the exit status of the step.
 FORKER = """
-import json, os, signal, sys, time
+import json, os, psutil, signal, sys, time
+from tests.running import QUIET
 import reproduction.data, reproduction.evaluation.evaluate, reproduction.sampling.engine, reproduction.data.splits
 import reproduction.training.base_model, reproduction.training.train
 import torch
@@ -25,16 +26,22 @@ for line in sys.stdin:
     if child == 0:
         os.dup2(2, 1)  # answers alone go to the output
         os._exit(main(arguments))
-    end = time.monotonic() + seconds
-    status = None
-    while status is None and time.monotonic() < end:
+    begun = last = time.monotonic()
+    status, used = None, 0.0
+    while status is None and (seconds is None or time.monotonic() < begun + seconds):
         found, code = os.waitpid(child, os.WNOHANG)
         status = os.waitstatus_to_exitcode(code) if found else None
+        if seconds is None and status is None:
+            times = psutil.Process(child).cpu_times()
+            if times.user + times.system > used + 0.1:
+                last, used = time.monotonic(), times.user + times.system
+            elif time.monotonic() > last + QUIET:
+                break
         time.sleep(0.005)
     if status is None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    print("killed" if status is None else status, flush=True)
+    print(status if status is not None else "hung" if seconds is None else "killed", flush=True)
 """
 
 
@@ -53,8 +60,8 @@ class Forker:
             text=True,
         )
 
-    def run(self, *arguments, seconds=600.0):
-        """The exit status of a step, or "killed" where it was killed after `seconds`."""
+    def run(self, *arguments, seconds=None):
+        """The exit status of a step, or "killed" if it was killed after `seconds`; None lets it end."""
         print(json.dumps([seconds, [str(argument) for argument in arguments]]), file=self.process.stdin, flush=True)
         return self.process.stdout.readline().strip()
 

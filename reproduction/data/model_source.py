@@ -1,4 +1,4 @@
-"""A pinned model of the hub: fetched once, checked, and found again without a network.
+"""A pinned Hugging Face model: fetched once, checked, and found again without a network.
 
 From the hub's cache, or from a mirror with the same layout as for data sets: <mirror>/<name>/<revision>/.
 """
@@ -10,8 +10,10 @@ from reproduction.data.mathematics import DataError
 from reproduction.jobs.files import read_json
 from reproduction.settings.hub import ModelSettings
 
-# Weights in safetensors alone: other formats can run code when they are read.
+# Weights in safetensors only: other formats can run code when they are read.
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_POINTER = b"version https://git-lfs"
 
 
 def model_folder(model: ModelSettings, mirror: str | os.PathLike | None = None, window: int = 0) -> Path:
@@ -44,18 +46,51 @@ def check_model(folder: Path, name: str, window: int) -> None:
     """Refuse a folder that holds no whole model in safetensors, or one whose window is shorter than `window` tokens."""
     for file in ("config.json", "tokenizer_config.json"):
         if not (folder / file).is_file():
-            raise DataError(f"{name}: {folder} has no {file}; fetch the model anew")
+            raise DataError(f"{name}: {folder} has no {file}; fetch the model again")
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        _check_whole(path, name)
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise DataError(f"{name}: {folder} has no tokenizer ({' or '.join(_TOKENIZERS)}); fetch the model again")
     index = folder / "model.safetensors.index.json"
     needed = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
-        raise DataError(f"{name}: {folder} has no {missing[0]}; fetch the model anew, with its weights in safetensors")
+        raise DataError(f"{name}: {folder} has no {missing[0]}; fetch the model again, with its weights in safetensors")
     longest = read_json(folder / "config.json").get("max_position_embeddings")
     if longest is not None and window > longest:
         raise DataError(
             f"{name} holds {longest:,} tokens, but prompt and response may have {window:,} together; lower "
             "pretrained.max_prompt_length, training.max_completion_length or sampling.max_completion_length"
         )
+
+
+def _check_whole(path: Path, name: str) -> None:
+    """Refuse a file that is empty, cut off, or a pointer in place of what a large-file store (Git LFS) would hold."""
+    from safetensors import SafetensorError, safe_open
+    from tokenizers import Tokenizer
+
+    with open(path, "rb") as file:
+        start = file.read(len(_POINTER))
+    if not start:
+        reason = "is empty"
+    elif start == _POINTER:
+        reason = "is a Git LFS pointer and not the file itself"
+    else:
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    return
+            if path.name == "tokenizer.json":
+                Tokenizer.from_file(str(path))
+            elif path.suffix == ".json":
+                read_json(path)
+            return
+        except SafetensorError as error:
+            reason = f"holds no whole weights ({error})"
+        # The tokenizers package raises Exception itself.
+        except Exception as error:
+            reason = f"cannot be read ({' '.join(str(error).split())})"
+    raise DataError(f"{name}: {path} {reason}; fetch this file again")
 
 
 def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
@@ -76,7 +111,10 @@ def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
     except RepositoryNotFoundError:
         fix = "the hub has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
     except LocalEntryNotFoundError:
-        fix = "it is not here and the hub out of reach; connect, or name a folder that `python -m reproduction mirror` filled as data.mirror"
+        fix = (
+            "it is not here and the hub out of reach; connect, or name a folder that `python -m reproduction mirror` "
+            "filled as data.mirror"
+        )
     except OSError as error:
         fix = f"it could not be fetched ({error.strerror or error}); free disk space or set HF_HOME to a larger disk"
     raise DataError(f"{model.name}: {fix}")

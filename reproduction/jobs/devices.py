@@ -1,8 +1,8 @@
 """CUDA devices of this machine, and leases that keep two jobs off the same one.
 
 Snakemake's `gpu` resource only counts. A lease hands out device ids: a lock file for each device, held with flock, so
-that the kernel frees it when its holders end, however they end. `python -m reproduction lease --devices 2 -- command` takes two devices,
-puts them into CUDA_VISIBLE_DEVICES and becomes the command, which so holds the locks.
+that the kernel frees it when its holders end, however they end. `python -m reproduction lease --devices 2 -- command`
+takes two devices, puts them into CUDA_VISIBLE_DEVICES and becomes the command, which so holds the locks.
 
 A command may be a launcher whose workers do the work and inherit nothing but its environment. So a lock is shared: who
 leases takes it alone and then keeps a share, each worker takes a share of its own (`hold_lease`, as KPO_LEASE tells
@@ -25,6 +25,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from reproduction.jobs.files import NoLocks, lock
 
 SECONDS_BETWEEN_TRIES = 0.5
 LEASE_VARIABLE = "KPO_LEASE"
@@ -123,7 +125,7 @@ def lease_folder() -> Path:
     may write (lock files are as open as their folder).
     """
     given = os.environ.get("KPO_LEASE_FOLDER")
-    return Path(given) if given else Path(tempfile.gettempdir()) / f"kpo-devices-{os.getuid()}"
+    return Path(given).expanduser() if given else Path(tempfile.gettempdir()) / f"kpo-devices-{os.getuid()}"
 
 
 def acquire(
@@ -155,7 +157,8 @@ def acquire(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        lease = _try_all(devices, count, folder)
+        with _needing_locks(folder):
+            lease = _try_all(devices, count, folder)
         if lease is not None:
             for file in lease.files:
                 os.set_inheritable(file, inheritable)
@@ -210,20 +213,21 @@ def hold_lease() -> None:
     try:
         named = json.loads(text)
         folder, locks, token = Path(named["folder"]), list(named["locks"]), str(named["token"])
-        with _opened(folder / "all.lock") as all_devices:
-            fcntl.flock(all_devices, fcntl.LOCK_EX)
+        with _needing_locks(folder), _opened(folder / "all.lock") as all_devices:
+            lock(all_devices, fcntl.LOCK_EX)
             for name in locks:
                 _take_share(folder / name, token)
     except (ValueError, KeyError, TypeError) as error:
         raise DeviceError(
-            f"{LEASE_VARIABLE}={text} is no lease ({error!r}); unset it, or start the job with python -m reproduction lease"
+            f"{LEASE_VARIABLE}={text} is no lease ({error!r}); unset it, or start the job with "
+            "python -m reproduction lease"
         ) from None
 
 
 def _take_share(path: Path, token: str) -> None:
     file = _open(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if os.pread(file, len(token), 0).decode(errors="replace") != token:
             raise BlockingIOError
         os.pwrite(file, f"process {os.getpid()}\n".encode(), os.fstat(file).st_size)
@@ -238,12 +242,12 @@ def _take_share(path: Path, token: str) -> None:
 def _try_all(devices: list[Device], count: int, folder: Path) -> Lease | None:
     # One job at a time looks, so that none takes what another is about to count, or about to share.
     with _opened(folder / "all.lock") as all_devices:
-        fcntl.flock(all_devices, fcntl.LOCK_EX)
+        lock(all_devices, fcntl.LOCK_EX)
         lease = Lease([], [], secrets.token_hex(8))
         for device in devices:
             file = _open(folder / device.lock_name)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(file)
                 continue
@@ -253,10 +257,21 @@ def _try_all(devices: list[Device], count: int, folder: Path) -> Lease | None:
                 for held in lease.files:
                     os.truncate(held, 0)
                     os.pwrite(held, f"{lease.token}\nprocess {os.getpid()}\n".encode(), 0)
-                    fcntl.flock(held, fcntl.LOCK_SH)
+                    lock(held, fcntl.LOCK_SH)
                 return lease
         lease.release()
         return None
+
+
+@contextlib.contextmanager
+def _needing_locks(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except NoLocks as error:
+        raise DeviceError(
+            f"{folder}: its file system has no locks ({error.strerror}), so two jobs could take one device; set "
+            "KPO_LEASE_FOLDER to a folder on a disk of this machine"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -285,11 +300,11 @@ def _holders(devices: list[Device], folder: Path) -> str:
     """The processes that said in the lock files of held devices that they hold them, as far as they still run."""
     found: set[int] = set()
     with _opened(folder / "all.lock") as all_devices:
-        fcntl.flock(all_devices, fcntl.LOCK_EX)
+        lock(all_devices, fcntl.LOCK_EX)
         for device in devices:
             with _opened(folder / device.lock_name) as file:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     text = os.pread(file, 2**16, 0).decode(errors="replace")
                     found |= {int(number) for number in re.findall(r"^process (\d+)$", text, re.MULTILINE)}

@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+LOCK = ".lock"
+"""The file that the process at work in a folder holds, and removes when it ends."""
+# 524 is Linux's ENOTSUPP, which some network file systems let through and Python has no name for.
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, 524}
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success flush it to disk and rename it to `path`, on failure remove it.
+    """Give a temporary path next to `path`; on success flush it to disk and rename it to `path`, on failure remove it.
 
     A reader of `path` therefore sees the old content or the whole new one, also after a power cut or `kill -9`.
     """
@@ -41,25 +46,57 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+class NoLocks(OSError):
+    """The file system has no locks."""
+
+
+def lock(descriptor: int, operation: int) -> None:
+    """`fcntl.flock` of a file that is open for writing, as NFS needs it; BlockingIOError if another process holds it.
+
+    Raises NoLocks on a file system without locks.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise NoLocks(error.errno, error.strerror) from None
+        raise
+
+
 @contextlib.contextmanager
 def only_process(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a folder for this process alone; `waiting` is called once where another holds it, until that one ends.
+    """Hold a folder for this process only; `waiting` is called once if another holds it, until that one ends.
 
-    The system frees it when its holder dies, whatever of. Where the file system knows no locks, nothing is held.
+    The system frees it when its holder dies, however it does. On a file system without locks nothing is held.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    path = folder / LOCK
+    descriptor = _locked(path, waiting)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
         yield
     finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path, waiting: Callable[[], None]) -> int:
+    has_waited = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not has_waited:
+                    waiting()
+                has_waited = True
+                lock(descriptor, fcntl.LOCK_EX)
+        except NoLocks:
+            return descriptor
+        # Its last holder has removed the file, so that another process may hold a new one of this name.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
         os.close(descriptor)
 
 

@@ -16,6 +16,7 @@ from reproduction.cli import main
 from reproduction.jobs import devices
 from reproduction.jobs.devices import LEASE_VARIABLE, Device, DeviceError, acquire, hold_lease, leased, visible_devices
 from reproduction.settings.configuration import dump, load
+from tests.running import QUIET
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREE = [Device(str(index), "Test", 24 * 10**9, f"GPU-{index}") for index in range(3)]
@@ -59,7 +60,7 @@ def start(environment, arguments):
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-SHOW_AND_SLEEP = ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES; exec sleep 60"]
+SHOW_AND_SLEEP = ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES; exec sleep 100000"]
 
 
 def test_visible_devices_are_those_that_cuda_would_see(machine, monkeypatch):
@@ -116,21 +117,21 @@ def test_a_killed_holder_frees_its_devices(machine):
     try:
         assert holder.stdout.readline() == "GPU-0,GPU-1\n"
         refused = job(machine, 2, ["true"], 0.1)
-        _, error = refused.communicate(timeout=60)
+        _, error = refused.communicate(timeout=QUIET)
         assert refused.returncode == 1 and f"process {holder.pid}" in error and error.count("\n") == 1
         third = job(machine, 1, ["sh", "-c", "echo $CUDA_VISIBLE_DEVICES"])
-        assert third.communicate(timeout=60)[0] == "GPU-2\n"
+        assert third.communicate(timeout=QUIET)[0] == "GPU-2\n"
         waiter = job(machine, 2, SHOW_AND_SLEEP)
         time.sleep(0.5)
         assert waiter.poll() is None
         os.kill(holder.pid, signal.SIGKILL)
-        holder.wait(timeout=60)
+        holder.wait(timeout=QUIET)
         assert waiter.stdout.readline() == "GPU-0,GPU-1\n"
     finally:
         for process in (holder, waiter):
             if process is not None and process.poll() is None:
                 process.kill()
-                process.wait(timeout=60)
+                process.wait(timeout=QUIET)
 
 
 # A launcher like accelerate's: its worker begins a session of its own and inherits no open file. The worker takes its
@@ -170,16 +171,16 @@ def test_workers_of_a_killed_launcher_keep_their_devices(machine):
     try:
         assert launcher.stdout.readline() == "holds\n"
         os.kill(launcher.pid, signal.SIGKILL)
-        launcher.wait(timeout=60)
+        launcher.wait(timeout=QUIET)
         # Of three devices one is free; the two of the worker are not, and the worker is named, not the dead launcher.
         acquire(1, timeout=0).release()
         with pytest.raises(DeviceError, match=rf"held by process {worker}$"):
             acquire(2, timeout=0)
         os.kill(worker, signal.SIGKILL)
-        acquire(3, timeout=60).release()
+        acquire(3, timeout=QUIET).release()
     finally:
         kill(launcher.pid, worker)
-        launcher.wait(timeout=60)
+        launcher.wait(timeout=QUIET)
 
 
 def test_a_worker_whose_launcher_died_first_does_not_share_with_the_next_job(machine):
@@ -188,11 +189,11 @@ def test_a_worker_whose_launcher_died_first_does_not_share_with_the_next_job(mac
     worker = int(launcher.stdout.readline())
     try:
         os.kill(launcher.pid, signal.SIGKILL)  # the worker's input ends with it, and so the worker begins
-        with leased(3, timeout=60):
+        with leased(3, timeout=QUIET):
             assert "is lost" in launcher.stdout.readline()
     finally:
         kill(launcher.pid, worker)
-        launcher.wait(timeout=60)
+        launcher.wait(timeout=QUIET)
 
 
 def test_steps_take_their_share(machine, tmp_path, monkeypatch, capfd):
@@ -214,7 +215,7 @@ def test_steps_take_their_share(machine, tmp_path, monkeypatch, capfd):
 
 def test_who_ended_is_not_named_as_holder(machine, tmp_path):
     ended = job(machine, 1, ["true"])
-    assert ended.wait(timeout=60) == 0
+    assert ended.wait(timeout=QUIET) == 0
     (lock,) = (tmp_path / "locks").glob("GPU-0.lock")
     assert f"process {ended.pid}" in lock.read_text()
     with open(lock) as held:
@@ -254,7 +255,7 @@ def test_command_line(machine):
 
     def lease(*arguments):
         process = start(machine, [sys.executable, "-m", "reproduction", "lease", *arguments])
-        return process.communicate(timeout=60)[1], process.returncode
+        return process.communicate(timeout=QUIET)[1], process.returncode
 
     assert lease("--devices", "1", "--wait", "5", "--", "sh", "-c", "exit 7")[1] == 7
     error, status = lease("--devices", "1", "--", "no-such-command")
@@ -270,4 +271,4 @@ def test_many_jobs_at_once_never_hold_the_same_device(machine, tmp_path):
         "for d in $(echo $CUDA_VISIBLE_DEVICES | tr , ' '); do rmdir \"$0/$d\" || exit 4; done"
     )
     jobs = [job(machine, 1 + number % 2, ["sh", "-c", work, str(tmp_path)]) for number in range(6)]
-    assert [process.wait(timeout=120) for process in jobs] == [0] * 6
+    assert [process.wait(timeout=QUIET) for process in jobs] == [0] * 6

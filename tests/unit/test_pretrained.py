@@ -279,13 +279,46 @@ def test_models_that_cannot_be_used_are_refused(tiny, tmp_path):
         check_model(folder, model.name, 1025)
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
         (copy / name).write_text((folder / name).read_text())
     with pytest.raises(DataError, match="no model.safetensors"):
         check_model(copy, model.name, 0)
     (copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
     with pytest.raises(DataError, match="no model-00001-of-00002.safetensors"):
         check_model(copy, model.name, 0)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
+DAMAGE = {
+    "a Git LFS pointer": lambda whole: POINTER,
+    "half": lambda whole: whole[: len(whole) // 2],
+    "all but the last byte": lambda whole: whole.rstrip()[:-1],
+    "empty": lambda whole: b"",
+    "a web page": lambda whole: b"<!DOCTYPE html><html>not found</html>",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_files_that_were_not_fetched_whole_are_refused_by_name(tiny, tmp_path, file, damage):
+    """By the step that fetches the model, before anything waits for a device."""
+    configuration, _ = tiny
+    model = configuration.experiments["kpo"].pretrained.model
+    mirror = tmp_path / "mirror"
+    folder = shutil.copytree(model_folder(model, configuration.data.mirror), mirror / model.name / model.revision)
+    (folder / file).write_bytes(DAMAGE[damage]((folder / file).read_bytes()))
+    with pytest.raises(DataError) as error:
+        model_folder(model, mirror)
+    said = str(error.value)
+    assert said.startswith(f"{model.name}: {folder / file} ") and "fetch this file again" in said and "\n" not in said
+
+
+def test_a_model_without_a_tokenizer_is_refused(tiny, tmp_path):
+    model = tiny[0].experiments["kpo"].pretrained.model
+    folder = shutil.copytree(model_folder(model, tiny[0].data.mirror), tmp_path / model.name / model.revision)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match="has no tokenizer"):
+        model_folder(model, tmp_path)
 
 
 def test_steps_in_the_wrong_order_say_what_to_do(tmp_path, capfd):

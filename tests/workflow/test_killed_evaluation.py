@@ -1,10 +1,9 @@
-"""`python -m reproduction pretrain` and `python -m reproduction evaluate` killed with SIGKILL at random moments: the next call goes on with what is there,
-and what it leaves in the end is the same; also where several processes share an evaluation."""
+"""`python -m reproduction pretrain` and `evaluate` killed with SIGKILL at random moments: the next call goes on with
+what is there, and what it leaves in the end is the same; also if several processes share an evaluation."""
 
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 from reproduction.cli import main
 from reproduction.settings.configuration import dump, load
 from tests.forker import Forker
+from tests.running import QUIET, Command
 from tests.tiny_hub import tiny_configuration
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def kill_until(kills, forker, config, results, step, took, moments):
             (folder / name).unlink(missing_ok=True)
         status = None
         while status != "0":
-            seconds = moments.uniform(0, 0.9 * took) if done < kills else 600.0
+            seconds = moments.uniform(0, 0.9 * took) if done < kills else None
             status = forker.run(
                 *step.arguments, "--config", config, "--log", folder.parent / "killed.log", seconds=seconds
             )
@@ -145,26 +145,23 @@ def test_two_processes_share_an_evaluation_and_end_with_the_one_that_started_the
     results, path, step, _, calm = hub
     shutil.rmtree(results / step.folder)
     command = [sys.executable, "-m", "reproduction", *map(str, step.arguments), "--config", str(path)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "no-device-0,no-device-1", "OMP_NUM_THREADS": "1"}
 
     def start():
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return Command(command, CUDA_VISIBLE_DEVICES="no-device-0,no-device-1", OMP_NUM_THREADS="1")
 
-    def workers_of(process):
-        return [one for one in psutil.Process(process.pid).children() if "--share" in one.cmdline()]
+    def workers_of(command):
+        return [one for one in psutil.Process(command.process.pid).children() if "--share" in one.cmdline()]
 
     process = start()
-    deadline = time.monotonic() + 300
-    while len(workers_of(process)) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert process.until(lambda: len(workers_of(process)) == 2, every=0.05), process.said()
     workers = workers_of(process)
     assert [one.environ()["CUDA_VISIBLE_DEVICES"] for one in workers] == ["no-device-0", "no-device-1"]
-    process.kill()
-    process.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=120)
+    process.process.kill()
+    process.process.wait()
+    # They see its end at their next shard, however long that takes.
+    gone, alive = psutil.wait_procs(workers, timeout=QUIET)
     assert len(gone) == 2 and not alive
 
     process = start()
-    said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said[-3000:]
+    assert process.finish().returncode == 0, process.said()[-3000:]
     assert_same(step, results, calm)

@@ -1,35 +1,28 @@
-"""`python -m reproduction train` of a model of the hub in two processes under torch's launcher, killed with SIGKILL and called again."""
+"""`python -m reproduction train` of a Hugging Face model in two processes under torch's launcher, killed with SIGKILL
+and called again."""
 
 import json
 import signal
-import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 import yaml
 
 from reproduction.cli import main
+from tests.running import Command
 from tests.tiny_hub import tiny_configuration
 
 pytestmark = pytest.mark.slow
 
 
-def launched(path, log, kill_when=None):
-    """Run the training; kill launcher and processes as soon as `kill_when` says so. Returns the exit status."""
+def launched(path, kill_when=None):
+    """Run the training; kill launcher and processes as soon as `kill_when` says so. Exit status, and what was said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "reproduction", "train", "--config", str(path)]
-    with open(log, "w") as file:
-        command += ["--experiment", "kpo", "--method", "kpo-clipped", "--seed", "42"]
-        job = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    while job.poll() is None:
-        if kill_when is not None and kill_when():
-            for process in [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]:
-                process.send_signal(signal.SIGKILL)
-            return job.wait()
-        time.sleep(0.02)
-    return job.returncode
+    job = Command([*command, "--experiment", "kpo", "--method", "kpo-clipped", "--seed", "42"])
+    if kill_when is not None and job.until(kill_when):
+        return job.kill(), job.said()
+    return job.finish().returncode, job.said()
 
 
 def test_two_processes_killed_and_called_again_leave_the_same_bytes(tmp_path):
@@ -46,9 +39,10 @@ def test_two_processes_killed_and_called_again_leave_the_same_bytes(tmp_path):
         folders.append(folder)
         if name == "killed":
             begun = lambda folder=folder: any((folder / "checkpoint").glob("update-0000[3-9]"))  # noqa: E731
-            assert launched(path, tmp_path / "first.log", kill_when=begun) == -signal.SIGKILL
+            assert launched(path, kill_when=begun)[0] == -signal.SIGKILL
             assert not (folder / "model").exists()
-        assert launched(path, tmp_path / f"{name}.log") == 0, (tmp_path / f"{name}.log").read_text()
+        status, said = launched(path)
+        assert status == 0, said
     whole, killed = folders
     provenance = json.loads((killed / "provenance.json").read_text())
     assert provenance["processes"] == 2 and len(provenance["interruptions"]) == 1

@@ -1,10 +1,9 @@
-"""`python -m reproduction train` killed with SIGKILL at random moments: the next call goes on, and leaves the same in the end."""
+"""`python -m reproduction train` killed with SIGKILL at random moments: the next call goes on and leaves the same."""
 
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +13,7 @@ from reproduction.cli import main
 from reproduction.jobs.files import read_jsonl
 from reproduction.settings.configuration import dump, load
 from tests.forker import Forker
+from tests.running import Command
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("killed")
 
 
-def train(forker, config, label, seconds=600.0):
+def train(forker, config, label, seconds=None):
     arguments = ["--experiment", "kpo", "--method", label, "--seed", 1, "--log", f"{config}.{label}.log"]
     return forker.run("train", "--config", config, *arguments, seconds=seconds)
 
@@ -88,7 +88,7 @@ def test_killed_at_random_moments(folder, capfd):
         status = None
         while status != "0":
             # More of the later moments: the first part of so short a run is start-up, before any checkpoint.
-            seconds = 0.95 * took[label] * moments.random() ** 0.5 if kills < KILLS else 600.0
+            seconds = 0.95 * took[label] * moments.random() ** 0.5 if kills < KILLS else None
             started = time.monotonic()
             status = train(forker, config, label, seconds)
             # How long a run takes changes with what else the machine does: follow it, so that kills fall into training.
@@ -121,13 +121,10 @@ def test_the_command_itself_killed_in_training(folder, tmp_path):
     run = configuration.run_folder("kpo", "kpo-clipped", 1)
     command = [sys.executable, "-m", "reproduction", "train", "--config", str(config), "--experiment", "kpo"]
     command += ["--method", "kpo-clipped", "--seed", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list(run.glob("checkpoint/update-*")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = Command(command)
+    assert process.until(lambda: list(run.glob("checkpoint/update-*")), every=0.01), process.said()
+    assert process.kill() == -signal.SIGKILL
     assert not (run / "provenance.json").exists()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    again = Command(command).finish()
     assert again.returncode == 0 and "continues after update" in again.stderr
     assert [row["update"] for row in rows(run)] == list(range(1, configuration.experiments["kpo"].training.updates + 1))

@@ -3,9 +3,7 @@
 import json
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,9 +12,8 @@ import yaml
 
 from reproduction.cli import main
 from reproduction.jobs.files import read_jsonl
+from tests.running import Command, copy_checkout
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "paper_figures", "profiles", "reproduction", "workflow")
 RUN = Path("results/smoke/kpo/kpo-clipped/seed1")
 TRAINING = {"rollout_batches": 12, "max_completion_length": 8, "learning_rate": 0.003}
 
@@ -24,10 +21,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def checkout(tmp_path):
-    for part in PARTS:
-        copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
-        copy(REPOSITORY / part, tmp_path / part)
+def checkout(tmp_path_factory):
+    tmp_path = copy_checkout(tmp_path_factory.mktemp("killed") / "kpo")
     experiment = {"methods": {"kpo-clipped": {}}, "training": TRAINING, "reward_noise": {"gaussian": 0.3}}
     mine = {"scale": "smoke", "seeds": [1], "safety": {"checkpoint_every": 1}, "experiments": {"kpo": experiment}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
@@ -37,7 +32,7 @@ def checkout(tmp_path):
 def start(checkout):
     command = [sys.executable, "-m", "snakemake", str(RUN / "metrics.jsonl"), "--cores", "1"]
     command += ["--configfile", "mine.yaml"]
-    return subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Command(command, cwd=checkout)
 
 
 def newest(checkout) -> int:
@@ -46,17 +41,14 @@ def newest(checkout) -> int:
     return max((int(path.name.removeprefix("update-")) for path in found), default=0)
 
 
-def wait_for_checkpoint(checkout, process, after):
-    deadline = time.monotonic() + 600
-    while newest(checkout) <= after and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.poll() is None, process.stdout.read()[-3000:]
+def wait_for_checkpoint(checkout, command, after):
+    assert command.until(lambda: newest(checkout) > after), command.said()[-3000:]
     return newest(checkout)
 
 
-def jobs_of(process):
+def jobs_of(command):
     """Snakemake's jobs: the processes that run `python -m reproduction train`."""
-    return [job for job in psutil.Process(process.pid).children(recursive=True) if "train" in job.cmdline()]
+    return [job for job in psutil.Process(command.process.pid).children(recursive=True) if "train" in job.cmdline()]
 
 
 def test_killed_job_and_killed_snakemake(checkout, tmp_path_factory):
@@ -64,19 +56,21 @@ def test_killed_job_and_killed_snakemake(checkout, tmp_path_factory):
     reached = wait_for_checkpoint(checkout, process, 0)
     for job in jobs_of(process):
         job.send_signal(signal.SIGKILL)
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode != 0 and "The same command continues" in said
+    ended = process.finish()
+    said = process.said()
+    assert ended.returncode != 0 and "The same command continues" in said
     assert not (checkout / RUN / "metrics.jsonl").exists() and newest(checkout) >= reached
 
     # Snakemake alone dies; its job goes on by itself, and the next call waits for it instead of training beside it.
     process = start(checkout)
     reached = wait_for_checkpoint(checkout, process, newest(checkout))
-    process.kill()
-    process.wait()
+    process.process.kill()
+    process.process.wait()
 
     process = start(checkout)
-    said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said[-3000:]
+    ended = process.finish()
+    said = process.said()
+    assert ended.returncode == 0, said[-3000:]
     rows = read_jsonl(checkout / RUN / "metrics.jsonl")
     assert [row["update"] for row in rows] == list(range(1, 25))
     assert not (checkout / RUN / "checkpoint").exists()

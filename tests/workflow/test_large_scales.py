@@ -5,40 +5,27 @@ import importlib.util
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
+import shlex
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from reproduction.settings.configuration import load
+from tests.running import Command, copy_checkout
 from tests.tiny_hub import tiny_overrides
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "reproduction", "workflow")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scales") / "kpo"
-    folder.mkdir()
-    for part in PARTS:
-        source = REPOSITORY / part
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, folder / part)
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("scales") / "kpo")
 
 
-def snakemake(checkout, *arguments, environment=None, timeout=600):
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    environment = {**os.environ, **(environment or {})}
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=timeout, env=environment)
+def snakemake(checkout, *arguments, **environment):
+    return Command([sys.executable, "-m", "snakemake", *arguments], cwd=checkout, **environment).finish()
 
 
 @pytest.mark.parametrize("scale", ["gpu", "paper"])
@@ -73,11 +60,11 @@ def test_a_tiny_model_goes_through_the_real_jobs(checkout, tmp_path):
     targets = [f"{run}/evaluation.json" for run in runs]
     arguments = ["--cores", "1", "--configfile", str(tmp_path / "tiny.yaml"), "--", *targets]
     cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    result = snakemake(checkout, *arguments, environment=cache)
+    result = snakemake(checkout, *arguments, **cache)
     assert result.returncode == 0, result.stderr[-4000:]
     found = json.loads((checkout / targets[0]).read_text())
     assert set(found["splits"]) == {"math500", "dapo"}
-    again = snakemake(checkout, "-n", *arguments, environment=cache)
+    again = snakemake(checkout, "-n", *arguments, **cache)
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
@@ -111,10 +98,33 @@ def test_the_slurm_profile_is_made_of_snakemakes_own_options(checkout):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     profile = yaml.safe_load((checkout / "profiles/slurm/config.yaml").read_text())
-    rules = (checkout / "workflow/rules/pretrained.smk").read_text()
-    assert profile["executor"] == "slurm"
-    for rule in profile["set-resources"]:
-        assert f"rule {rule}:" in rules
+    assert profile["executor"] == "slurm" and not {"default-resources", "set-resources"} & profile.keys()
+
+
+def instruction(checkout) -> list[str]:
+    """What the profile tells its readers to call, word for word."""
+    text = (checkout / "profiles/slurm/config.yaml").read_text()
+    found = re.findall(r"^# +(snakemake .*slurm_account=.*)$", text, re.MULTILINE)
+    assert len(found) == 1
+    return shlex.split(found[0])[1:]
+
+
+def test_account_and_partition_given_as_told_take_no_resource_away(checkout):
+    changed = ["--set-resources", "train_pretrained:mem_mb=256000"]
+    result = snakemake(checkout, "-n", "--quiet", "host", "--executor", "local", *instruction(checkout), *changed)
+    assert result.returncode == 0, result.stderr[-3000:]
+    asked = {}
+    for rule, resources in re.findall(
+        r"^(?:local)?rule (\w+):$.*?^    resources: (.*?)$", result.stdout, re.MULTILINE | re.DOTALL
+    ):
+        asked.setdefault(rule, dict(part.split("=", 1) for part in resources.split(", ")))
+    rules = ("problems", "summarise", "measure", "claims", "tables", "figure", "notebook", "report")
+    expected = dict.fromkeys(rules, ("120", "16000"))
+    expected |= {"train_pretrained": ("4320", "256000"), "evaluate_pretrained": ("720", "64000")}
+    for rule, (runtime, memory) in expected.items():
+        assert (asked[rule]["runtime"], asked[rule]["mem_mb"]) == (runtime, memory), rule
+        assert (asked[rule]["slurm_account"], asked[rule]["slurm_partition"]) == ("A", "P"), rule
+    assert int(asked["train_pretrained"]["gpu"]) > 0
 
 
 @pytest.mark.skipif(
@@ -130,23 +140,13 @@ def test_jobs_are_submitted_with_their_devices(checkout, cluster, tmp_path):
     command = [
         sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm",
         "--configfile", str(tmp_path / "tiny.yaml"),
-        "--default-resources", "slurm_account=a", "slurm_partition=p", "runtime=120", "mem_mb=16000", "--", target,
+        "--default-resources", "slurm_account=a", "slurm_partition=p", "--", target,
     ]  # fmt: skip
-    environment = {**os.environ, **environment, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            command, cwd=checkout, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    command = Command(command, cwd=checkout, **environment, HF_DATASETS_CACHE=str(tmp_path / "cache"))
     # No job will ever end here: once it has been submitted, what was asked for is known.
-    try:
-        deadline = time.monotonic() + 300
-        while not record.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        time.sleep(0.5)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
-    assert record.exists(), (tmp_path / "log").read_text()[-4000:]
+    command.until(lambda: record.exists() and record.read_text().endswith("\n"))
+    command.kill()
+    assert record.exists(), command.said()[-4000:]
     submitted = [json.loads(line) for line in record.read_text().splitlines()]
     assert len(submitted) == 1
     asked = " ".join(submitted[0])

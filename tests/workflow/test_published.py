@@ -2,19 +2,15 @@
 published, trains nothing, and says in one line where that cannot be."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from paper_figures import figures_for
 from reproduction.publish.publish import publish
 from tests.finished_results import finished_results, make_the_rest
+from tests.running import copy_checkout
+from tests.running import snakemake as run_snakemake
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "reproduction", "workflow")
 METHODS = {"kpo": ("grpo", "kpo-clipped", "kpo-ema"), "krpo": ("grpo", "krpo")}
 
 pytestmark = pytest.mark.slow
@@ -22,14 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a check out") / "kpo"
-    folder.mkdir()
-    for part in PARTS:
-        source = REPOSITORY / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / part)
+    folder = copy_checkout(tmp_path_factory.mktemp("a check out") / "kpo")
     (folder / "README.md").write_text("<!-- results:start -->\n<!-- results:end -->\n")
     return folder
 
@@ -47,8 +36,7 @@ def published(checkout, tmp_path_factory):
 
 
 def snakemake(checkout, *arguments, config=("scale=smoke", "results=published")):
-    command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments, "--config", *config]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=1200)
+    return run_snakemake(checkout, *arguments, config=config)
 
 
 def test_figures_and_verdicts_are_those_that_were_published(checkout, published):
@@ -64,6 +52,38 @@ def test_figures_and_verdicts_are_those_that_were_published(checkout, published)
     again = snakemake(checkout, *targets)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
     assert before == {path: path.stat().st_mtime_ns for path in back.rglob("*") if path.is_file()}
+
+
+def listing(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.stat().st_mtime_ns for path in files if path.suffix != ".pyc" and ".snakemake" not in path.parts}
+
+
+def test_started_anywhere_with_other_packages_on_the_path(checkout, published, tmp_path):
+    """From another folder, of a checkout in which nothing is written, with a cluster's modules in PYTHONPATH."""
+    folder, _ = published
+    foreign, elsewhere = tmp_path / "modules", tmp_path / "else where"
+    for place in (foreign, elsewhere):
+        for name in ("kpo", "reproduction", "paper_figures", "sympy", "math_verify", "torch"):
+            (place / name).mkdir(parents=True)
+            (place / name / "__init__.py").write_text(f"raise SystemExit('the foreign {name} was imported')\n")
+    before = listing(checkout)
+    targets = ["figures/training_curves.png", "claims.md", "notebooks/01_kalman_filter_over_ratios.ipynb"]
+    result = run_snakemake(
+        elsewhere, "-s", checkout / "Snakefile", *(f"results/published/smoke/{name}" for name in targets),
+        config=("scale=smoke", "results=published"), PYTHONPATH=str(foreign),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    back = elsewhere / "results/published/smoke"
+    for name in ("figures/training_curves.png", "claims.json"):
+        assert (back / name).read_bytes() == (folder / name).read_bytes()
+    assert listing(checkout) == before
+    whole = run_snakemake(
+        elsewhere, "-s", checkout / "Snakefile", "-n", "--quiet", "rules", config=("scale=smoke",),
+        PYTHONPATH=str(foreign),
+    )  # fmt: skip
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert re.search(r"^report +1$", whole.stdout + whole.stderr, re.MULTILINE)
 
 
 def test_the_whole_plan_has_no_job_that_makes_runs(checkout, published):

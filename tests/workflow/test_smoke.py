@@ -3,10 +3,7 @@ change repeats what depends on it and no more, and what is wrong is refused befo
 
 import json
 import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,46 +12,53 @@ from reproduction.claims import CLAIMS
 from reproduction.notebook import NOTEBOOKS
 from reproduction.settings.configuration import load
 from reproduction.verify.folder import verify
+from tests.running import Command, copy_checkout
+from tests.running import snakemake as run_snakemake
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "kpo", "notebooks", "paper_figures", "profiles", "reproduction", "workflow")
 CONFIGURATION = load({"scale": "smoke"})
 FIGURES = figures_for({name: settings.methods for name, settings in CONFIGURATION.experiments.items()})
 
 pytestmark = pytest.mark.slow
 
 
-def copy_checkout(folder):
-    folder.mkdir()
-    for part in PARTS:
-        source = REPOSITORY / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / part)
-    (folder / "problems.jsonl").write_text(
+def with_problems(checkout):
+    (checkout / "problems.jsonl").write_text(
         '{"id": "a", "question": "What is 3 + -4?", "answer": "-1", "num_terms": 2, "num_digits": 1}\n'
         '{"id": "b", "question": "Solve   12 - 7 + 1", "answer": "6", "num_terms": 3, "num_digits": 2}\n'
         '{"id": "c", "question": "2 * 3 =", "answer": "6", "num_terms": 2, "num_digits": 1}\n'
     )
-    return folder
+    return checkout
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    return copy_checkout(tmp_path_factory.mktemp("a check out") / "kpo")
+    return with_problems(copy_checkout(tmp_path_factory.mktemp("a check out") / "kpo"))
 
 
-def snakemake(checkout, *arguments, config=("scale=smoke", "arithmetic_file=problems.jsonl"), cores="all"):
-    command = [sys.executable, "-m", "snakemake", "--cores", cores, *arguments, "--config", *config]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=1200)
+def snakemake(checkout, *arguments, config=("scale=smoke", "arithmetic_file=problems.jsonl")):
+    return run_snakemake(checkout, *arguments, config=config)
 
 
 @pytest.fixture(scope="module")
-def finished(checkout):
-    result = snakemake(checkout, cores="2")
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result
+def both(checkout, tmp_path_factory):
+    """The whole workflow with two jobs at once, and at the same time one job after the other in another folder, there
+    without what is not compared.
+    """
+    other = with_problems(copy_checkout(tmp_path_factory.mktemp("other") / "kpo"))
+    targets = ["summary.md", "summary.json", "claims.json", "tables.md"]
+    config = ["--config", "scale=smoke", "arithmetic_file=problems.jsonl"]
+    command = [sys.executable, "-m", "snakemake", "--cores"]
+    first = Command([*command, "2", *config], cwd=checkout)
+    second = Command([*command, "1", "figures", *(f"results/smoke/{name}" for name in targets), *config], cwd=other)
+    results = [first.finish(), second.finish()]
+    for result in results:
+        assert result.returncode == 0, result.stderr[-4000:]
+    return results[0], other
+
+
+@pytest.fixture(scope="module")
+def finished(both):
+    return both[0]
 
 
 def run_folders(checkout):
@@ -166,12 +170,8 @@ def contents(results):
     return found
 
 
-def test_two_fresh_runs_with_other_numbers_of_cores_leave_the_same(checkout, finished, tmp_path):
-    """`finished` ran two jobs at once; here one after the other, in another folder, without what is not compared."""
-    other = copy_checkout(tmp_path / "kpo")
-    targets = ["summary.md", "summary.json", "claims.json", "tables.md"]
-    result = snakemake(other, "figures", *(f"results/smoke/{name}" for name in targets), cores="1")
-    assert result.returncode == 0, result.stderr[-4000:]
+def test_two_fresh_runs_with_other_numbers_of_cores_leave_the_same(checkout, both):
+    other = both[1]
     found, again = contents(checkout / "results/smoke"), contents(other / "results/smoke")
     assert found.keys() == again.keys()
     assert [name for name in found if found[name] != again[name]] == []
@@ -221,6 +221,14 @@ def test_figures_alone_train_nothing(checkout, finished):
     assert (checkout / "results/smoke/figures/training_curves.png").exists()
 
 
+def test_jobs_of_small_models_see_no_device(checkout):
+    result = snakemake(checkout, "-n", "-p", "--quiet", "host", config=("scale=smoke", "results=elsewhere"))
+    commands = re.findall(r"^.* -m reproduction (?:pretrain|train|evaluate) .*$", result.stdout, re.MULTILINE)
+    runs, seeds = len(CONFIGURATION.runs()), len(CONFIGURATION.seeds)
+    assert len(commands) == 2 * runs + 2 * seeds
+    assert all("CUDA_VISIBLE_DEVICES= " in command.split(" -m ")[0] for command in commands)
+
+
 def test_a_changed_setting_repeats_what_depends_on_it(checkout, finished):
     mine = checkout / "mine.yaml"
     mine.write_text("experiments: {krpo: {training: {learning_rate: 0.001}}}\n")
@@ -228,6 +236,21 @@ def test_a_changed_setting_repeats_what_depends_on_it(checkout, finished):
     runs = len(CONFIGURATION.experiments["krpo"].methods) * len(CONFIGURATION.seeds)
     assert jobs["train"] == jobs["evaluate"] == runs
     assert "pretrain" not in jobs and "problems" not in jobs
+
+
+def test_changed_code_repeats_what_depends_on_it_and_no_training(checkout, finished):
+    """A statistic is mended; then only a comment is written."""
+    path = checkout / "reproduction/evaluation/aggregates.py"
+    text = path.read_text()
+    try:
+        path.write_text(f"{text}\nMENDED = True\n")
+        jobs = planned_jobs(dry_run(checkout))
+        path.write_text(f"# A comment.\n{text}")
+        assert "Nothing to be done" in (again := dry_run(checkout)).stdout + again.stderr
+    finally:
+        path.write_text(text)
+    assert {"claims", "tables", "report", "summarise"} <= jobs.keys()
+    assert not {"problems", "pretrain", "train", "evaluate"} & jobs.keys()
 
 
 @pytest.mark.parametrize(
