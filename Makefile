@@ -16,8 +16,10 @@ WORKERS = logical
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# A terminal in which `make lab` runs finds the environment's programs by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Packages come from the lock only, not from a cluster's modules or the user's own folder.
+unexport PYTHONPATH
+export PYTHONNOUSERSITE := 1
 
 settings = $(strip $(if $(SCALE),scale=$(SCALE)) $(CONFIG))
 snakemake = .venv/bin/python -m snakemake --cores $(CORES) $(1) $(ARGS) $(if $(settings),--config $(settings))
@@ -38,7 +40,7 @@ help: ## list the targets
 	@echo "  CORES    how many cores the workflow may use (default: all)"
 	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`, \`test-vllm\` and \`test-verl\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
-	@echo "  WORKERS  unit tests side by side (default: one a core, at most 8)"
+	@echo "  WORKERS  processes that run tests (default: one a core, at most 8)"
 	@echo "  LOCK     cpu or gpu (default: gpu where nvidia-smi lists a device)"
 	@echo "  PYTHON   the Python 3.11 to build .venv with (default: python3.11)"
 
@@ -76,7 +78,8 @@ else
 	@echo "unit tests"
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/unit -q -n $(WORKERS) --maxprocesses 8 -m "not vllm" $(ARGS)
 	@echo "workflow tests"
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(wildcard tests/workflow tests/gpu) -m "not vllm" $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(wildcard tests/workflow tests/gpu) -n $(WORKERS) --maxprocesses 4 \
+	  --dist loadfile -m "not vllm" $(ARGS)
 endif
 
 test-vllm: ## the real vLLM engine on the CPU, in an environment of its own (Linux on x86-64)

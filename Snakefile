@@ -2,27 +2,34 @@
 # that the configuration chooses; with `--config results=published` it works from published results and trains nothing.
 # This file validates the configuration, includes the rules and lists the targets.
 
+import os
 import shlex
+import site
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, workflow.basedir)
+# This checkout's packages and those of its own environment, for this process and for every job: not what PYTHONPATH,
+# the user's site folder or the folder in which Snakemake was started hold, which may be other versions.
+FOREIGN = {*os.environ.get("PYTHONPATH", "").split(os.pathsep), site.getusersitepackages(), os.getcwd(), ""}
+sys.path[:] = [workflow.basedir, *(folder for folder in sys.path if folder not in FOREIGN)]
+os.environ.update(PYTHONPATH=workflow.basedir, PYTHONNOUSERSITE="1", PYTHONSAFEPATH="1")
+if os.pathsep in workflow.basedir:
+    raise WorkflowError(f"the path of the checkout holds a {os.pathsep!r}, which separates paths; rename its folder")
 
 from reproduction.settings.configuration import ConfigurationError, dump
 from reproduction.notebook import NOTEBOOKS
+from reproduction.jobs.code import code_hash, notebook_hash, step_hash
 from reproduction.jobs.plan import plan_text, published_text, results_text
-from reproduction.publish.published import FOLDER as PUBLISHED_FOLDERS, missing_runs, published_files
-from reproduction.data.experiment_data import check_pins
+from reproduction.publish.published import FOLDER as PUBLISHED_FOLDERS, REPOSITORY, missing_runs, published_files
+from reproduction.data.experiment_data import check_pins, model_file
 from reproduction.workflow import (
     evaluation_files,
     evaluation_settings,
     is_published,
     job_devices,
     job_threads,
-    model_file,
-    notebook_source,
     prepare,
     run_files,
     run_settings,
@@ -40,14 +47,22 @@ except ConfigurationError as error:
 FOLDER = str(configuration.folder)
 CONFIG = f"{FOLDER}/config.yaml"
 PUBLISHED = is_published(configuration)
+# Where files of the checkout lie: Snakemake may have been started in another folder, from a checkout that cannot be
+# written. (Braces mean wildcards to Snakemake.)
+IS_HERE = Path.cwd().samefile(workflow.basedir)
+HERE = "" if IS_HERE else f"{workflow.basedir}/".replace("{", "{{").replace("}", "}}")
+# What a job asks a cluster for if its rule says nothing else. Stated here and not in a profile, whose resources are lost
+# as soon as one of them is given on the command line.
+ON_A_CLUSTER = {"runtime": 120, "mem_mb": 16000}
 # The jobs run the same interpreter as Snakemake, whether or not its environment is activated.
 PYTHON = shlex.quote(sys.executable)
 STEP = f"{PYTHON} -m reproduction"
+# Small models stay on the CPU, whatever devices there are: many jobs at once would all take the first one.
+ON_CPU = f"CUDA_VISIBLE_DEVICES= {STEP}"
 # Snakemake's own `workflow.cores` fails where a cluster runs the jobs and no number of cores is given.
 CORES = workflow.resource_settings.cores
 
-
-# Experiments with a small model pretrained by the workflow itself, and those with a model of the hub. An upper-case
+# Experiments with a small model pretrained by the workflow itself, and those with a Hugging Face model. An upper-case
 # word is no experiment's name.
 PRETRAINED = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is not None]
 SMALL = [name for name in configuration.experiments if name not in PRETRAINED]

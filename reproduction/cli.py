@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from reproduction.data.experiment_data import evaluation_problems, training_problems
+from reproduction.data.experiment_data import evaluation_problems, model_file, training_problems
 from reproduction.jobs.allocator import keep_freed_memory
 from reproduction.jobs.devices import hold_lease
 from reproduction.jobs.files import read_json, write_json
@@ -234,8 +234,6 @@ def _untrained_model(configuration: Configuration, run: Run, arguments) -> Path:
     """The folder of the model that a run starts from."""
     if run.hub is None:
         return _existing(configuration.run_folder("base", "base", run.seed) / "model")
-    from reproduction.workflow import model_file
-
     file = Path(model_file(configuration, arguments.experiment))
     if not file.exists():
         command = f"python -m reproduction model --experiment {arguments.experiment}"
@@ -261,7 +259,6 @@ def _model(arguments) -> None:
     configuration = _start(arguments, offline=False)
     from reproduction.data.experiment_data import longest_window
     from reproduction.data.model_source import model_folder
-    from reproduction.workflow import model_file
 
     hub = _hub_settings(configuration, arguments.experiment)
     folder = model_folder(hub.model, configuration.data.mirror, longest_window(configuration, hub.model))

@@ -256,6 +256,8 @@ def _kernel() -> Iterator[Path]:
         fixed["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses a widget that nothing here needs
         try:
             os.environ.update(folders | fixed)
+            # The kernel's launcher takes the first entry of sys.path for its own folder and removes it.
+            os.environ.pop("PYTHONSAFEPATH", None)
             yield Path(name)
         finally:
             os.environ.clear()

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -17,7 +15,7 @@ from reproduction.data.catalogue import get_set
 from reproduction.data.experiment_data import set_file
 from reproduction.data.splits import readable_problems
 from reproduction.jobs.devices import Device, visible_devices
-from reproduction.jobs.files import atomic_write, read_json
+from reproduction.jobs.files import atomic_write
 from reproduction.jobs.sizing import planned_count
 from reproduction.publish.published import (
     CHOICE,
@@ -72,11 +70,6 @@ def set_settings(configuration: Configuration, name: str) -> dict[str, Any]:
     """All that decides which problems a set has; where it changes, the set is loaded anew."""
     declared = dataclasses.asdict(get_set(name))
     return declared | {str(key): value for key, value in configuration.data.pins.get(name, {}).items()}
-
-
-def model_file(configuration: Configuration, experiment: str) -> str:
-    """The file that says where the model of an experiment lies."""
-    return f"{configuration.folder}/models/{configuration.experiments[experiment].pretrained.model.id}.json"
 
 
 def training_files(configuration: Configuration, experiment: str) -> list[str]:
@@ -177,20 +170,6 @@ def run_files(configuration: Configuration, entries: Iterable[Any]) -> list[str]
         there = {f"{below}/{name}" for name in published_files(REPOSITORY / FOLDER / configuration.scale)}
         return [path for path in paths if path in there]
     return list(paths)
-
-
-def notebook_source(path: Path) -> str:
-    """A digest of a notebook's text and code without its outputs, which publishing brings up to date.
-
-    The cell in which papermill has written the parameters of an execution is an output too.
-    """
-    notebook = read_json(path)
-    cells = [
-        (cell["cell_type"], "".join(cell["source"]))
-        for cell in notebook["cells"]
-        if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])
-    ]
-    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
 
 
 def _typed(value: Any, inside: bool = False) -> Any:

@@ -196,6 +196,9 @@ def main() -> None:
     parser.add_argument("--environment", default=".venv", help="folder of the environment, in the checkout")
     parser.add_argument("--lock", default="auto", help=f"auto, {', '.join(LOCKS)}")
     arguments = parser.parse_args()
+    # pip would take packages found there for installed ones.
+    os.environ.pop("PYTHONPATH", None)
+    os.environ["PYTHONNOUSERSITE"] = "1"
     try:
         if sys.version_info[:2] != (3, 11):
             raise SetupError(f"the locks are for Python 3.11, this is {platform.python_version()} ({sys.executable})")

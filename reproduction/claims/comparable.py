@@ -13,16 +13,13 @@ def check_comparable(runs: list[Run], *, timed: bool, graded: bool = False) -> N
     """
     if not runs:
         return
-    by_grader = list({run.graded_by: run for run in runs if run.graded_by}.values())
-    if graded and len(by_grader) > 1:
-        raise ClaimsError(
-            f"{by_grader[0].name} and {by_grader[1].name} are compared but were evaluated by different code; "
-            "evaluate both again with one version"
-        )
+    if graded:
+        graders = [(run.name, run.graded_by) for run in runs if run.graded_by]
+        _check_one_code(graders, "were evaluated by different code", "the evaluation.json of")
+    _check_one_code([(run.name, run.code) for run in runs], "differ in code", "the folders of")
     first = runs[0]
     for run in runs[1:]:
         for what, own, other in (
-            ("code", run.code, first.code),
             ("versions", run.versions, first.versions),
             ("sampling of the evaluation", run.sampling, first.sampling),
             ("samples per problem", run.samples, first.samples),
@@ -34,6 +31,20 @@ def check_comparable(runs: list[Run], *, timed: bool, graded: bool = False) -> N
                     f"{run.name} and {first.name} are compared but differ in {what}: {differing(own, other)}; "
                     "make both again with one version"
                 )
+
+
+def _check_one_code(made_by: list[tuple[str, str]], what: str, removed: str) -> None:
+    """Refuse results of more than one code, naming all that have to go so that the others can stay."""
+    by_code: dict[str, list[str]] = {}
+    for name, code in dict.fromkeys(made_by):
+        by_code.setdefault(code, []).append(name)
+    if len(by_code) > 1:
+        kept, *others = sorted(by_code.values(), key=len, reverse=True)
+        fewer = [name for group in others for name in group]
+        raise ClaimsError(
+            f"{kept[0]} and {fewer[0]} are compared but {what}; remove {removed} {', '.join(fewer)} from the results, "
+            "and the same command makes them again"
+        )
 
 
 def _deciding_time(run: Run) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from reproduction.claims.estimate import COMPUTED, MEASURED, Effect, combined, e
 from reproduction.claims.measures import EVALUATION, MEASURES
 from reproduction.claims.needed import Needed, needed
 from reproduction.claims.noise import floor
-from reproduction.claims.page import claims_markdown, names_of, rule_text
+from reproduction.claims.page import claims_markdown, names_of, rule_text, without_dead_links
 from reproduction.claims.resolve import Resolved, resolve, seeds_of
 from reproduction.claims.runs import Study, read_measures
 from reproduction.claims.verdict import (
@@ -126,7 +126,9 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
         "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
         "claims": [as_record(result) for result in results],
     }
-    return record, claims_markdown(results, study, configuration.seeds, design)
+    page = claims_markdown(results, study, configuration.seeds, design)
+    # Of published results not every run was published.
+    return record, without_dead_links(page, configuration.folder)
 
 
 def evaluate_claims(

@@ -1,7 +1,9 @@
 """claims.md: a table of verdicts for each paper, then one paragraph a claim."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from reproduction.claims.declare import Claim
 from reproduction.claims.design import FIRST_SEED, PILOT, SEQUENTIAL, Design
@@ -217,3 +219,8 @@ def _parts(result):
 def _left_out(result):
     for part in _parts(result):
         yield from part.left_out
+
+
+def without_dead_links(page: str, folder: Path) -> str:
+    """The page with links only to runs that are in `folder`; of the others it keeps the names."""
+    return re.sub(r"\[([^\]\n]+)\]\(\1\)", lambda m: m[0] if (folder / m[1]).exists() else f"`{m[1]}`", page)

@@ -29,6 +29,11 @@ def check_pins(configuration: Configuration) -> None:
             raise ConfigurationError(str(error)) from None
 
 
+def model_file(configuration: Configuration, experiment: str) -> str:
+    """The file that says where the model of an experiment lies."""
+    return f"{configuration.folder}/models/{configuration.experiments[experiment].pretrained.model.id}.json"
+
+
 def set_file(configuration: Configuration, name: str) -> Path:
     """Where the checked problems of a set lie; what they came from lies beside them."""
     return configuration.folder / "mathematics" / f"{name}.jsonl"

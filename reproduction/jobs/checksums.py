@@ -4,7 +4,8 @@
      "source_hash": "...", "versions": {...}}
 
 Names are relative to the folder, so that a results folder can be moved. The files show tampering and damage; they are
-not signed, and whoever rewrites a result and its checksum is found only by what else must agree with it (`reproduction.verify.folder`).
+not signed: a result that is rewritten together with its checksum is found only by what else must agree with it
+(`reproduction.verify.folder`).
 """
 
 import hashlib
@@ -25,7 +26,7 @@ def write_checksums(folder: Path, step: str, files: Iterable[str], inputs: Itera
             "step": step,
             "files": {name: sha256(folder / name) for name in _expand(folder, files)},
             "inputs": {Path(os.path.relpath(path, folder)).as_posix(): sha256(path) for path in inputs},
-            "source_hash": source_hash(),
+            "source_hash": source_hash(step),
             "versions": versions(),
         },
     )
@@ -68,7 +69,7 @@ def is_made(folder: Path, step: str) -> bool:
     except ValueError:
         return False
     made_with = recorded["source_hash"], recorded["versions"]
-    return made_with == (source_hash(), versions()) and not check_files(folder, recorded)
+    return made_with == (source_hash(step), versions()) and not check_files(folder, recorded)
 
 
 def checksums_path(folder: Path, step: str) -> Path:

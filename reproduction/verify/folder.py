@@ -1,4 +1,4 @@
-"""`python -m reproduction verify results/<scale>`: is a results folder complete, untampered, consistent, and made by one code?
+"""`python -m reproduction verify results/<scale>`: is a folder complete, untampered, consistent, and made by one code?
 
 Every problem is one line that names the file. Checked are the checksums of all steps, each run's settings, seed, rows
 and kept log-ratios, each evaluation against its kept answers (graded anew), the summary against the evaluations, the
@@ -101,14 +101,16 @@ def _step(found: Verification, folder: Path, step: str, files: tuple[str, ...]) 
     problems, recorded = verify_step(folder, step, files)
     found.add(problems)
     if recorded is not None and step not in OPTIONAL_STEPS:
-        found.made_by[str(checksums_path(folder, step))] = recorded
+        found.made_by[str(checksums_path(folder, step))] = {**recorded, "step": step}
     path = folder / "provenance.json"
     if step in ("pretrain", "train") and path.is_file():
         try:
             provenance = read_json(path)
-            found.made_by[str(path)] = {key: provenance[key] for key in ("source_hash", "versions")}
+            found.made_by[str(path)] = {"step": step, **{key: provenance[key] for key in ("source_hash", "versions")}}
             if provenance.get("dirty"):
                 found.notes.append(f"{path}: made with uncommitted changes; its `diff` holds them")
+            elif provenance.get("dirty", False) is None:
+                found.notes.append(f"{path}: whether it was made with uncommitted changes is not known")
             if provenance.get("stopped"):
                 found.notes.append(f"{path}: stopped early, {provenance['stopped']}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -168,20 +170,23 @@ def _verify_summary(configuration: Configuration, found: Verification) -> None:
 
 
 def _verify_one_code(found: Verification) -> None:
-    """Each step's code and versions against those that most steps have."""
+    """The code of each step and the versions of all steps, against those that most have."""
     for key, what in (("source_hash", "code"), ("versions", "package versions")):
-        values = {place: json.dumps(record[key], sort_keys=True) for place, record in found.made_by.items()}
-        if not values:
-            continue
-        texts = list(values.values())
-        usual = max(dict.fromkeys(texts), key=texts.count)
-        found.add(
-            f"{place}: made by other {what} than most of this folder; make it again with one version"
-            for place, value in values.items()
-            if value != usual
-        )
-        if key == "source_hash" and json.loads(usual) != source_hash():
-            found.notes.append(f"made by other code ({json.loads(usual)[:12]}) than the present ({source_hash()[:12]})")
+        groups: dict[str, dict[str, str]] = {}
+        for place, record in found.made_by.items():
+            group = groups.setdefault(record["step"] if key == "source_hash" else "", {})
+            group[place] = json.dumps(record[key], sort_keys=True)
+        for step, values in groups.items():
+            texts = list(values.values())
+            usual = max(dict.fromkeys(texts), key=texts.count)
+            found.add(
+                f"{place}: made by other {what} than most of this folder; make it again with one version"
+                for place, value in values.items()
+                if value != usual
+            )
+            if key == "source_hash" and json.loads(usual) != source_hash(step):
+                before, now = json.loads(usual)[:12], source_hash(step)[:12]
+                found.notes.append(f"step {step}: made by other code ({before}) than the present ({now})")
 
 
 def _verify_no_copies(configuration: Configuration, found: Verification) -> None:

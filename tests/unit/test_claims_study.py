@@ -337,7 +337,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda v: v.update(commit="1" * 40), "differ in code"),
+            (lambda v: v.update(commit="1" * 40), "differ in code; remove the folders of kpo/kpo-clipped/seed2 from"),
             (lambda v: v.update(dirty=True), "differ in code"),
             (lambda v: v.update(versions={"torch": "1.0"}), "differ in versions: torch '1.0' and None"),
         ],
@@ -362,7 +362,9 @@ class TestRefusals:
             write_json(results.run_folder(*run) / "checksums" / "evaluate.json", {"source_hash": code})
         study = measure_runs(results)
         gspo, grpo = cell("kpo", "gspo"), cell("kpo", "grpo")
-        with pytest.raises(ClaimsError, match="gspo/seed.*were evaluated by different code"):
+        with pytest.raises(
+            ClaimsError, match="were evaluated by different code; remove the evaluation.json of kpo/gspo/seed1 "
+        ):
             compare(study, difference("accuracy.normal", gspo, grpo), Rule("above", 0.02))
         assert compare(study, difference("reward_late", gspo, grpo), Rule("above", 0.02)).effect is not None
         # Runs that were measured before it was recorded have no such code.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -203,3 +204,14 @@ def test_real_failure_of_pip_leaves_no_finished_environment(tmp_path):
     assert done.returncode == 1
     assert "set-up failed: pip could not install the packages" in done.stderr
     assert json.loads((tmp_path / ".venv/kpo-setup.json").read_text()).keys() == {"root", "lock"}
+
+
+def test_packages_on_pythonpath_and_in_the_users_folder_are_not_taken_for_installed_ones(installer, monkeypatch):
+    """pip would say "requirement already satisfied" of a cluster's modules."""
+    seen = {}
+    monkeypatch.setenv("PYTHONPATH", "/modules/sympy-1.13")
+    monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+    monkeypatch.setattr(installer, "install", lambda *_: seen.update(os.environ))
+    monkeypatch.setattr(sys, "argv", ["install.py"])
+    installer.main()
+    assert "PYTHONPATH" not in seen and seen["PYTHONNOUSERSITE"] == "1"

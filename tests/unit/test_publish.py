@@ -14,16 +14,17 @@ from safetensors.torch import load_file
 from paper_figures.catalogue import ENTRIES
 from paper_figures.results import METRICS
 from reproduction.claims.judge import write_claims
+from reproduction.claims.page import without_dead_links
 from reproduction.claims.runs import write_measures
 from reproduction.claims.tables import write_tables
 from reproduction.evaluation.summary import write_summary
 from reproduction.jobs.files import atomic_write, read_json, read_jsonl, write_json
 from reproduction.notebook import NOTEBOOKS
 from reproduction.publish.pages import decided_rows, readme_block, results_page, verdict_line
-from reproduction.publish.publish import END, START, publish, without_dead_links
+from reproduction.publish.publish import END, START, publish
 from reproduction.publish.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
 from reproduction.settings.configuration import ConfigurationError, dump, read_resolved
-from reproduction.workflow import is_published, notebook_source, prepare, run_files
+from reproduction.workflow import is_published, prepare, run_files
 from tests.finished_results import FIGURES, draw, finished_results, make_the_rest
 from tests.hub_results import write_hub_results
 
@@ -145,7 +146,9 @@ def test_a_kill_between_the_two_renames_loses_nothing(finished, monkeypatch):
         publish(configuration, repository)
     monkeypatch.undo()
     assert contents(folder / ".laptop.old") == before
-    with pytest.raises(ConfigurationError, match=r"results_published/laptop was left in \.laptop\.old by an interrupted"):
+    with pytest.raises(
+        ConfigurationError, match=r"results_published/laptop was left in \.laptop\.old by an interrupted"
+    ):
         published_configuration({"results": "published"}, repository)
     publish(configuration, repository)
     assert contents(folder) == {f"laptop/{name}": content for name, content in before.items()}
@@ -192,6 +195,12 @@ def test_a_scale_with_models_of_the_hub(tmp_path):
     write_claims(back)
     assert (back.folder / "claims.json").read_bytes() == original["claims.json"]
     draw(back.folder, ["final_accuracy", "training_curves"])
+    # Of a run that was not published the page has the name, and no link that leads nowhere.
+    shutil.rmtree(back.folder / "kpo/grpo")
+    write_claims(back)
+    page = (back.folder / "claims.md").read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", page)
+    assert links and "`kpo/grpo`" in page and [link for link in links if not (back.folder / link).exists()] == []
 
 
 class TestRefused:
@@ -382,19 +391,6 @@ def test_files_of_runs_that_a_figure_reads(finished):
         Path(path).unlink()
     with pytest.raises(ValueError, match="missing"):
         draw(configuration.folder, ["structure"])
-
-
-def test_outputs_of_a_notebook_are_no_part_of_its_source(tmp_path):
-    def digest(name, *cells):
-        write_json(tmp_path / name, {"cells": list(cells)})
-        return notebook_source(tmp_path / name)
-
-    plain = {"cell_type": "code", "source": ["a = 1\n", "a"], "outputs": [], "metadata": {}}
-    executed = plain | {"source": "a = 1\na", "outputs": [{"text": "1"}], "execution_count": 3}
-    injected = {"cell_type": "code", "source": "results = 'x'", "metadata": {"tags": ["injected-parameters"]}}
-    assert digest("one", plain) == digest("two", injected, executed)
-    assert digest("one", plain) != digest("three", plain | {"source": "a = 2\na"})
-    assert digest("one", plain) != digest("four", plain | {"cell_type": "markdown"})
 
 
 def test_lists_of_numbers_take_one_line(tmp_path):

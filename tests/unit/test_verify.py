@@ -1,4 +1,4 @@
-"""`python -m reproduction verify`: a results folder as the steps left it has nothing wrong, and whatever is done to it is named.
+"""`python -m reproduction verify`: a folder as the steps left it has nothing wrong, and what is done to it is named.
 
 Each way of tampering is tried on a copy. Where the checksums are made to fit what was changed, only what must agree
 with it can give it away.
@@ -348,7 +348,9 @@ def test_notes_say_what_is_no_error(results, capfd):
     capfd.readouterr()
     assert main(["verify", str(results)]) == 0
     said = capfd.readouterr().out
-    assert "note: made by other code (000000000000) than the present" in said and "uncommitted changes" in said
+    assert (
+        "note: step train: made by other code (000000000000) than the present" in said and "uncommitted changes" in said
+    )
 
 
 def test_kept_tensors_agree_where_nothing_was_changed(results):

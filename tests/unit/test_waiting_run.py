@@ -188,10 +188,10 @@ def test_the_others_wait_in_short_turns_for_the_first(monkeypatch):
 
 def test_made_files_are_told_from_changed_ones(tmp_path):
     atomic_write(tmp_path / "run" / "a.txt", "a")
-    assert not is_made(tmp_path / "run", "step")
-    write_checksums(tmp_path / "run", "step", ["a.txt"])
-    assert is_made(tmp_path / "run", "step")
+    assert not is_made(tmp_path / "run", "train")
+    write_checksums(tmp_path / "run", "train", ["a.txt"])
+    assert is_made(tmp_path / "run", "train")
     shutil.copytree(tmp_path / "run", tmp_path / "moved")
-    assert is_made(tmp_path / "moved", "step")
+    assert is_made(tmp_path / "moved", "train")
     atomic_write(tmp_path / "moved" / "a.txt", "b")
-    assert not is_made(tmp_path / "moved", "step")
+    assert not is_made(tmp_path / "moved", "train")

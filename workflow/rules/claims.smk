@@ -2,21 +2,20 @@
 #
 # Published results hold measures.json instead of the runs, so neither ever looks at a run itself.
 
-MEASURES = f"{FOLDER}/measures.json"
-TABLE_CODE = ["reproduction/claims/paper_tables.py", "reproduction/claims/tables.py"]
-JUDGING_CODE = sorted({f"reproduction/claims/{path.name}" for path in Path("reproduction/claims").glob("*.py")} - {*TABLE_CODE})
-
 
 rule claims:
     input:
         config=ancient(CONFIG),
-        measures=MEASURES,
-        code=JUDGING_CODE,
+        measures=f"{FOLDER}/measures.json",
     output:
         json=f"{FOLDER}/claims.json",
         markdown=f"{FOLDER}/claims.md",
     log:
         f"{FOLDER}/logs/claims.log",
+    resources:
+        **ON_A_CLUSTER,
+    params:
+        code=step_hash("claims"),
     shell:
         "{STEP} claims --config {input.config:q} --log {log:q}"
 
@@ -26,11 +25,14 @@ rule tables:
         config=ancient(CONFIG),
         claims=rules.claims.output.json,
         summary=f"{FOLDER}/summary.json",
-        code=TABLE_CODE,
     output:
         json=f"{FOLDER}/tables.json",
         markdown=f"{FOLDER}/tables.md",
     log:
         f"{FOLDER}/logs/tables.log",
+    resources:
+        **ON_A_CLUSTER,
+    params:
+        code=step_hash("tables"),
     shell:
         "{STEP} tables --config {input.config:q} --log {log:q}"

@@ -1,8 +1,8 @@
 # The resolved configuration, and the problems that it asks for.
 
 
-# Jobs take the configuration as `ancient` and are repeated where their own `params` differ. Were a changed configuration a
-# job of the same call, Snakemake would wait for it and not look at those params: `onstart` brings it up to date instead.
+# Jobs take the configuration as `ancient` and are repeated if their own `params` differ. If a changed configuration were
+# a job of the same call, Snakemake would wait for it and not look at those params: `onstart` updates it instead.
 rule configuration:
     output:
         CONFIG,
@@ -22,6 +22,8 @@ rule problems:
         f"{FOLDER}/logs/problems.log",
     benchmark:
         f"{FOLDER}/benchmarks/problems.tsv"
+    resources:
+        **ON_A_CLUSTER,
     params:
         settings=configuration.problems.model_dump(),
     shell:

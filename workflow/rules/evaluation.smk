@@ -18,10 +18,12 @@ rule evaluate_base:
     benchmark:
         f"{FOLDER}/benchmarks/base/seed{{seed}}.evaluate.tsv"
     threads: 1
+    resources:
+        **ON_A_CLUSTER,
     params:
         settings=EVALUATION,
     shell:
-        "{STEP} evaluate --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        "{ON_CPU} evaluate --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
 rule evaluate:
@@ -40,10 +42,12 @@ rule evaluate:
     wildcard_constraints:
         experiment=ONLY_SMALL,
     threads: 1
+    resources:
+        **ON_A_CLUSTER,
     params:
         settings=EVALUATION,
     shell:
-        "{STEP} evaluate --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
+        "{ON_CPU} evaluate --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
         " --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
@@ -57,7 +61,10 @@ rule summarise:
         markdown=f"{FOLDER}/summary.md",
     log:
         f"{FOLDER}/logs/summarise.log",
+    resources:
+        **ON_A_CLUSTER,
     params:
+        code=step_hash("summarise"),
         settings=EVALUATION,
         runs=configuration.runs(),
     shell:

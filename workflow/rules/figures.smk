@@ -5,13 +5,8 @@ CONFIGURED = figures_for({name: settings.methods for name, settings in configura
 # pass@k is drawn of the level `normal`, which experiments on mathematics do not have.
 DRAWN = [figure for figure in CONFIGURED if figure != "pass_at_k" or not PRETRAINED]
 SCALE_FILES = ("summary.json", "measures.json", "claims.json")
-DRAWING_CODE = sorted(
-    f"paper_figures/{path.name}"
-    for path in Path("paper_figures").glob("*.py")
-    if path.stem not in (*FIGURES, "__init__", "__main__", "catalogue")
-)
 # Only published results can lack runs; there a figure shows those that exist and names the others.
-ALLOWED = "--allow-missing" if PUBLISHED and missing_runs(Path(PUBLISHED_FOLDER)) else ""
+ALLOWED = "--allow-missing" if PUBLISHED and missing_runs(REPOSITORY / PUBLISHED_FOLDERS / configuration.scale) else ""
 
 
 rule figure:
@@ -19,14 +14,15 @@ rule figure:
         config=ancient(CONFIG),
         scale=lambda wildcards: [f"{FOLDER}/{name}" for name in SCALE_FILES if name in ENTRIES[wildcards.figure].files],
         runs=ancient(lambda wildcards: run_files(configuration, [ENTRIES[wildcards.figure]])),
-        script="paper_figures/{figure}.py",
-        shared=DRAWING_CODE,
     output:
         pdf=f"{FOLDER}/figures/{{figure}}.pdf",
         png=f"{FOLDER}/figures/{{figure}}.png",
     log:
         f"{FOLDER}/logs/figures/{{figure}}.log",
+    resources:
+        **ON_A_CLUSTER,
     params:
+        code=lambda wildcards: code_hash(f"paper_figures.{wildcards.figure}"),
         folder=FOLDER,
         allowed=ALLOWED,
     shell:

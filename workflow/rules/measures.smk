@@ -11,14 +11,16 @@ rule measure:
     input:
         config=ancient(CONFIG),
         runs=MEASURED_FILES,
-        code=["reproduction/claims/measures.py", "reproduction/claims/one_run.py", "kpo/structure.py"],
     output:
         f"{FOLDER}/measures.json",
     log:
         f"{FOLDER}/logs/measure.log",
     benchmark:
         f"{FOLDER}/benchmarks/measure.tsv"
+    resources:
+        **ON_A_CLUSTER,
     params:
+        code=step_hash("measure"),
         runs=configuration.runs(),
     shell:
         "{STEP} measure --config {input.config:q} --log {log:q}"

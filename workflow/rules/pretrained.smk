@@ -1,4 +1,4 @@
-# Experiments with models of the hub: data and models fetched and checked once, jobs on CUDA devices that they lease.
+# Experiments with Hugging Face models: data and models fetched and checked once, jobs on CUDA devices that they lease.
 #
 # `gpu` is a request to a cluster's scheduler; on one machine it only counts, and `python -m reproduction launch` hands out the devices.
 
@@ -57,6 +57,8 @@ rule train_pretrained:
     threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment))
     resources:
         gpu=lambda wildcards: job_devices(configuration, wildcards.experiment),
+        runtime=4320,  # minutes; a run of KPO is estimated at some 25 hours on two H100
+        mem_mb=128000,
     params:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
@@ -85,6 +87,8 @@ rule evaluate_pretrained:
     threads: lambda wildcards: job_threads(CORES, job_devices(configuration, wildcards.experiment))
     resources:
         gpu=lambda wildcards: job_devices(configuration, wildcards.experiment),
+        runtime=720,
+        mem_mb=64000,
     params:
         settings=lambda wildcards: evaluation_settings(configuration, wildcards.experiment),
     shell:

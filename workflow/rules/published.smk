@@ -1,7 +1,7 @@
 # Instead of data, training, evaluation and measuring: the published results, copied to where the other rules look.
 
-PUBLISHED_FOLDER = f"{PUBLISHED_FOLDERS}/{configuration.scale}"
-PUBLISHED_FILES = published_files(Path(PUBLISHED_FOLDER))
+PUBLISHED_FILES = published_files(REPOSITORY / PUBLISHED_FOLDERS / configuration.scale)
+PUBLISHED_FOLDER = f"{HERE}{PUBLISHED_FOLDERS}/{configuration.scale}"
 
 
 rule unpack:

@@ -1,10 +1,5 @@
 # Everything on one page that opens without a network.
 
-REPORT_CODE = sorted(
-    path.as_posix() for path in Path("reproduction/report").rglob("*") if path.suffix in (".py", ".html", ".css")
-)
-
-
 rule report:
     input:
         config=ancient(CONFIG),
@@ -13,10 +8,13 @@ rule report:
         tables=f"{FOLDER}/tables.json",
         summary=f"{FOLDER}/summary.json",
         figures=[path for path in rules.figures.input if path.endswith(".png")],
-        code=REPORT_CODE,
     output:
         f"{FOLDER}/report.html",
     log:
         f"{FOLDER}/logs/report.log",
+    resources:
+        **ON_A_CLUSTER,
+    params:
+        code=step_hash("report"),
     shell:
         "{STEP} report --config {input.config:q} --log {log:q}"

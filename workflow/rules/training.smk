@@ -1,7 +1,7 @@
 # The base model of each seed, and the runs: each a job of its own with one thread.
 #
-# A run is not repeated because the configuration file is newer (`ancient`), only where its own settings (`params`) or
-# its inputs differ.
+# A run is not repeated because the configuration file is newer (`ancient`) or code has changed, only if its own settings
+# (`params`) or its inputs differ: `claims` refuses to compare runs of different code and says which to remove.
 
 
 rule pretrain:
@@ -18,10 +18,12 @@ rule pretrain:
         f"{FOLDER}/benchmarks/base/seed{{seed}}.pretrain.tsv"
     priority: 10
     threads: 1
+    resources:
+        **ON_A_CLUSTER,
     params:
         settings=configuration.base_model and configuration.base_model.model_dump(exclude={"expected_seconds"}),
     shell:
-        "{STEP} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        "{ON_CPU} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
 rule train:
@@ -42,8 +44,10 @@ rule train:
     wildcard_constraints:
         experiment=ONLY_SMALL,
     threads: 1
+    resources:
+        **ON_A_CLUSTER,
     params:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
-        "{STEP} train --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
+        "{ON_CPU} train --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
         " --seed {wildcards.seed} --threads {threads} --log {log:q}"
