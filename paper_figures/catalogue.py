@@ -79,12 +79,19 @@ ENTRIES: dict[str, Entry] = {
             "accuracy_gains", (CLAIMS,), ({"kpo": ("grpo", "kpo-clipped")}, {"krpo": ("grpo", "krpo")}),
             (*_KPO_STATED, *_KPO_TUNED, *_KRPO_LEVELS),
         ),
-        Entry("stress_ladder", (MEASURES, CLAIMS), ({"kpo": ("grpo", "kpo-clipped")},), _KPO_STABLE),
+        Entry(
+            "stress_ladder", (MEASURES, CLAIMS), ({"kpo": ("grpo", "kpo-clipped"), "kpo-stress-3": ("grpo",)},),
+            _KPO_STABLE,
+        ),
         Entry(
             "stress_curves", (METRICS, CLAIMS), ({"kpo-stress-2": ("grpo", "kpo-clipped")},),
             _ids("kpo-3", "reward", "collapse", "unclipped"), {name: () for name in LADDER},
         ),
-        Entry("clip_sweep", (MEASURES, CLAIMS), ({"kpo-clips": (), "kpo-stress-2": ("kpo-clipped",)},), _KPO_TUNED),
+        Entry(
+            "clip_sweep", (MEASURES, CLAIMS),
+            ({"kpo-clips": ("grpo-narrow", "grpo-wide"), "kpo-stress-2": ("kpo-clipped",)},),
+            _KPO_TUNED,
+        ),
         Entry(
             "smoothing", (MEASURES, CLAIMS), ({"kpo-q": ("kpo-weakest",), "kpo-stress-2": ("kpo-clipped",)},),
             ("kpo-5-smoothing",),

@@ -80,14 +80,14 @@ def draw_verdicts(results: Results, name: str, title: str) -> Figure:
     missing = [run for run in claims.missing if run.split("/")[0] in used]
     rows = [_Row(record) for record in records]
     height = sum(row.lines for row in rows) * LINE + 0.45
-    tests = {record["rule"]["confidence"] for record in records}
+    levels = {record["rule"]["significance"] for record in records}
     caption = (
         "Each row is a claim: large mark and bar are its effect and interval "
-        f"({' and '.join(f'{share:.0%}' for share in sorted(tests))}, over seeds and, for accuracies, problems) in "
+        f"(over seeds, {' and '.join(f'{level:.0%}' for level in sorted(levels))} beyond each end) in "
         "units of the smallest effect that counts by its rule; the axis is logarithmic beyond "
         f"\u00b1{LINEAR:g}, arrows lie outside it. Shaded: as claimed. Small grey marks: what its controls, cheaper "
         "explanations, give. Numbers at the right: effect and interval in its own unit, and the rule. A verdict needs "
-        "the whole interval on one side and p-values corrected within the claim's family."
+        "p-values corrected within the claim's family as well."
     )
     figure = style.new_figure(height, title, caption, missing=missing)
     figure.get_layout_engine().set(wspace=0.0, w_pad=0.0)

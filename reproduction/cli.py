@@ -185,7 +185,7 @@ def _problems(arguments) -> None:
 
     settings, folder = configuration.problems, configuration.folder / "problems"
     sizes = settings.train_per_level, settings.held_out_per_level, settings.seed, settings.one_digit_share
-    train, held_out = make_splits(levels(configuration), *sizes)
+    train, held_out = make_splits(levels(configuration.problems), *sizes)
     write_problems(folder / "train.jsonl", train)
     write_problems(folder / "held_out.jsonl", held_out)
     write_checksums(folder, "problems", ["train.jsonl", "held_out.jsonl"])

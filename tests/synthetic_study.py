@@ -76,7 +76,19 @@ def write_study(
 
 
 def _configuration(results: Path, study: str | None, rollout_batches: int | None) -> Configuration:
-    raw = load({"study": study, "results": str(results)}).model_dump()
+    chosen = {} if study is None else {"study": study, "seeds": [1, 2, 3, 4, 5]}
+    raw = load({**chosen, "results": str(results)}).model_dump()
+    for name, settings in raw["experiments"].items() if study is not None else ():
+        # As the first study: all clips and both weaker filters, the sweeps with three seeds.
+        if name == "kpo-clips":
+            stems = {"grpo": "grpo", "gspo": "gspo", "gmpo": "gmpo", "kpo": "kpo-clipped", "kpo-ema": "kpo-ema"}
+            settings["methods"] = {
+                f"{stem}-{suffix}": {"method": method} for stem, method in stems.items() for suffix in ("narrow", "wide")
+            }
+        if name == "kpo-q":
+            settings["methods"]["kpo-weaker"] = {"method": "kpo-clipped", "process_variance": 0.346}
+        if name not in ("kpo", "krpo", *LADDER):
+            settings["seeds"] = [1, 2, 3]
     for settings in raw["experiments"].values():
         if rollout_batches is not None:
             settings["training"]["rollout_batches"] = rollout_batches

@@ -226,8 +226,8 @@ def late_counts(
 
 
 def _sampling_seconds(row: Mapping) -> float:
-    """A rollout batch's time without that of the advantages, which runs of older code did not time."""
-    return _number(row["rollout_seconds"]) - _number(row.get("advantage_seconds", 0.0))
+    """The time to sample a rollout batch; runs of the first study timed it with rewards and advantages alone."""
+    return _number(row.get("sampling_seconds", row["rollout_seconds"]))
 
 
 def structure_measures(

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from reproduction.data import LEVELS, Level, Problem, read_problems, within_range
-from reproduction.settings.configuration import Configuration, ConfigurationError
+from reproduction.settings.configuration import Configuration, ConfigurationError, ProblemSettings
 
 FILE_SPLIT = "file"
 # The smallest and the largest magnitude of an answer in KRPO's published rows.
 PUBLISHED_ANSWERS = (LEVELS["hard"].min_answer, LEVELS["hard"].max_answer)
 
 
-def levels(configuration: Configuration) -> list[Level]:
-    """The difficulty levels of a configuration; bracketed ones have answers in the range of the published rows."""
+def levels(settings: ProblemSettings) -> list[Level]:
+    """The difficulty levels of generated problems; bracketed ones have answers in the range of the published rows."""
     return [
         Level(
             name,
@@ -22,7 +22,7 @@ def levels(configuration: Configuration) -> list[Level]:
             min_answer=PUBLISHED_ANSWERS[0] if level.brackets else 0,
             max_answer=PUBLISHED_ANSWERS[1] if level.brackets else None,
         )
-        for name, level in configuration.problems.levels.items()
+        for name, level in settings.levels.items()
     ]
 
 
@@ -37,7 +37,7 @@ def readable_problems(configuration: Configuration, path: Path) -> list[Problem]
         for name, weight in experiment.training.level_weights.items():
             weights[name] = weights.get(name, 0.0) + weight
     main = max(weights, key=lambda name: weights[name])
-    level = next(level for level in levels(configuration) if level.name == main)
+    level = next(level for level in levels(configuration.problems) if level.name == main)
     found = [problem for problem in read_problems(path) if within_range(problem, level)]
     if not found:
         raise ConfigurationError(

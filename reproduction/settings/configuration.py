@@ -204,6 +204,8 @@ class ExperimentSettings(Section):
                 "training.level_weights choose among the generated problems: give them exactly where the experiment "
                 "trains on those, and {} where it trains on sets of the hub"
             )
+        if pretrained is not None and self.late_evaluation:
+            raise ValueError("late_evaluation asks small models alone; leave it out")
         if pretrained is None:
             if self.reward.startswith("math"):
                 raise ValueError(f"reward {self.reward!r} grades mathematics; an experiment on it says `pretrained`")
@@ -318,10 +320,14 @@ class Configuration(Section):
                         f"experiments.{name}.seeds {seeds} must be different ones of the seeds {self.seeds}; "
                         "add them there, or write null for all"
                     )
-            for level in experiment.training.level_weights:
+            named = {
+                "training.level_weights": experiment.training.level_weights,
+                "late_evaluation": experiment.late_evaluation,
+            }
+            for key, level in ((key, level) for key, found in named.items() for level in found):
                 if level not in self.problems.levels:
                     raise ValueError(
-                        f"experiments.{name}.training.level_weights: unknown level {level!r}; "
+                        f"experiments.{name}.{key}: unknown level {level!r}; "
                         f"problems.levels has {listing(self.problems.levels)}"
                     )
         return self

@@ -87,14 +87,18 @@ def expanded(path: str | None) -> str | None:
     return found
 
 
+REPLACED = ("methods", "reward_noise", "late_evaluation")
+"""Keys of an experiment whose mapping is replaced whole."""
+
+
 def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`base` with `overrides` in it; a key that `base` lacks is refused, `methods` and `reward_noise` are replaced."""
+    """`base` with `overrides` in it; a key that `base` lacks is refused, mappings of `REPLACED` are replaced."""
     merged = dict(base)
     for key, value in overrides.items():
         name = f"{prefix}{key}"
         if key not in base:
             raise ConfigurationError(unknown_name("configuration key", name, [f"{prefix}{known}" for known in base]))
-        if (prefix.startswith("experiments.") and key in ("methods", "reward_noise")) or name == "data.pins":
+        if (prefix.startswith("experiments.") and key in REPLACED) or name == "data.pins":
             merged[key] = value
         elif isinstance(base[key], dict):
             if not isinstance(value, dict):

@@ -32,6 +32,7 @@ from reproduction.training.arguments import adapter_arguments, trainer_arguments
 from reproduction.training.checkpoint import CheckpointFolder
 from reproduction.training.engine_weights import prepare_engine
 from reproduction.training.faults import KINDS, FaultMonitor
+from reproduction.training.late_evaluation import LateEvaluation
 from reproduction.training.processes import (
     from_all,
     in_first_while_others_wait,
@@ -82,6 +83,7 @@ def train(
         identity = run_identity(run, base_model, prompts) if is_first else {}
         checkpoints = CheckpointFolder(run.folder / "checkpoint", identity, progress.say)
         recorder = Recorder(training, progress)
+        late = LateEvaluation(run, problems, tokenizer, lambda: trainer.accelerator.unwrap_model(trainer.model))
         faults = FaultMonitor(
             {kind: getattr(safety, kind.replace("-", "_")) for kind in KINDS}, collapse_after=safety.collapse_after
         )
@@ -94,7 +96,7 @@ def train(
                 processing_class=tokenizer,
                 reward_funcs=_reward_function(run, recorder),
                 train_dataset=Dataset.from_list(prompts),
-                on_update=recorder.update,
+                on_update=lambda row: recorder.update(late.added_to(row)),
                 on_minibatch=recorder.minibatch,
                 on_rollout=recorder.rollout,
                 faults=faults,

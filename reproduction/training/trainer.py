@@ -62,6 +62,7 @@ class MethodTrainer(ResumableTrainer):
         self._rollout_batch = 0
         self._rollout_metrics: dict[str, float] = {}
         self._could_not_sample = False
+        self._sampling_seconds = 0.0
         # Of the update under way: its metrics, and what `on_minibatch` is called with, one a micro-batch.
         self._update_metrics: dict[str, float] = {}
         self._minibatch: list[tuple[torch.Tensor, ...]] = []
@@ -114,7 +115,7 @@ class MethodTrainer(ResumableTrainer):
     def _generate_single_turn(self, prompt_ids, *others, **keywords):
         if not self.model.training:
             return super()._generate_single_turn(prompt_ids, *others, **keywords)
-        self._could_not_sample = False
+        self._could_not_sample, started = False, time.perf_counter()
         try:
             return self.sample(prompt_ids, *others, **keywords)
         except RuntimeError as error:
@@ -123,6 +124,8 @@ class MethodTrainer(ResumableTrainer):
             # Something has to stand for the responses; the updates from it are left out.
             self._could_not_sample = True
             return [[self.eos_token_ids[0]] for _ in prompt_ids], None
+        finally:
+            self._sampling_seconds = time.perf_counter() - started
 
     def sample(self, prompt_ids, *others, **keywords):
         """Token ids of the completions, and their log-probabilities or None; a subclass may sample itself."""
@@ -140,6 +143,7 @@ class MethodTrainer(ResumableTrainer):
         self._rollout_metrics = {
             **self._describe_rollout(output, rewards_PG, lengths_PG),
             "rollout_seconds": time.perf_counter() - self._rollout_started,
+            "sampling_seconds": self._sampling_seconds,
         }
         if self.agreement is not None:
             self._rollout_metrics |= self.agreement.rollout(self, output)

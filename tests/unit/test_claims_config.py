@@ -6,6 +6,7 @@ import pytest
 
 from kpo.methods import get_method
 from reproduction.claims import CLAIMS
+from reproduction.claims.declarations import needed_cells
 from reproduction.claims.design import FIRST_LOOK, FIRST_SEED
 from reproduction.publish.published import FOLDER, REPOSITORY
 from reproduction.rewards.perturb import RewardNoise
@@ -38,6 +39,14 @@ def test_every_entry_can_run():
 def test_the_seeds_are_those_of_the_first_look():
     assert STUDY["seeds"] == list(range(FIRST_SEED, FIRST_SEED + FIRST_LOOK))
     assert all(settings.get("seeds") is None for settings in EXPERIMENTS.values())
+
+
+def test_late_checkpoints_are_evaluated_if_and_only_if_a_claim_reads_them():
+    needed = needed_cells()
+    for name, settings in EXPERIMENTS.items():
+        wanted = {measure for label in settings["methods"] for measure in needed.get((name, label), ())}
+        levels = {measure.partition(".")[2] for measure in wanted if measure.startswith("late_accuracy.")}
+        assert set(settings.get("late_evaluation", {})) == levels, name
 
 
 def test_the_experiments_of_the_default_are_kept():

@@ -60,8 +60,8 @@ def test_entropy_s_fall_is_a_logarithm():
     assert found["entropy_fall"] == pytest.approx(math.log(4)) and found["entropy_drop"] == pytest.approx(0.75)
 
 
-def test_sampling_is_timed_without_the_advantages():
-    made = [row | {"advantage_seconds": 0.5} for row in rows([0.5] * 3)]
+def test_sampling_is_timed_without_rewards_and_advantages():
+    made = [row | {"sampling_seconds": 1.5} for row in rows([0.5] * 3)]
     assert curve_measures(made, 3)["log_sampling_seconds"] == pytest.approx(math.log(1.5 / 60))
     assert curve_measures(made, 3)["log_token_seconds"] == pytest.approx(math.log(3.0 / 60))
 

@@ -47,7 +47,7 @@ def configured(kl_weight=0.0, **safety):
 def start(tmp_path_factory):
     configuration = configured()
     settings = configuration.problems
-    problems, _ = make_splits(levels(configuration), settings.train_per_level, 5, 0, settings.one_digit_share)
+    problems, _ = make_splits(levels(configuration.problems), settings.train_per_level, 5, 0, settings.one_digit_share)
     folder = tmp_path_factory.mktemp("base") / "model"
     torch.manual_seed(0)
     save_model(build_model(configuration.base_model, build_tokenizer()), build_tokenizer(), folder)

@@ -70,7 +70,7 @@ class Interrupted(BaseException):
 def start(tmp_path_factory):
     """The base model's folder and the problems."""
     settings = CONFIGURATION.problems
-    problems, _ = make_splits(levels(CONFIGURATION), settings.train_per_level, 5, 0, settings.one_digit_share)
+    problems, _ = make_splits(levels(CONFIGURATION.problems), settings.train_per_level, 5, 0, settings.one_digit_share)
     folder = tmp_path_factory.mktemp("base") / "model"
     torch.manual_seed(0)
     save_model(build_model(CONFIGURATION.base_model, build_tokenizer()), build_tokenizer(), folder)

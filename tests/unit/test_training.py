@@ -39,7 +39,8 @@ TRAINING = CONFIGURATION.experiments["kpo"].training
 @pytest.fixture(scope="module")
 def problems():
     settings = CONFIGURATION.problems
-    train, _ = make_splits(levels(CONFIGURATION), settings.train_per_level, 5, settings.seed, settings.one_digit_share)
+    sizes = settings.train_per_level, 5, settings.seed, settings.one_digit_share
+    train, _ = make_splits(levels(settings), *sizes)
     return train
 
 
