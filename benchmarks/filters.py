@@ -15,7 +15,7 @@ Filter = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 def cumulative_sum(observations_BT: torch.Tensor, mask_BT: torch.Tensor | None) -> torch.Tensor:
-    """`torch.cumsum` alone, which filters nothing: the floor."""
+    """`torch.cumsum`, which filters nothing: the floor."""
     return observations_BT.cumsum(dim=1)
 
 

@@ -1,8 +1,8 @@
-"""Answers graded in a second, by kpo's pool and by the library alone: ``python -m benchmarks.grading``.
+"""Answers graded per second by kpo's pool and by math-verify: ``python -m benchmarks.grading``.
 
-Answers of the kinds that benchmarks have are graded against golds that they equal in another form, or not. math-verify
-alone parses and compares them one after another in this process, with its own timeouts as it has them by default; the
-pool does the same in killable processes. Rounds are taken in turn, and what both say is compared.
+Answers of the kinds found in benchmarks are graded against golds that they equal in another form, or not. math-verify
+parses and compares them one after another in this process, with its default timeouts; the pool does the same in
+killable processes. Rounds alternate, and the grades are compared.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def answers(number: int, seed: int = 0) -> list[tuple[str, str]]:
     return pairs
 
 
-def library_alone(pairs: list[tuple[str, str]]) -> list[bool]:
+def math_verify_grades(pairs: list[tuple[str, str]]) -> list[bool]:
     """math-verify as its documentation shows it."""
     return [
         bool(math_verify.verify(math_verify.parse(rf"\boxed{{{gold}}}"), math_verify.parse(text)))
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     pairs = answers(options.answers)
     pool = GradingPool()
     graders = {
-        "math-verify alone": library_alone,
+        "math-verify": math_verify_grades,
         f"kpo's pool, {pool.max_workers} workers": lambda pairs: [g.correct for g in grade_math_many(pairs, pool=pool)],
     }
     seconds: dict[str, list[float]] = {name: [] for name in graders}

@@ -1,9 +1,9 @@
 """What KPO adds to a training step at laptop scale: ``python -m benchmarks.training_step``.
 
-Steps of GRPO, KPO and, as the floor of what can be told apart, GRPO a second time are taken in turn on the same model
-and batch: log-probabilities, loss, gradient, clipping, AdamW. Each round gives one paired difference; the table shows
-their medians with a bootstrap interval. The methods differ in `policy_loss` alone, so that part is timed by itself too,
-with its gradient: the same difference, without the noise of the rest of the step.
+Steps of GRPO, KPO and GRPO again (the noise floor) alternate on the same model and batch: log-probabilities, loss,
+gradient, clipping, AdamW. Each round gives one paired difference; the table shows their medians with a bootstrap
+interval. The methods differ only in `policy_loss`, so that part is also timed by itself, with its gradient: the same
+difference, without the noise of the rest of the step.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def one_step(model, optimizer, method: Method, input_ids, prompt_length: int, ol
     return time.perf_counter() - started
 
 
-def loss_alone(method: Method, log_probs, old_log_probs, advantages, mask) -> float:
+def loss_only(method: Method, log_probs, old_log_probs, advantages, mask) -> float:
     """Seconds of the loss of `method` and of its gradient with respect to the log-probabilities."""
     started = time.perf_counter()
     policy_loss(method, log_probs.detach().requires_grad_(), old_log_probs, advantages, mask).loss.backward()
@@ -42,7 +42,7 @@ def loss_alone(method: Method, log_probs, old_log_probs, advantages, mask) -> fl
 
 
 def measure(rounds: int, response_length: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Seconds of each step and of its loss alone, by method, on the minibatch of laptop scale; warmed up."""
+    """Seconds of each step and of its loss, by method, on the minibatch of laptop scale; warmed up."""
     configuration = load()
     experiment = configuration.experiments["kpo"]
     tokenizer = build_tokenizer()
@@ -69,10 +69,10 @@ def measure(rounds: int, response_length: int) -> tuple[dict[str, np.ndarray], d
         # The order changes, so that no method always follows the same one.
         for name in names[number % 3 :] + names[: number % 3]:
             taken = one_step(model, optimizer, steps[name], input_ids, prompt_length, old_log_probs, advantages, mask)
-            alone = loss_alone(steps[name], log_probs, old_log_probs, advantages, mask)
+            loss_taken = loss_only(steps[name], log_probs, old_log_probs, advantages, mask)
             if number >= 5:
                 seconds[name].append(taken)
-                loss_seconds[name].append(alone)
+                loss_seconds[name].append(loss_taken)
     arrays = [{name: np.array(values) for name, values in part.items()} for part in (seconds, loss_seconds)]
     return arrays[0], arrays[1]
 
@@ -88,7 +88,7 @@ def main() -> None:
     base = seconds["grpo"]
     generator = np.random.default_rng(0)
     print(f"grpo: median {1000 * np.median(base):.2f} ms a step, {arguments.rounds} rounds, one thread")
-    for what, part in (("whole step", seconds), ("loss alone", loss_seconds)):
+    for what, part in (("whole step", seconds), ("loss only", loss_seconds)):
         for name in ("kpo-clipped", "grpo again"):
             added = (part[name] - part["grpo"]) / np.median(base)
             draws = np.median(generator.choice(added, (2000, len(added))), axis=1)

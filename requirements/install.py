@@ -1,8 +1,8 @@
 """Build the project's virtual environment from a lock: `python3.11 requirements/install.py`, which `make` calls.
 
 Needs nothing but Python 3.11 and pip's usual access to packages. A stamp in the environment holds a digest of what was
-installed, so that a second call returns at once; it is completed last, so that the next call takes up what was cut off.
-Packages that were changed by hand since are put back: results of other versions could not be compared with these.
+installed, so that a second call returns at once; it is completed last, so that the next call continues after an
+interruption. Packages changed by hand are put back: results of other versions could not be compared with these.
 """
 
 import argparse
@@ -53,12 +53,12 @@ def has_nvidia_gpu() -> bool:
 
 
 def choose_lock(asked: str) -> str:
-    """`auto` takes the GPU lock where it can be installed and is of use, and the CPU lock everywhere else."""
+    """`auto` takes the GPU lock if it can be installed and used, else the CPU lock."""
     fits_gpu_lock = sys.platform == "linux" and platform.machine() == "x86_64"
     if asked == "gpu" and not fits_gpu_lock:
         raise SetupError("the GPU lock is for Linux on x86-64 (vLLM has no other build); use LOCK=cpu")
     if asked in OTHER_IMPORTS and not fits_gpu_lock:
-        raise SetupError(f"{asked} is tested on Linux on x86-64 only; `make test` needs none of it")
+        raise SetupError(f"{asked} is tested on Linux on x86-64 only; `make test` does not need it")
     if asked != "auto":
         return asked
     return "gpu" if fits_gpu_lock and has_nvidia_gpu() else "cpu"
@@ -86,7 +86,7 @@ def write_stamp(path: Path, stamp: dict) -> None:
 
 
 def differing_packages(environment: Path, requirements: Path) -> list[str]:
-    """What the environment holds in another version than the lock's, or not at all, read from the folders' names."""
+    """Packages that are missing or in another version than the lock's, read from the folders' names."""
     installed = {}
     for folder in environment.glob("lib/python3.11/site-packages/*.dist-info"):
         name, _, version = folder.name.removesuffix(".dist-info").partition("-")
@@ -118,7 +118,7 @@ def run(command: list[str], failure: str) -> None:
                     print(f"\r  {time.monotonic() - started:4.0f} s ", end="", flush=True)
         except KeyboardInterrupt:
             process.wait()
-            raise SetupError("interrupted; the next call takes it up again") from None
+            raise SetupError("interrupted; the next call continues") from None
     if sys.stdout.isatty():
         print("\r\033[K", end="", flush=True)
     if process.returncode:
@@ -131,7 +131,7 @@ def create_environment(environment: Path, clear: bool) -> None:
 
 
 def check_imports(python: Path, lock: str) -> None:
-    """Import what the project stands on, and see which build of torch pip took: each satisfies the other's lock too."""
+    """Import the main packages and see which build of torch pip took: each build satisfies the other's lock too."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     imports = OTHER_IMPORTS.get(lock, IMPORTS) + "\nimport torch; print(torch.version.cuda is not None)"
     answer = subprocess.run([str(python), "-c", imports], capture_output=True, text=True, cwd=ROOT, env=environment)
@@ -169,7 +169,7 @@ def install(environment: Path, asked_lock: str) -> None:
     if differing:
         print(f"{environment.name} was changed since its set-up: {', '.join(differing[:5])}; putting it back")
         stamp = {key: stamp[key] for key in ("root", "lock")}
-    # Scripts in an environment hold its absolute path, and one torch build satisfies the other lock: start afresh.
+    # Scripts in an environment hold its absolute path, and one torch build satisfies the other lock: start again.
     moved_or_switched = any(stamp.get(key, wanted[key]) != wanted[key] for key in ("root", "lock"))
     if not usable or moved_or_switched:
         print(f"making the virtual environment {environment.name} (Python {platform.python_version()})", flush=True)
@@ -204,7 +204,7 @@ def main() -> None:
             raise SetupError(f"the locks are for Python 3.11, this is {platform.python_version()} ({sys.executable})")
         if arguments.lock not in ("auto", *LOCKS):
             raise SetupError(f"LOCK={arguments.lock} is not known; use auto, {', '.join(LOCKS)}")
-        # Two `make` at once would install over each other; the second waits here, then finds everything in place.
+        # Two `make` at once would install over each other; the second waits here, then finds everything done.
         folder = os.open(ROOT, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)

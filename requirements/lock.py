@@ -1,8 +1,8 @@
 """Resolve the `.in` files into locks: `python requirements/lock.py` (needs uv on the PATH; installs nothing).
 
 One stack: gpu.txt is resolved first, because vLLM is the strictest package, and its versions then bind the others.
-For the CPU locks uv has to see PyTorch's CPU wheels, or they would name CUDA libraries: pass what tells it where, for
-example `python requirements/lock.py --torch-backend cpu`; those options are used for the CPU locks only. The versions
+For the CPU locks uv has to see PyTorch's CPU wheels, or they would name CUDA libraries: say where, for example
+`python requirements/lock.py --torch-backend cpu`; such options are used for the CPU locks only. The versions
 in cpu.txt and gpu.txt are kept, apart from the direct packages, unless `--upgrade` comes first among the options.
 """
 

@@ -1,6 +1,6 @@
 # The verdict on every claim of both papers, and the papers' tables with what was measured here.
 #
-# Published results hold measures.json instead of the runs, so neither ever looks at a run itself.
+# Published results hold measures.json instead of the runs, so neither rule reads a run.
 
 
 rule claims:

@@ -1,5 +1,5 @@
-# The figures that the configured experiments can give, from files alone: `snakemake figures --cores all` redraws them
-# and trains nothing.
+# The figures that the configured experiments can give, from files: `snakemake figures --cores all` redraws them and
+# trains nothing.
 
 CONFIGURED = figures_for({name: settings.methods for name, settings in configuration.experiments.items()})
 # pass@k is drawn of the level `normal`, which experiments on mathematics do not have.

@@ -1,4 +1,4 @@
-# The notebooks, each executed on the results in a job of its own: `snakemake notebooks --cores all`.
+# The notebooks, each executed on the results in its own job: `snakemake notebooks --cores all`.
 #
 # A notebook is executed again if its text or its code differs, not because publishing has put outputs into it.
 

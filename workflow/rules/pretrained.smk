@@ -1,6 +1,7 @@
 # Experiments with Hugging Face models: data and models fetched and checked once, jobs on CUDA devices that they lease.
 #
-# `gpu` is a request to a cluster's scheduler; on one machine it only counts, and `python -m reproduction launch` hands out the devices.
+# `gpu` is a request to a cluster's scheduler; on one machine it only counts, and `python -m reproduction launch` hands
+# out the devices.
 
 
 rule mathematics:

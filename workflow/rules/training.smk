@@ -1,4 +1,4 @@
-# The base model of each seed, and the runs: each a job of its own with one thread.
+# The base model of each seed, and the runs: each its own job with one thread.
 #
 # A run is not repeated because the configuration file is newer (`ancient`) or code has changed, only if its own settings
 # (`params`) or its inputs differ: `claims` refuses to compare runs of different code and says which to remove.
