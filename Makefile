@@ -40,8 +40,8 @@ help: ## list the targets
 	@echo "  CORES    how many cores the workflow may use (default: all)"
 	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`, \`test-vllm\` and \`test-verl\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
-	@echo "  WORKERS  processes that run tests (default: one a core, at most 8)"
-	@echo "  LOCK     cpu or gpu (default: gpu where nvidia-smi lists a device)"
+	@echo "  WORKERS  processes that run tests (default: one per core, at most 8)"
+	@echo "  LOCK     cpu or gpu (default: gpu if nvidia-smi lists a device)"
 	@echo "  PYTHON   the Python 3.11 to build .venv with (default: python3.11)"
 
 setup: ## the virtual environment .venv, from the lock in requirements/ that fits this machine

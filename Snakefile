@@ -59,11 +59,11 @@ PYTHON = shlex.quote(sys.executable)
 STEP = f"{PYTHON} -m reproduction"
 # Small models stay on the CPU, whatever devices there are: many jobs at once would all take the first one.
 ON_CPU = f"CUDA_VISIBLE_DEVICES= {STEP}"
-# Snakemake's own `workflow.cores` fails where a cluster runs the jobs and no number of cores is given.
+# Snakemake's own `workflow.cores` fails if a cluster runs the jobs and no number of cores is given.
 CORES = workflow.resource_settings.cores
 
-# Experiments with a small model pretrained by the workflow itself, and those with a Hugging Face model. An upper-case
-# word is no experiment's name.
+# Experiments with a small model pretrained by the workflow itself, and those with a Hugging Face model. No experiment has an
+# upper-case name.
 PRETRAINED = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is not None]
 SMALL = [name for name in configuration.experiments if name not in PRETRAINED]
 ONLY_SMALL, ONLY_PRETRAINED = "|".join(SMALL) or "NONE", "|".join(PRETRAINED) or "NONE"
