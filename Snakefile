@@ -62,7 +62,7 @@ ON_CPU = f"CUDA_VISIBLE_DEVICES= {STEP}"
 # Snakemake's own `workflow.cores` fails if a cluster runs the jobs and no number of cores is given.
 CORES = workflow.resource_settings.cores
 
-# Experiments with a small model pretrained by the workflow itself, and those with a Hugging Face model. No experiment has an
+# Experiments with a small model that the workflow pretrains, and those with a Hugging Face model. No experiment has an
 # upper-case name.
 PRETRAINED = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is not None]
 SMALL = [name for name in configuration.experiments if name not in PRETRAINED]

@@ -1,5 +1,5 @@
-"""A made-up results folder as a whole workflow leaves it, but for models, PDFs and the report: from
-`tests.synthetic_results`, with a configuration that is valid, and with everything that is made from the runs.
+"""A made-up results folder as a finished workflow leaves it, except models, PDFs and the report: from
+`tests.synthetic_results`, with a valid configuration and everything that is made from the runs.
 """
 
 import dataclasses

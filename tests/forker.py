@@ -1,4 +1,4 @@
-"""Steps of the command line in processes of their own that can be killed at any moment.
+"""Steps of the command line in their own processes, which can be killed at any moment.
 
 To spend the time on the steps and not on imports, these processes are forked from one that has imported everything,
 compiled the filter, and started no thread.
@@ -24,7 +24,7 @@ for line in sys.stdin:
     seconds, arguments = json.loads(line)
     child = os.fork()
     if child == 0:
-        os.dup2(2, 1)  # answers alone go to the output
+        os.dup2(2, 1)  # only answers go to the output
         os._exit(main(arguments))
     begun = last = time.monotonic()
     status, used = None, 0.0

@@ -1,4 +1,4 @@
-"""A made-up results folder of a scale with models of the hub, as its workflow leaves it before tables and report.
+"""A made-up results folder of a scale with Hugging Face models, as its workflow leaves it before tables and report.
 
 Every run has the files that its training and evaluation write, with numbers that follow from seeded formulas; the
 figures are one grey pixel each. No model is in it.
@@ -25,7 +25,7 @@ PROBLEMS = 4
 
 
 def write_hub_results(results: Path, scale: str, **overrides) -> Configuration:
-    """Write `results`/<scale> with every run of three short rollout batches; `overrides` as `reproduction.settings.configuration.load` takes."""
+    """Write `results`/<scale> with every run of three short rollout batches; `overrides` as `configuration.load` takes."""
     raw = load({"scale": scale, "results": str(results), **overrides}).model_dump()
     raw["evaluation"]["bootstrap_resamples"] = 100
     for experiment in raw["experiments"].values():
@@ -41,7 +41,7 @@ def write_hub_results(results: Path, scale: str, **overrides) -> Configuration:
     write_measures(configuration)
     write_claims(configuration)
     for name in figures_for({name: value.methods for name, value in configuration.experiments.items()}):
-        if name != "pass_at_k":  # drawn of arithmetic alone, see workflow/rules/figures.smk
+        if name != "pass_at_k":  # drawn for arithmetic only, see workflow/rules/figures.smk
             atomic_write(configuration.folder / "figures" / f"{name}.png", png(1, 1, 128))
     return configuration
 

@@ -142,7 +142,7 @@ def _shuffled_as(batch, processes):
 
 
 def _let_accelerate_shard_on_cpus():
-    """accelerate offers FSDP for accelerators alone; torch's FSDP2 works on CPUs too, with gloo."""
+    """accelerate offers FSDP for accelerators only; torch's FSDP2 works on CPUs too, with gloo."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType

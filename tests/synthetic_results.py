@@ -1,8 +1,8 @@
 """A made-up results folder in the formats that runs leave, with numbers that follow from seeded formulas.
 No model is in it.
 
-`write_results(tmp_path / "laptop")` gives everything that figures, summaries and claims read. The sizes are
-arguments, so that tests stay quick and a look at the figures can be realistic.
+`write_results(tmp_path / "laptop")` gives everything that figures, summaries and claims read. The sizes are arguments:
+small for tests, realistic for looking at the figures.
 """
 
 import math
@@ -101,7 +101,7 @@ def write_results(
 
 
 def generator(*words: object) -> np.random.Generator:
-    """Random numbers that depend on `words` alone, on every machine."""
+    """Random numbers that depend only on `words`, on every machine."""
     return np.random.default_rng(zlib.crc32("/".join(map(str, words)).encode()))
 
 

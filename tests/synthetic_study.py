@@ -1,8 +1,8 @@
 """A made-up full study in the layout of published results: configuration, measures, verdicts, and the runs that the
 figures read. Its numbers follow from seeded formulas; no model is in it.
 
-Where `tests.synthetic_results` writes every file of every run, this writes `measures.json` at once and the files of the
-runs of a few experiments alone, as published results have them.
+`tests.synthetic_results` writes every file of every run; this writes `measures.json` directly and the run files of only
+a few experiments, as published results have them.
 """
 
 import math
@@ -83,7 +83,9 @@ def _configuration(results: Path, study: str | None, rollout_batches: int | None
         if name == "kpo-clips":
             stems = {"grpo": "grpo", "gspo": "gspo", "gmpo": "gmpo", "kpo": "kpo-clipped", "kpo-ema": "kpo-ema"}
             settings["methods"] = {
-                f"{stem}-{suffix}": {"method": method} for stem, method in stems.items() for suffix in ("narrow", "wide")
+                f"{stem}-{suffix}": {"method": method}
+                for stem, method in stems.items()
+                for suffix in ("narrow", "wide")
             }
         if name == "kpo-q":
             settings["methods"]["kpo-weaker"] = {"method": "kpo-clipped", "process_variance": 0.346}

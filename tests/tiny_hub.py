@@ -1,4 +1,4 @@
-"""A mirror with a tiny model and small sets in the hub's schema, and a configuration that trains on them on a CPU."""
+"""A mirror with a tiny model and small datasets in Hugging Face's schema, and a configuration that trains on a CPU."""
 
 import json
 from pathlib import Path
@@ -115,7 +115,7 @@ def only(configuration_yaml: dict, *experiments: str) -> dict:
 
 
 def tiny_configuration(mirror: Path, results: Path, overrides: dict | None = None):
-    """The validated configuration with the two experiments alone, written as the workflow writes it; and its file.
+    """The validated configuration with only the two experiments, written as the workflow writes it; and its file.
 
     overrides: those of `tiny_overrides`, changed.
     """

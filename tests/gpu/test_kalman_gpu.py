@@ -28,7 +28,7 @@ def example(dtype=torch.float32, num_rows=5, num_tokens=3000):
 
 @pytest.fixture(params=["triton", "cpu"])
 def path(request, monkeypatch):
-    """Both ways to filter what lies on a device: the kernel there, and the CPU's where Triton is missing."""
+    """Both ways to filter a tensor on a device: the kernel there, and the CPU's if Triton is missing."""
     if request.param == "triton" and not kalman.HAS_TRITON:
         pytest.skip("Triton is not installed")
     monkeypatch.setattr(kalman, "HAS_TRITON", request.param == "triton")

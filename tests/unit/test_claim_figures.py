@@ -133,7 +133,7 @@ class TestCatalogue:
             assert ("measures.json" in entry.files or "claims.json" in entry.files) or entry.runs, entry.name
 
     def test_a_figure_reads_what_its_claims_compare(self):
-        """A figure of measures or runs shows a claim only where it needs an experiment that the claim compares."""
+        """A figure of measures or runs shows a claim only if it needs an experiment that the claim compares."""
         claims = {claim.id: set(claim.experiments) for claim in CLAIMS}
         for entry in ENTRIES.values():
             if entry.files == ("claims.json",):
@@ -148,7 +148,7 @@ def test_nothing_overlaps_and_every_claim_is_named(name, drawn):
     figure = drawn[name]
     found = words(figure)
     for claim in ENTRIES[name].claims:
-        # A gain's name stands below its marks; there the claim is told by place, tested below.
+        # A gain's name is below its marks; there the claim is told by place, tested below.
         assert claim in found or name == "accuracy_gains", claim
     with style.applied():
         renderer = figure.canvas.get_renderer()

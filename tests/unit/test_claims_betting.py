@@ -52,7 +52,7 @@ def test_every_seed_collapses_and_none_does():
 
 
 def test_a_collapse_in_four_of_five_runs_is_refuted():
-    """Unclipped KPO, 80% on the top rung against none: once open for ever where three rungs were averaged."""
+    """Unclipped KPO, 80% on the top rung against none: once open for ever, when three rungs were averaged."""
     drawn = (np.random.default_rng(0).random((200, 12)) < 0.8).astype(float)
     assert np.mean([p_at_most(row, NOT_MORE.margin) <= 0.05 for row in drawn]) > 0.85
 

@@ -56,7 +56,7 @@ class TestDesign:
 
 
 def sequential(values: np.ndarray, rule: Rule = RULE):
-    """The effect after all looks that so many values allow."""
+    """The effect after all interim analyses that this many values allow."""
     looks = Design(SEQUENTIAL).looks(len(values))
     return combined([effect_of_means(dict(enumerate(values[:size])), rule, weight=weight) for size, weight in looks])
 
@@ -179,7 +179,7 @@ class TestJudging:
         found = judged(study_of(a, FLAT))
         assert found.compared.effect is None and found.verdict.verdict == INCONCLUSIVE
         assert "the look at 6 complete seeds, of which there are 3; missing: x/a seed 9" in found.verdict.reason
-        # With six, the next look waits; the six alone are judged.
+        # With six, the next interim analysis waits; only the six are judged.
         a = spread(0.0, [seed for seed in range(6, 18) if seed != 13], 0.2)
         found = judged(study_of(a, FLAT))
         assert found.compared.effect.num_seeds == 6 and "missing: x/a seed 13" in found.waiting
@@ -201,7 +201,7 @@ class TestJudging:
         assert {one.verdict.verdict for one in evaluate_claims(study, Design(SEQUENTIAL), CLAIMS)} == {NOT_TESTED}
 
     def test_holm_counts_claims_that_have_no_look_yet(self):
-        """The family's size does not shrink because one claim's runs are late: p = 1 is corrected for as well."""
+        """The family's size does not shrink because one claim's runs are late: the correction counts its p = 1."""
         other = dataclasses.replace(
             CLAIM, id="test-2", effect=difference("late_accuracy.normal", cell("y", "a"), cell("y", "b"))
         )

@@ -48,7 +48,7 @@ def test_late_checkpoints_by_hand():
     made[5]["late_evaluation"] = {"normal": [3, 5]}
     made[7]["late_evaluation"] = {"normal": [4, 5]}
     assert late_counts(made, {"normal": 10}) == {"normal": [7, 10]}
-    # A checkpoint that was not evaluated is no evidence; of a run that was stopped its answers count as wrong.
+    # A checkpoint that was not evaluated is no evidence; if its run was stopped, its answers count as wrong.
     assert late_counts(made, {"normal": 15}) is None and late_counts(made[:6], {"normal": 10}) is None
     assert late_counts(made[:6], {"normal": 10}, stopped=True) == {"normal": [3, 10]}
     assert late_counts(rows([0.5]), {}) == {}

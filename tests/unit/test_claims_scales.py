@@ -1,4 +1,4 @@
-"""Claims at the scales of the hub: a finished one gets verdicts, on its own cells and benchmarks."""
+"""Claims at the scales with Hugging Face models: a finished one gets verdicts, on its own cells and benchmarks."""
 
 import dataclasses
 import random
@@ -21,7 +21,7 @@ LEVELS = ("easy", "normal", "hard")
 
 
 def study_of(scale: str, **changes) -> Study:
-    """Every run of a scale, with made-up measures: a method's accuracy, late reward and the rest lie around 0.5."""
+    """Every run of a scale, with made-up measures: a method's accuracy, late reward and the rest are around 0.5."""
     configuration = load({"scale": scale, **changes})
     cells, configured = {}, {}
     for experiment, label, seed in configuration.runs():

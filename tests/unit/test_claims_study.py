@@ -149,7 +149,7 @@ def test_five_verdicts_from_results(six_seeds, grpo, kpo, ema, unit, kpo_spread,
         assert found["minimum_detectable_effect"] > 0.05
         assert f"an effect of {found['minimum_detectable_effect']:.3g} or more" in page
     if verdict == NOT_AT_SIZE:
-        # The bound, and where the size comes from, stand with the verdict.
+        # The verdict gives the bound and where the size comes from.
         bound = found["effect"]["estimate"]["high"]
         assert f"at most {bound:.3g}, where 0.0692 was looked for (mean of Table 1's gains" in row
 
@@ -287,7 +287,7 @@ class TestMissing:
             write_claims(results)
 
     def test_published_measures_are_enough(self, results):
-        """Verdicts need measures.json alone, so results can be published without their runs."""
+        """Verdicts need only measures.json, so results can be published without their runs."""
         expected = record(results, "kpo-2-switching")
         for experiment in METHODS:
             shutil.rmtree(results.folder / experiment)
@@ -356,7 +356,7 @@ class TestRefusals:
         write_claims(results)
 
     def test_evaluations_by_differing_code(self, results):
-        """Compared in accuracy they are refused; in what training alone measures they are not."""
+        """Refused in a comparison of accuracy, but not of what only training measures."""
         for run in results.runs():
             code = "old" if run == ("kpo", "gspo", 1) else "new"
             write_json(results.run_folder(*run) / "checksums" / "evaluate.json", {"source_hash": code})
@@ -414,7 +414,7 @@ class TestSides:
         )
         both = ("kpo", "krpo", "not-configured")
         found = compare(study, difference("reward_late", along(both, "gspo"), along(both, "grpo")), Rule("above", 0.1))
-        # gspo is in kpo alone, so grpo is taken from kpo alone.
+        # gspo is only in kpo, so grpo is taken only from kpo.
         assert found.per_seed == pytest.approx({1: 0.7, 2: 0.6, 3: 0.5})
         assert found.sides[1]["cells"] == ["kpo/grpo"]
 

@@ -75,7 +75,7 @@ class TestMeans:
         ],
     )
     def test_p_values_agree_with_the_interval(self, values, rule):
-        """A statement is shown at a level if the interval with that level at each end lies on its side."""
+        """A statement is shown at a level if the interval with that level at each end is on its side."""
         for level in (0.005, 0.01, 0.05, 0.1, 0.25, 0.4):
             for weight in (1.0, 0.4):
                 at = dataclasses.replace(rule, significance=level)
@@ -189,7 +189,7 @@ class TestDecide:
             (UNSURE, NOTHING, CLEAR, INCONCLUSIVE),
             (CLEAR, NOTHING, CLEAR, REPRODUCED),
             (CLEAR, CLEAR, NOTHING, CONTROL_AS_WELL),
-            (CLEAR, CLEAR, CLEAR, REPRODUCED),  # the control gains as well, the method gains more
+            (CLEAR, CLEAR, CLEAR, REPRODUCED),  # the control gains too, the method gains more
             (CLEAR, UNSURE, NOTHING, CONTROL_AS_WELL),  # the method adds less than counts
             (CLEAR, UNSURE, UNSURE, INCONCLUSIVE),
             (CLEAR, CLEAR, UNSURE, INCONCLUSIVE),  # what the method adds is not bounded
@@ -295,7 +295,7 @@ class TestFamily:
         assert corrected.claim == pytest.approx(6 * 0.029)
         decided = decide(RULE, strong, [control], corrected)
         assert decided.verdict == INCONCLUSIVE and "told from that of: shuffled" in decided.reason
-        # A control that is beaten after correction as well is not named.
+        # A control that is beaten even after correction is not named.
         clear = ControlEvidence("noise", NOTHING, effect(0.5, 0.4, 0.6))
         family[0] = p_values(RULE, strong, [control, clear])
         decided = decide(RULE, strong, [control, clear], correct_family(family)[0])

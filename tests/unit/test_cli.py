@@ -51,7 +51,7 @@ def test_steps_out_of_order_name_the_missing_file(capfd, config):
 
 
 def test_steps_after_the_runs_name_what_they_lack(capfd, config):
-    """Copied from a folder of published results alone; made from files that earlier steps leave."""
+    """Copied only from a folder of published results; made from files that earlier steps leave."""
     assert "holds no published results; name the config.yaml" in said(capfd, "unpack", "--config", config)
     assert "measures.json is missing; measure the runs first" in said(capfd, "claims", "--config", config)
     for step in ("tables", "report"):

@@ -197,7 +197,7 @@ def test_a_worker_whose_launcher_died_first_does_not_share_with_the_next_job(mac
 
 
 def test_steps_take_their_share(machine, tmp_path, monkeypatch, capfd):
-    """Training and evaluation on a lease that another has by now end with one line; so does what is no lease."""
+    """Training and evaluation on a lease that another holds by now end with one line; so does a bad lease."""
     config = tmp_path / "config.yaml"
     config.write_text(dump(load({"scale": "smoke", "results": str(tmp_path / "results")})))
     run = ["--config", str(config), "--experiment", "kpo", "--method", "grpo", "--seed", "1"]
@@ -251,7 +251,7 @@ def test_numbers_are_refused_where_they_may_mean_another_device(machine, tmp_pat
 
 
 def test_command_line(machine):
-    """Exit status of the command, and one line where there is no command or it cannot run."""
+    """Exit status of the command, and one line if there is no command or it cannot run."""
 
     def lease(*arguments):
         process = start(machine, [sys.executable, "-m", "reproduction", "lease", *arguments])

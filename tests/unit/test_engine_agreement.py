@@ -31,13 +31,13 @@ class CopyEngine:
     """Log-probabilities of a copy of the model, which has the weights it was last given."""
 
     def __init__(self, model):
-        # Made anew: a trainer's model that is copied keeps the forward of the original.
+        # A new model: a copy of a trainer's model keeps the forward of the original.
         self.model = AutoModelForCausalLM.from_config(model.config).eval()
         self.model.load_state_dict(model.state_dict())
 
     @torch.no_grad()
     def log_probs(self, tokens):
-        """Of every token but the first, by a forward pass of this sequence alone."""
+        """Of every token but the first, by a forward pass of only this sequence."""
         logits = self.model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
         return logits.gather(1, torch.tensor(tokens[1:]).unsqueeze(1)).squeeze(1)
 
@@ -149,7 +149,7 @@ def test_an_engine_that_differs_stops_before_the_first_update(tmp_path):
     [(0.0, 0.02, "0.001, what may become of"), (0.01, 0.04, "0.03, what"), (0.05, 0.12, "0.1, pretrained")],
 )
 def test_a_difference_that_grows_over_the_first_hand_over_stops(tmp_path, before, after, limit):
-    """As where a part of the weights was not handed over; the bound is 0.1."""
+    """As if a part of the weights was not handed over; the bound is 0.1."""
 
     def spoil(log_probs, update):
         return log_probs - (after if update else before)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kpo.kalman import kalman_filter, kalman_gains, linear_filter
 
-# Q / V and length where the published float32 closed form gives NaN or is off by 0.3 % and more.
+# Q / V and length at which the published float32 closed form gives NaN or is off by 0.3 % and more.
 FAILING_RELEASE = [(1e-3, 4096), (1e-4, 8192), (1e-2, 1024), (1e-6, 4096), (1e-8, 4096)]
 ROUNDING = 7e-8  # relative: half a unit of float32 is 6e-8, and the loop in float64 rounds in its own places
 RATIOS = (0.0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.3, 1.0, 30.0, 1e3, 1e6)
@@ -162,7 +162,7 @@ def test_exact_at_the_greatest_length(ratio):
     values, _ = batch(2, 131_072, seed=3)
     gains, _ = sequential_gains(131_072, ratio, 1.0)
     reference = sequential_filter(values, None, gains)
-    # Where a value all but cancels after 1e5 steps, the rounding of the float64 loop itself shows.
+    # If a value all but cancels after 1e5 steps, the rounding of the float64 loop itself shows.
     rounding = 1e-12 * np.abs(reference).max()
     np.testing.assert_allclose(
         kalman_filter(values, **variances(ratio)).numpy(), reference, rtol=ROUNDING, atol=rounding

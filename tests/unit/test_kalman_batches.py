@@ -1,4 +1,4 @@
-"""kpo.kalman: the same bits for a row alone, in a batch, padded, with holes; dtypes; refusals."""
+"""kpo.kalman: the same bits for a single row, in a batch, padded, with holes; dtypes; refusals."""
 
 import math
 

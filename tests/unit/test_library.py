@@ -21,7 +21,7 @@ from kpo.checks import check_integer, check_real
 ROOT = Path(__file__).resolve().parents[2]
 
 VARIANCES = "process_variance, observation_variance, initial_mean=0.0"
-# Name: its arguments without annotations; None for what is no function.
+# Name: its arguments without annotations; None if it is not a function.
 PUBLIC = {
     "kalman.kalman_gains": "num_steps, process_variance, observation_variance, initial_variance=0.0",
     "kalman.kalman_filter": f"observations, mask=None, *, {VARIANCES}, initial_variance=0.0",

@@ -180,7 +180,7 @@ def test_gradient_against_finite_differences(name):
 
 @pytest.mark.parametrize("name", ["gspo", "kpo-clipped", "kpo-unclipped", "kpo-unit", "kpo-ema", "kpo-shuffled"])
 def test_straight_through_gradient(name):
-    """dL / d log pi_t = -r_hat_t A_t / (n_i B) where the clipped term is not the larger loss, and 0 where it is."""
+    """dL / d log pi_t = -r_hat_t A_t / (n_i B) if the clipped term is not the larger loss, else 0."""
     fast = {"process_variance": 0.3} if "process_variance" in METHODS[name].ratio_parameters else {}
     method = get_method(name, **fast)
     new, old, _, advantages, mask = random_batch()

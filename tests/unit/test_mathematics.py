@@ -1,4 +1,4 @@
-"""Mathematics sets from a mirror of small files in the schema of the hub: what is declared is checked, errors say why.
+"""Mathematics datasets from a mirror in Hugging Face's schema: declarations are checked, errors say why.
 
 The real files of some sets are checked too where KPO_MATH_FOLDER names their folder.
 """

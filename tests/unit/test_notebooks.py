@@ -67,7 +67,7 @@ def run_of(experiment, label, seed, accuracy, reward):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with measured runs alone, as published results have them."""
+    """A folder with only measured runs, as published results have them."""
     configuration = configuration_of(tmp_path, METHODS)
     accuracy = {run: round(0.5 + 0.1 * (run[1] != "grpo") + 0.1 * (run[2] == 3), 3) for run in configuration.runs()}
     runs = [run_of(*run, right, 0.25) for run, right in accuracy.items()]

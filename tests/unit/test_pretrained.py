@@ -1,4 +1,4 @@
-"""Models of the hub from mirror to summary, step by step on the command line, with a tiny model on the CPU."""
+"""Hugging Face models from mirror to summary, step by step on the command line, with a tiny model on the CPU."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Models of the hub in two processes: the updates of one process, and checkpoints that each process continues from."""
+"""Hugging Face models in two processes: the updates of one process, and checkpoints that each process resumes."""
 
 import json
 
@@ -32,7 +32,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Configuration file and model: 12 responses in 3 groups, of which the second lies across both processes."""
+    """Configuration file and model: 12 responses in 3 groups, of which the second is split over both processes."""
     folder = tmp_path_factory.mktemp("processes")
     overrides = tiny_overrides(folder / "mirror", folder / "results")
     overrides["experiments"] = {
@@ -71,7 +71,7 @@ def same_updates(server, given, folder, label, **changes):
     one, two = (load_file(folder / f"{label}-{processes}.safetensors") for processes in (1, 2))
     assert one.keys() == two.keys() and len(one) == UPDATES * len({name.split(".")[1] for name in one})
     for name, gradient in one.items():
-        # Later gradients are those of weights that AdamW moved by rounding errors too, where a gradient is almost 0.
+        # Later gradients are those of weights that AdamW also moved by rounding errors, if a gradient is almost 0.
         tolerance = 1e-5 if name.startswith("1.") else 2e-3
         scale = gradient.abs().max()
         assert (gradient - two[name]).abs().max() <= tolerance * scale + 1e-9, name

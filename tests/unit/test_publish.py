@@ -40,7 +40,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def finished(template, tmp_path):
-    """A configuration whose results are whole, and a repository without results."""
+    """A configuration with complete results, and a repository without results."""
     shutil.copytree(template / "results", tmp_path / "results")
     configuration = read_resolved(tmp_path / "results/laptop/config.yaml")
     configuration = configuration.model_copy(update={"results": str(tmp_path / "results")})
@@ -130,7 +130,7 @@ def test_publishing_again_replaces_the_folder(finished):
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(finished, monkeypatch):
-    """The earlier results lie beside their place then, are said to, and the next call publishes as ever."""
+    """The earlier results are then next to their place, a line says so, and the next call publishes as usual."""
     configuration, repository = finished
     publish(configuration, repository)
     folder, replace = repository / "results_published", os.replace
@@ -253,7 +253,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("name", ["measures.json", "claims.json"])
     def test_verdicts_that_are_not_of_these_measures(self, finished, name):
-        """The lists of missing runs agree, but a number was measured anew, or a verdict changed by hand."""
+        """The lists of missing runs agree, but a number was measured again, or a verdict changed by hand."""
         path = finished[0].folder / name
         path.write_text(re.sub(r"0\.\d{4,}", "0.1234567", path.read_text(), count=1))
         self.refused(finished, rf"{name}: .*judge the claims again \(python -m reproduction claims\)")

@@ -131,7 +131,7 @@ def test_scheduled_average_is_kpo_over_a_long_response(process_variance):
 
 @pytest.mark.parametrize("kind", STRAIGHT_THROUGH)
 def test_straight_through_contract(kind):
-    """d log r_t / d log pi_s is 1 where s = t is counted and 0 elsewhere, whatever the value is."""
+    """d log r_t / d log pi_s is 1 if s = t is counted, else 0, whatever the value is."""
     new, old, mask = batch()
     jacobian = torch.autograd.functional.jacobian(
         lambda log_probs: log_importance_ratio(kind, log_probs, old, mask, **PARAMETERS[kind]), new

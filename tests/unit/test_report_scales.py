@@ -1,4 +1,4 @@
-"""The report of the scales with models of the hub, from a made-up folder of each; and a template that does not fit."""
+"""The report of the scales with Hugging Face models, from a made-up folder each; and a template that does not fit."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def check(page: Page, configuration) -> None:
 def test_the_report_of_the_scale_gpu(gpu):
     page = report_of(gpu)
     check(page, gpu)
-    # A table has the splits of its own experiment alone.
+    # A table has only the splits of its own experiment.
     found = {table.experiment: table.splits for table in accuracies(read_json(gpu.folder / "summary.json")["rows"])}
     assert found == {"kpo": ["amc23", "math500"], "krpo": ["easy", "normal", "hard"]}
 

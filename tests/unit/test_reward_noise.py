@@ -112,7 +112,7 @@ def test_old_batches_are_forgotten():
 
 
 def test_a_drift_that_sets_in_late_is_noticed():
-    """While there is none, Q sits at its lower bound, where the likelihood hardly depends on log Q."""
+    """If there is none, Q is at its lower bound, where the likelihood hardly depends on log Q."""
     estimator = RewardNoiseEstimator(memory=5.0)
     for seed in range(20):
         estimator.update(simulate(16, 8, 1e-9, 0.2, seed))

@@ -176,7 +176,7 @@ def test_memory_by_hand():
     assert memory_needed(experiment, 1, 24e9) == pytest.approx(expected)
     # Two devices share the states, and gather 16-bit weights.
     assert memory_needed(experiment, 2, 24e9) == pytest.approx(expected - states / 2 - tokens * 896 * 24 * 2)
-    # KRPO's KL term keeps a reference model; an engine's share that holds no weights is no share.
+    # KRPO's KL term keeps a reference model; an engine's share must hold the weights.
     with_kl = load({"scale": "gpu", "experiments": {"kpo": {"methods": {"grpo": {"kl_weight": 0.1}}}}})
     assert memory_needed(with_kl.experiments["kpo"], 1, 24e9) == pytest.approx(expected + 4 * 4.94e8)
     # On two devices its states are halved, but each gathers the reference whole, in 16 bits.
@@ -258,7 +258,7 @@ def test_a_number_of_devices_that_does_not_divide_a_minibatch_is_not_called_too_
 
 
 def test_a_job_takes_the_devices_that_its_scheduler_gave_it(monkeypatch):
-    """Reckoned for 80 GB, the job asked for two; where the cards are larger, one would do and leave one idle."""
+    """Planned for 80 GB, the job asked for two devices; on larger ones one would do and leave one idle."""
     leased = []
     monkeypatch.setattr(
         "reproduction.jobs.launch.run_with_lease", lambda count, command, wait: leased.append((count, command))
@@ -295,7 +295,7 @@ def test_hours_grow_as_they_must():
         "kpo"
     ]
     assert training_hours(longer, 2, fast, 80e9) == pytest.approx(2 * hours)
-    # One update's learning alone, by hand: 10 P operations for each token of responses and prompts.
+    # Only one update's learning, by hand: 10 P operations for each token of responses and prompts.
     tokens = 256 * (0.5 * 4096 + 256)
     learning = 1087 * 10 * 4.02e9 * tokens / (0.35 * 989e12) / 3600
     assert learning < hours < 4 * learning
@@ -307,7 +307,7 @@ def test_sampling_reads_the_weights_as_often_as_the_engine_must_begin_anew():
     kpo = load({"scale": "paper"}).experiments["kpo"]
     at_once = (0.27 * 80e9 - 2 * 4.02e9) / ((0.5 * 4096 + 0.25 * 1024) * 147456)
     assert sequences_at_once(kpo, 80e9) == pytest.approx(at_once) and 39 < at_once < 41
-    # With operations at no cost what a larger memory saves are readings of the weights alone.
+    # With operations at no cost a larger memory saves only readings of the weights.
     reading = Speed("reading", 1e30, 3.35e12)
     saved = training_hours(kpo, 2, reading, 80e9) - training_hours(kpo, 2, reading, 1e15)
     rounds = 128 / at_once

@@ -1,4 +1,4 @@
-"""Both graders on the same responses: where they disagree is counted and shown."""
+"""Both graders on the same responses: disagreements are counted and shown."""
 
 import pytest
 

@@ -129,7 +129,7 @@ def test_question_bootstrap_degenerate_cases():
     exact = scipy.stats.binomtest(0, 3).proportion_ci(0.95, method="exact")
     assert bound == pytest.approx(exact.high)
     assert question_bootstrap([[1, 0]]) == (0.5, 0.0, 1.0)
-    # None of five differed; at most 1 - .025^(1/5) = .5218 of all do, and these could score 0 or 1.
+    # Of five, 0 differed; at most 1 - .025^(1/5) = .5218 of all do, and these could score 0 or 1.
     assert question_bootstrap([[1, 0]] * 5) == pytest.approx((0.5, 0.5 - 0.2609, 0.5 + 0.2609), abs=1e-4)
     # pass@2 is 1 for every problem although not every sample is right.
     assert question_bootstrap([[1, 0]] * 3, "pass_at_k", 2) == pytest.approx((1.0, 1.0 - bound, 1.0))
@@ -149,7 +149,7 @@ def test_hierarchical_bootstrap_levels():
     # Seeds differ, questions of a seed do not: only drawing seeds gives a width.
     correct = {1: [[1, 1]] * 4, 2: [[0, 0]] * 4}
     assert hierarchical_bootstrap(correct) == (0.5, 0.0, 1.0)
-    # Where no draw differs the interval is that of four problems, or of eight samples, which all agreed.
+    # If no draw differs, the interval is that of four problems, or of eight samples, which all agreed.
     for level, units in (("question", 4), ("sample", 8)):
         half = (1 - 0.025 ** (1 / units)) / 2
         assert hierarchical_bootstrap(correct, levels=[level]) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
@@ -241,7 +241,7 @@ def test_paired_difference_by_enumeration():
     values = [1.0, 0.0, 0.5, -0.5]
     means = [np.mean(resample) for resample in itertools.product(values, repeat=4)]
     low, high = np.quantile(means, [0.025, 0.975])
-    assert difference[1:3] == pytest.approx((low, high), abs=0.126)  # the means lie on a grid of 1/8
+    assert difference[1:3] == pytest.approx((low, high), abs=0.126)  # the means are on a grid of 1/8
     assert paired_difference(b, a).p_value == difference.p_value
     assert paired_difference(b, a).estimate == -0.25
 

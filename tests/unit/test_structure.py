@@ -106,7 +106,7 @@ def test_energy_of_waves(num_tokens):
     steps = torch.arange(num_tokens, dtype=torch.float64)
     slow = torch.cos(2 * math.pi * 5 * steps / num_tokens)[None]
     fast = torch.cos(2 * math.pi * 60 * steps / num_tokens)[None]
-    # Frequencies 5 and 60 of at most 100: the slow one lies in the lowest tenth, the fast one does not.
+    # Frequencies 5 and 60 of at most 100: the slow one is in the lowest tenth, the fast one is not.
     assert low_frequency_energy(slow, ones(slow), 0.1) == pytest.approx(1.0)
     assert low_frequency_energy(fast, ones(fast), 0.1) == pytest.approx(0.0, abs=1e-12)
     both = 3 * slow + fast
@@ -249,7 +249,7 @@ def test_summary_tells_structure_from_noise():
     assert summary["filtered"]["low_frequency_energy"] == low_frequency_energy(filtered, mask, 0.1)
     assert summary["filtered"]["mean_run_length"] == float(run_lengths(filtered, mask).double().mean())
     for name, sign in (("switch_frequency", 1), ("mean_run_length", -1), ("low_frequency_energy", -1)):
-        # Filtering moves all three series the same way; only the true order lies beyond its null.
+        # Filtering moves all three series the same way; only the true order is beyond its null.
         assert sign * summary["filtered"][name] < sign * summary["raw"][name]
         assert sign * summary["white noise, filtered"][name] < sign * summary["white noise"][name]
         assert sign * summary["filtered"][name] < sign * summary["shuffled, filtered"][name]

@@ -116,7 +116,7 @@ class TestMeasured:
         assert rows[place + 1] == ["", "here", "12.3 [10.0, 15.0] / 40.0", *[""] * 5]
 
     def test_the_untrained_model_of_the_hub_has_its_row(self, plain):
-        """Where each experiment has a model of its own, its untrained evaluation is a row of that experiment."""
+        """If each experiment has its own model, the untrained evaluation is a row of that experiment."""
         path = plain.folder / "summary.json"
         summary = read_json(path)
         measured = {

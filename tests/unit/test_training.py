@@ -213,7 +213,7 @@ def test_update_does_not_depend_on_the_micro_batches(base, tmp_path, overrides):
             ):
                 assert other[name] == pytest.approx(row[name], rel=2e-3, abs=2e-5), name
         for weight, other in zip(weights, other_weights, strict=True):
-            # AdamW divides by the gradient's own size, so rounding shows where a gradient is almost 0.
+            # AdamW divides by the gradient's own size, so rounding shows if a gradient is almost 0.
             assert (weight - other).abs().mean() < 2e-5
 
 

@@ -161,7 +161,7 @@ def bump(tensor):
 
 # how it is tampered with, whether the checksums are made to agree, words of the line that says so
 TAMPERED = {
-    # The checksums alone show these.
+    # Only the checksums show these.
     "a weight": (tensors(f"{RUN}/model/model.safetensors", lambda t: bump(next(iter(t.values())))), False,
                  [f"{RUN}/model/model.safetensors", "not as it was written"]),
     "a log entry": (edit(f"{RUN}/metrics.jsonl", lambda rows: rows[0].update(entropy=1.0)), False,

@@ -110,7 +110,7 @@ def test_a_training_that_it_did_not_finish_is_made(monkeypatch, run, tmp_path, c
         if case == "other base model":
             atomic_write(base / "model.safetensors", b"other weights")
 
-    # What stands in for training makes the run end with its one line.
+    # The stand-in for training makes the run end with its one line.
     with pytest.raises(RuntimeError, match="ended after update 0") as error:
         trained_after(monkeypatch, run, tmp_path / "base", leave, held=case != "not held")
     assert isinstance(error.value.__cause__, Worked)
@@ -149,7 +149,7 @@ def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run,
 
 
 def test_the_others_wait_in_short_turns_for_the_first(monkeypatch):
-    """No collective call lasts as long as the first process's wait: two threads stand for two processes."""
+    """No collective call lasts as long as the first process's wait: two threads act as two processes."""
     meeting, place, box, calls = threading.Barrier(2), threading.local(), {}, []
 
     def broadcast(values, src):

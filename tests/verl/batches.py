@@ -18,7 +18,7 @@ LENGTHS = (7, 4, 1, 6, 3, 5, 2, 7)
 
 
 class Batch:
-    """Dense float64 tensors (8, 7); the log-probabilities lie close enough that every clip cuts some tokens only."""
+    """Dense float64 tensors (8, 7); the log-probabilities are close enough that every clip cuts only some tokens."""
 
     def __init__(self, seed=0):
         generator = torch.Generator().manual_seed(seed)

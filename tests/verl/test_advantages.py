@@ -42,7 +42,7 @@ class Rollout:
 
 
 def compute(estimator, rollout, algorithm=None):
-    """What verl's trainer gets, with the estimator's count of calls begun afresh."""
+    """What verl's trainer gets, with the estimator's count of calls at 0."""
     kpo.verl.estimator_function.cache_clear()
     core_algos.ADV_ESTIMATOR_REGISTRY[estimator] = kpo.verl.estimator_function(estimator)
     config = OmegaConf.create({"adv_estimator": estimator} | ({"kpo": algorithm} if algorithm else {}))
@@ -82,7 +82,7 @@ def test_equals_group_advantages(estimator, kind):
 
 @pytest.mark.parametrize("estimator", estimator_names())
 def test_arrival_has_no_influence(estimator):
-    """Neither the order of the rows, nor the uids, which verl draws afresh in every run."""
+    """Neither the order of the rows, nor the uids, which verl draws again in every run."""
     plain = Rollout()
     expected = compute(estimator, plain, values_of(estimator))["advantages"][:-2]
     for shuffle in (1, 2):

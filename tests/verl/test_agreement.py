@@ -66,7 +66,7 @@ def test_gmpo(batch, clip, weighted):
     """With rollout-correction weights too, of which GMPO takes each response's geometric mean."""
     method = get_method("gmpo", clip_low=clip[0], clip_high=clip[1])
     weights = (0.1 + 2 * torch.rand(8, 16, generator=torch.Generator().manual_seed(1))).double() if weighted else None
-    # verl counts tokens outside either bound, also those its one-sided clip leaves alone.
+    # verl counts tokens outside either bound, also those that its one-sided clip leaves unchanged.
     function = core_algos.compute_policy_loss_geo_mean
     assert_same_loss(batch, method, function, clip, "token-mean", share_tolerance=None, weights=weights)
 
@@ -102,7 +102,7 @@ def test_advantages(kind, function, keywords, dtype):
     rewards[0] = (rewards[0] > 0.5).to(dtype)
     lengths = torch.randint(1, 12, (6, 8), generator=generator)
     mask = (torch.arange(12) < lengths.reshape(-1, 1)).to(dtype)
-    # verl takes a reward for each token; the response's stands at its last one.
+    # verl takes a reward for each token; the response's is at its last one.
     token_rewards = torch.zeros(48, 12, dtype=dtype)
     token_rewards[torch.arange(48), lengths.flatten() - 1] = rewards.flatten()
     index = np.repeat(np.arange(6), 8)

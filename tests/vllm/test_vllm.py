@@ -30,7 +30,7 @@ WATCHED = 6  # responses of each rollout batch
 
 
 class Watched(EngineAgreement):
-    """The gate, and beside it what proves it right: weights, texts and the engine's opinion at each rollout batch."""
+    """The gate and what proves it right: weights, texts and the engine's log-probabilities at each rollout batch."""
 
     instances: list = []
 

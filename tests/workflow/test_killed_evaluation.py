@@ -110,7 +110,7 @@ def test_killed_at_random_moments(tmp_path):
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """The configuration of a tiny model of the hub with one problem a shard, its file, and an evaluation."""
+    """The configuration of a tiny Hugging Face model with one problem per shard, its file, and an evaluation."""
     import datasets
 
     folder = tmp_path_factory.mktemp("hub")

@@ -36,7 +36,7 @@ def start(checkout):
 
 
 def newest(checkout) -> int:
-    """The update of the newest checkpoint, 0 where there is none."""
+    """The update of the newest checkpoint, 0 if there is none."""
     found = (checkout / RUN / "checkpoint").glob("update-*")
     return max((int(path.name.removeprefix("update-")) for path in found), default=0)
 
@@ -61,7 +61,7 @@ def test_killed_job_and_killed_snakemake(checkout, tmp_path_factory):
     assert ended.returncode != 0 and "The same command continues" in said
     assert not (checkout / RUN / "metrics.jsonl").exists() and newest(checkout) >= reached
 
-    # Snakemake alone dies; its job goes on by itself, and the next call waits for it instead of training beside it.
+    # Only Snakemake dies; its job goes on, and the next call waits for it instead of training at the same time.
     process = start(checkout)
     reached = wait_for_checkpoint(checkout, process, newest(checkout))
     process.process.kill()

@@ -150,6 +150,6 @@ def test_jobs_are_submitted_with_their_devices(checkout, cluster, tmp_path):
     submitted = [json.loads(line) for line in record.read_text().splitlines()]
     assert len(submitted) == 1
     asked = " ".join(submitted[0])
-    # Data and model were fetched here; the training alone was submitted, with what its rule declares.
+    # Data and model were fetched here; only the training was submitted, with what its rule declares.
     assert "--gpus=2" in asked and "-t 4320" in asked and "--mem 128000" in asked and "train_pretrained" in asked
     assert (checkout / "slurm_results/paper/models").is_dir()

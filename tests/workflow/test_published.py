@@ -1,5 +1,5 @@
 """The workflow on published results, in a copy of the repository that holds no run: it draws and judges what was
-published, trains nothing, and says in one line where that cannot be."""
+published, trains nothing, and says in one line if that is impossible."""
 
 import re
 

@@ -175,7 +175,7 @@ def test_two_fresh_runs_with_other_numbers_of_cores_leave_the_same(checkout, bot
     found, again = contents(checkout / "results/smoke"), contents(other / "results/smoke")
     assert found.keys() == again.keys()
     assert [name for name in found if found[name] != again[name]] == []
-    # Of every kind something was compared: none of the patterns above swallows more than it says.
+    # Something of every kind was compared: no pattern above excludes more than it says.
     kinds = ["model.safetensors", "samples.jsonl", "structure.safetensors", "training_curves.png", "evaluation.json"]
     for name in [*kinds, "structure.pdf", *TIMED, "summary.json", "tables.json", "checksums/evaluate.json"]:
         assert any(path.endswith(name) for path in found), name
