@@ -25,7 +25,7 @@ PROBLEMS = 4
 
 
 def write_hub_results(results: Path, scale: str, **overrides) -> Configuration:
-    """Write `results`/<scale> with every run of three short rollout batches; `overrides` as `configuration.load` takes."""
+    """Write `results`/<scale> with every run of three short rollout batches; `overrides` as `load` takes them."""
     raw = load({"scale": scale, "results": str(results), **overrides}).model_dump()
     raw["evaluation"]["bootstrap_resamples"] = 100
     for experiment in raw["experiments"].values():
