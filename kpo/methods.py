@@ -240,8 +240,6 @@ _TABLE: tuple[tuple[str, str, bool, str, str, str, dict[str, Any]], ...] = (
      {"ratio": "ema", "ratio_parameters": {"gain": 1e-3}}),
     ("kpo-ema-scheduled", "kpo-clipped", False, "", _CONTROL, "Gain K_t; must equal kpo-clipped.",
      {"ratio": "ema-scheduled", "ratio_parameters": _KPO_FILTER}),
-    ("kpo-shuffled", "kpo-clipped", False, "", _CONTROL, "Filter over the tokens in random order.",
-     {"ratio": "shuffled", "ratio_parameters": _KPO_FILTER}),
     ("dr-grpo", "grpo", False, "arXiv 2503.20783", "3.2",
      "No division by the group's standard deviation, nor by each response's length.",
      {"advantage": "mean", "aggregation": "seq-mean-token-sum-norm", "aggregation_length": 4096}),

@@ -11,7 +11,6 @@ the ratio that the loss weighs the advantage with, and says what the gradient fl
     unit             0, so the ratio is exactly 1               control; straight-through
     ema              rho_t = rho_{t-1} + a (z_t - rho_{t-1})    control; straight-through
     ema-scheduled    the same with a = K_t, so it equals kalman control; straight-through
-    shuffled         kalman over the tokens in another order    control; straight-through
 
 Straight-through means value and gradient are chosen apart: log r_t = sg[value_t] + z_t - sg[z_t], sg being
 stop-gradient. The derivative with respect to log pi(y_t) is 1, and no gradient crosses tokens.
@@ -31,7 +30,6 @@ from kpo.checks import (
     Registry,
     check_advantages,
     check_finite,
-    check_integer,
     check_real,
     check_token_tensors,
     checked_parameters,
@@ -95,8 +93,8 @@ def log_importance_ratio(
     log_probs, old_log_probs: (B, T) floating, natural logarithms, of the current and of the sampling policy; bfloat16
         and float16 are computed in float32. Gradients never flow into `old_log_probs`.
     mask: (B, T) bool or 0/1; True at the counted tokens of a response. Padding may lie anywhere.
-    parameters: `process_variance`, `observation_variance`, `initial_variance` (kalman, ema-scheduled, shuffled); `gain`
-        (ema); `seed` (shuffled); `advantages`, `clip` (kinds that ask for them, as `geometric_mean` does).
+    parameters: `process_variance`, `observation_variance`, `initial_variance` (kalman, ema-scheduled); `gain` (ema);
+        `advantages`, `clip` (kinds that ask for them, as `geometric_mean` does).
 
     Returns (B, T), 0 where mask is 0; (B, 1) for `sequence` and `geometric-mean`, 0 for a response without tokens.
     Raises ValueError or TypeError naming the argument: unknown kind or parameter, shapes, dtypes or devices that do not
@@ -245,57 +243,3 @@ def ema_scheduled(
     gains_T, _ = kalman_gains(log_ratio_BT.shape[1], process_variance, observation_variance, initial_variance)
     filtered_BT = linear_filter(log_ratio_BT.detach(), gains_T.to(log_ratio_BT.device), mask_BT)
     return straight_through(filtered_BT, log_ratio_BT)
-
-
-@ratio_kind("shuffled")
-def shuffled(
-    log_ratio_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    process_variance: float,
-    observation_variance: float,
-    initial_variance: float = 0.0,
-    seed: int = 0,
-) -> Tensor:
-    """KPO's filter over each response's tokens in random order, put back in place (control: does their order matter?).
-
-    The order is a function of `seed` and the response's own log-ratios: the same in any batch, micro-batch, padding or
-    device, and another one at every update.
-    """
-    values_BT = log_ratio_BT.detach()
-    check_integer("seed", seed, minimum=0)
-    order_BT = shuffled_order(values_BT, mask_BT, seed)
-    filtered_BT = kalman_filter(
-        values_BT.gather(1, order_BT),
-        mask_BT.gather(1, order_BT),
-        process_variance=process_variance,
-        observation_variance=observation_variance,
-        initial_variance=initial_variance,
-    )
-    return straight_through(torch.zeros_like(filtered_BT).scatter(1, order_BT, filtered_BT), log_ratio_BT)
-
-
-def shuffled_order(values_BT: Tensor, mask_BT: Tensor, seed: int) -> Tensor:
-    """Positions (B, T) of each row's counted tokens in random order, then its masked positions."""
-    # A counter-based hash instead of a random generator: torch.rand's stream depends on the shape asked for, so a row's
-    # order would depend on its neighbours and its padding.
-    number_BT = mask_BT.cumsum(dim=1)
-    bits_BT = values_BT.to(torch.float32).contiguous().view(torch.int32).to(torch.int64)
-    row_B1 = torch.where(mask_BT, mix_bits(bits_BT + mix_bits(number_BT)), 0).sum(dim=1, keepdim=True)
-    keys_BT = mix_bits(mix_bits(row_B1 + seed) + number_BT)
-    # Halved keys stay below the largest integer, which puts masked positions last.
-    keys_BT = torch.where(mask_BT, keys_BT >> 1, torch.iinfo(torch.int64).max)
-    return keys_BT.argsort(dim=1, stable=True)
-
-
-def mix_bits(values: Tensor) -> Tensor:
-    """n to the n-th output of SplitMix64 from seed 0 (Steele, Lea and Flood 2014), in int64, whose products wrap."""
-    values = values * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        values = (values ^ _shift_right(values, shift)) * factor
-    return values ^ _shift_right(values, 31)
-
-
-def _shift_right(values: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's shifts of int64 copy the sign."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)

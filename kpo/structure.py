@@ -2,14 +2,12 @@
 
 KPO (arXiv 2602.10609, motivation and analysis sections) reports that off-policy tokens switch sign often (a frequency
 of about 0.43), that filtering lowers this to 0.01, lengthens runs and moves energy to low frequencies. Exact
-definitions are not published; these are ours.
+definitions are not published; these are ours. Tokens are adjacent if they are in one row, their mask is 1, and no other
+such token lies between them.
 
-Tokens. Only tokens whose mask is 1 count, and two tokens are adjacent if no counted token of the same row lies between
-them. A row never continues in the next one.
-
-Sign of 0. A log-ratio of exactly 0 says neither that the policy moved up nor down. By default ("previous") it takes the
-sign of the counted token before it, so that it neither ends a run nor starts one; zeros before a row's first non-zero
-token have no sign and are left out. "drop" leaves all zeros out; "own" takes 0 for a third sign.
+Sign of 0. By default ("previous") a log-ratio of exactly 0 takes the sign of the counted token before it, so that it
+neither ends a run nor starts one; zeros before a row's first non-zero token have no sign and are left out. "drop"
+leaves all zeros out; "own" takes 0 for a third sign.
 
 A smoothing filter does all of the above to white noise as well. Independent values switch with a frequency of 0.5 and
 have a tenth of their energy in the lowest tenth of the frequencies; after KPO's filter with Q / V = 1e-6
@@ -34,11 +32,9 @@ import torch
 from torch import Tensor
 
 from kpo.checks import NonFiniteError, check_integer, check_mask, check_real, check_rows, unknown_name
-from kpo.kalman import kalman_filter
 
 __all__ = [
-    "low_frequency_energy", "run_lengths", "shuffled_order", "structure_summary", "switch_frequency", "white_noise",
-    "white_noise_null",
+    "low_frequency_energy", "run_lengths", "shuffled_order", "switch_frequency", "white_noise", "white_noise_null",
 ]  # fmt: skip
 
 ZERO_SIGNS = ("previous", "drop", "own")
@@ -171,10 +167,7 @@ def white_noise_null(
 
     statistic: such as `switch_frequency`. transform: such as the Kalman filter; None for the noise itself.
     noise: as for `white_noise`; it has the shape and mask of log_ratio. Returns float64 (num_draws,), a function of the
-    seed. Example, the null of a filtered switch frequency:
-
-        white_noise_null(switch_frequency, log_ratio, mask, transform=lambda z, m: kalman_filter(
-            z, m, process_variance=1e-6, observation_variance=1.0))
+    seed.
     """
     num_draws = check_integer("num_draws", num_draws, minimum=1)
     generator = torch.Generator(device=log_ratio.device).manual_seed(seed)
@@ -183,57 +176,6 @@ def white_noise_null(
         drawn = white_noise(log_ratio, mask, noise, generator)
         values.append(float(statistic(drawn if transform is None else transform(drawn, mask), mask)))
     return torch.tensor(values, dtype=torch.float64)
-
-
-def structure_summary(
-    log_ratio: Tensor,
-    mask: Tensor,
-    *,
-    process_variance: float,
-    observation_variance: float,
-    fraction: float = 0.1,
-    num_draws: int = 10,
-    seed: int = 0,
-) -> dict[str, dict[str, float]]:
-    """All measures of a batch and of its nulls, as {series: {measure: value}}.
-
-    Series: "raw"; "filtered" by KPO's filter; "shuffled" and "shuffled, filtered", the same values in random order;
-    "white noise" and "white noise, filtered", heavy-tailed and of the same shape. The last four are means over
-    `num_draws` draws. Measures: "switch_frequency", "mean_run_length" (tokens), "low_frequency_energy" (share below
-    `fraction`).
-    """
-
-    def filtered(values: Tensor, mask: Tensor) -> Tensor:
-        return kalman_filter(
-            values.detach(), mask, process_variance=process_variance, observation_variance=observation_variance
-        )
-
-    measures: dict[str, Callable[[Tensor, Tensor], float]] = {
-        "switch_frequency": switch_frequency,
-        "mean_run_length": _mean_run_length,
-        "low_frequency_energy": lambda values, mask: low_frequency_energy(values, mask, fraction),
-    }
-    smooth = filtered(log_ratio, mask)
-    summary = {
-        "raw": {name: measure(log_ratio, mask) for name, measure in measures.items()},
-        "filtered": {name: measure(smooth, mask) for name, measure in measures.items()},
-    }
-    for series, noise in (("shuffled", "shuffled"), ("white noise", "heavy-tailed")):
-        for suffix, transform in (("", None), (", filtered", filtered)):
-            summary[series + suffix] = {
-                name: float(
-                    white_noise_null(
-                        measure, log_ratio, mask, transform=transform, noise=noise, num_draws=num_draws, seed=seed
-                    ).nanmean()
-                )
-                for name, measure in measures.items()
-            }
-    return summary
-
-
-def _mean_run_length(log_ratio: Tensor, mask: Tensor) -> float:
-    lengths = run_lengths(log_ratio, mask)
-    return float(lengths.double().mean()) if len(lengths) else math.nan
 
 
 def _check(log_ratio: Tensor, mask: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.nn.functional import pad
 
-from kpo.structure import structure_summary
 from paper_figures import style
 from paper_figures.aggregate import over_seeds, seeds_phrase
 from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import Results, ResultsError, Structure
 from reproduction.claims.paper_tables import KPO_SWITCH_FREQUENCY
+from reproduction.claims.structure import structure_summary
 
 NAME = "structure"
 FILE = "structure.safetensors"
@@ -28,7 +28,7 @@ MEASURES = (
     ("mean_run_length", "mean run length (tokens)"),
     ("low_frequency_energy", "low-frequency energy (share)"),
 )
-# Series of `kpo.structure.structure_summary` before and after the filter, and how the axis names them.
+# Series of `structure_summary` before and after the filter, and how the axis names them.
 SERIES = (
     ("raw", "filtered", "log-ratios"),
     ("shuffled", "shuffled, filtered", "shuffled"),

@@ -12,9 +12,9 @@ import torch
 
 from kpo.advantages import group_advantages
 from kpo.kalman import kalman_filter
-from kpo.structure import structure_summary
 from reproduction.claims.paper_tables import KPO_BENCHMARKS
 from reproduction.claims.premise import PREMISE_MEASURES, PREMISE_SERIES, premise_measures
+from reproduction.claims.structure import structure_summary
 
 LATE_SHARE = 0.2
 SPIKE_FACTOR = 3.0

@@ -38,7 +38,6 @@ DEFAULTS = {
     "kpo-unit": ("grpo", {}, "unit", {}, (3e-4, 4e-4), SEQUENCE, 0.0),
     "kpo-ema": ("grpo", {}, "ema", {"gain": 1e-3}, (3e-4, 4e-4), SEQUENCE, 0.0),
     "kpo-ema-scheduled": ("grpo", {}, "ema-scheduled", KPO_FILTER, (3e-4, 4e-4), SEQUENCE, 0.0),
-    "kpo-shuffled": ("grpo", {}, "shuffled", {**KPO_FILTER, "seed": 0}, (3e-4, 4e-4), SEQUENCE, 0.0),
     # Other baselines: Dr. GRPO (arXiv 2503.20783), RLOO (arXiv 2402.14740), OPO (arXiv 2505.23585).
     "dr-grpo": ("mean", {}, "token", {}, (0.2, 0.2), "seq-mean-token-sum-norm", 0.0),
     "rloo": ("leave-one-out", {}, "token", {}, (0.2, 0.2), SEQUENCE, 0.0),
@@ -199,7 +198,7 @@ REFUSED = {
     "variance left out": ("krpo", {"process_variance": None}, TypeError, "process_variance"),
     "half an estimate": ("krpo-adaptive", {"process_variance": 0.1}, ValueError, "both or neither"),
     "gain": ("kpo-ema", {"gain": 2.0}, ValueError, "gain"),
-    "seed": ("kpo-shuffled", {"seed": 1.5}, TypeError, "seed"),
+    "seed": ("krpo-random-order", {"seed": 1.5}, TypeError, "seed"),
     "aggregation": ("grpo", {"aggregation": "token-meen"}, ValueError, "did you mean 'token-mean'"),
     "no length": ("grpo", {"aggregation": "seq-mean-token-sum-norm"}, ValueError, "aggregation_length"),
     "length": ("dr-grpo", {"aggregation_length": 0}, ValueError, "aggregation_length"),

@@ -11,9 +11,7 @@ from kpo.methods import Method
 from kpo.ratios import (
     RATIO_KINDS,
     log_importance_ratio,
-    mix_bits,
     ratio_kind,
-    shuffled_order,
     straight_through,
     token_log_ratio,
 )
@@ -28,9 +26,8 @@ PARAMETERS = {
     "unit": {},
     "ema": {"gain": 0.3},
     "ema-scheduled": KALMAN,
-    "shuffled": KALMAN,
 }
-STRAIGHT_THROUGH = ("sequence-token", "kalman", "unit", "ema", "ema-scheduled", "shuffled")
+STRAIGHT_THROUGH = ("sequence-token", "kalman", "unit", "ema", "ema-scheduled")
 SEQUENCE_SHAPED = ("sequence", "geometric-mean")
 
 
@@ -188,47 +185,6 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert torch.equal(result, log_importance_ratio("kalman", new.float(), old.float(), mask, **KALMAN))
 
 
-def test_shuffled_is_kpo_over_the_reordered_tokens():
-    new, old, mask = batch()
-    log_ratio, _ = token_log_ratio(new, old, mask)
-    order = shuffled_order(log_ratio, mask, 0)
-    result = log_importance_ratio("shuffled", new, old, mask, **KALMAN)
-    for row, count in enumerate(mask.sum(dim=1).tolist()):
-        positions = order[row, :count]
-        assert sorted(positions.tolist()) == mask[row].nonzero().flatten().tolist()
-        states = sequential_filter(log_ratio[row, positions].tolist(), 0.04, 1.0)
-        torch.testing.assert_close(result[row, positions], torch.tensor(states, dtype=torch.float64))
-
-
-def test_shuffled_order_does_not_depend_on_batch_or_padding_but_on_seed_and_row():
-    new, old, _ = batch(rows=6, tokens=40)
-    mask = torch.ones(6, 40, dtype=torch.bool)
-    together = log_importance_ratio("shuffled", new, old, mask, **KALMAN)
-    alone = log_importance_ratio("shuffled", new[2:3], old[2:3], mask[2:3], **KALMAN)
-    torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-15)
-    padded = [torch.nn.functional.pad(tensor, (7, 4)) for tensor in (new, old, mask)]
-    torch.testing.assert_close(
-        log_importance_ratio("shuffled", *padded, **KALMAN)[:, 7:-4], together, rtol=0, atol=1e-15
-    )
-    assert not torch.equal(log_importance_ratio("shuffled", new, old, mask, seed=1, **KALMAN), together)
-    orders = shuffled_order(new - old, mask, 0)
-    assert len({tuple(row) for row in orders.tolist()}) == 6
-
-
-def test_bits_are_mixed_as_published():
-    """The first outputs of SplitMix64 from seed 0, as published with the generator."""
-    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert [value % 2**64 for value in mix_bits(torch.tensor([1, 2, 3])).tolist()] == published
-
-
-def test_shuffled_order_is_uniform():
-    """Where the first token lands, over 4,000 rows of 8 tokens: chi-squared(7) stays below its 0.1% point."""
-    values = torch.randn(4000, 8, generator=torch.Generator().manual_seed(3))
-    order = shuffled_order(values, torch.ones(4000, 8, dtype=torch.bool), 0)
-    counts = torch.bincount(order[:, 0], minlength=8).double()
-    assert ((counts - 500) ** 2 / 500).sum() < 24.3
-
-
 ONE = torch.zeros(2, 3)
 REFUSED = {
     "unknown kind": (("kalmann", ONE, ONE, ONE == 0), {}, ValueError, "did you mean 'kalman'"),
@@ -248,7 +204,6 @@ REFUSED = {
     ),
     "gain above 1": (("ema", ONE, ONE, ONE == 0), {"gain": 1.5}, ValueError, "gain"),
     "gain as text": (("ema", ONE, ONE, ONE == 0), {"gain": "1e-3"}, TypeError, "gain"),
-    "fractional seed": (("shuffled", ONE, ONE, ONE == 0), {**KALMAN, "seed": 0.5}, TypeError, "seed"),
     "logits": (("token", torch.zeros(2, 3, 7), ONE, ONE == 0), {}, ValueError, "log_probs"),
     "shapes": (("token", ONE, torch.zeros(2, 4), ONE == 0), {}, ValueError, "old_log_probs"),
     "mask shape": (("token", ONE, ONE, torch.ones(2, 1)), {}, ValueError, "mask"),

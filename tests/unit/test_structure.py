@@ -1,4 +1,4 @@
-"""kpo.structure: measures by hand, their nulls against theory, controls, refusals."""
+"""kpo.structure: measures by hand, their nulls against theory, controls, refusals; their summary for the claims."""
 
 import math
 
@@ -11,11 +11,11 @@ from kpo.structure import (
     low_frequency_energy,
     run_lengths,
     shuffled_order,
-    structure_summary,
     switch_frequency,
     white_noise,
     white_noise_null,
 )
+from reproduction.claims.structure import structure_summary
 
 KPO = {"process_variance": 1e-6, "observation_variance": 1.0}
 
