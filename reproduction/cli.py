@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = step("mathematics", _mathematics, "load and check one mathematics dataset")
     command.add_argument("--set", required=True, metavar="NAME")
-    command = step("model", _model, "fetch and check one experiment's model, and write down where it lies")
+    command = step("model", _model, "fetch and check one experiment's model, and write down where it is")
     command.add_argument("--experiment", required=True)
     command = step("mirror", _mirror, "fetch all datasets and models of a configuration into a folder")
     command.add_argument("--output", type=Path, required=True, metavar="FOLDER")

@@ -67,7 +67,7 @@ def machine_devices() -> list[Device]:
 
 
 def set_settings(configuration: Configuration, name: str) -> dict[str, Any]:
-    """All that decides which problems a set has; where it changes, the set is loaded anew."""
+    """All that decides which problems a dataset has; if it changes, the dataset is loaded again."""
     declared = dataclasses.asdict(get_set(name))
     return declared | {str(key): value for key, value in configuration.data.pins.get(name, {}).items()}
 
@@ -93,7 +93,7 @@ def evaluation_files(configuration: Configuration, experiment: str) -> list[str]
 
 
 def evaluation_settings(configuration: Configuration, experiment: str) -> dict[str, Any]:
-    """All that decides the evaluation of a model of the hub or one trained from it."""
+    """All that decides the evaluation of a Hugging Face model or one trained from it."""
     settings = configuration.experiments[experiment]
     shared = configuration.evaluation
     return {
@@ -127,14 +127,14 @@ def is_published(configuration: Configuration) -> bool:
 
 
 def update_configuration(path: Path, configuration: Configuration) -> None:
-    """Write the resolved configuration to `path` where another stands there."""
+    """Write the resolved configuration to `path` if the file there differs."""
     text = dump(configuration)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         atomic_write(path, text)
 
 
 def run_settings(configuration: Configuration, experiment: str, label: str) -> dict[str, Any]:
-    """All of the configuration that decides a run, apart from its seed; where it changes, the run is repeated."""
+    """All of the configuration that decides a run, apart from its seed; if it changes, the run is repeated."""
     settings = configuration.experiments[experiment]
     method = settings.method(label)
     found = {

@@ -1,9 +1,8 @@
-"""Integer arithmetic problems in the manner of KRPO's Arithmetic set (arXiv 2505.07527), generated from a seed.
+"""Integer arithmetic problems like those of KRPO's Arithmetic set (arXiv 2505.07527), generated from a seed.
 
 The published test rows are sums, differences and products of 2 to 6 signed numbers of at most 1 to 6 digits, bracketed
 and spaced at random, in five phrasings. The constants below were measured on those rows; `generate_problems` draws from
-the same distribution where a level asks for it, and from simpler ones (no products, no brackets) where a small model
-is to read them.
+the same distribution if a level asks for it, and from simpler ones (no products, no brackets) for a small model.
 """
 
 import random
@@ -27,7 +26,7 @@ NEGATED_BRACKET_PROBABILITY = 0.5
 # probability, again and again (.150 +- .001 of the gaps, .148 +- .003 of the widened ones).
 WIDER_GAP_PROBABILITY = 0.15
 
-# After so many refused draws in a row (answer out of range, excluded, a duplicate) the level counts as exhausted.
+# After this many refused draws in a row (answer out of range, excluded, a duplicate) the level counts as exhausted.
 MAX_REFUSED_DRAWS = 20_000
 
 
@@ -58,7 +57,7 @@ class Level:
             if not values or any(isinstance(value, bool) or not isinstance(value, int) for value in values):
                 raise TypeError(f"Level.{field} must be one or more integers, got {values!r}")
             if min(values) < lowest or max(values) > 100:
-                raise ValueError(f"Level.{field} must lie between {lowest} and 100, got {values}")
+                raise ValueError(f"Level.{field} must be between {lowest} and 100, got {values}")
             object.__setattr__(self, field, values)
         if not self.operators or set(self.operators) - set(OPERATORS) or len(set(self.operators)) < len(self.operators):
             raise ValueError(f"Level.operators must name some of '+', '-', '*', each once, got {self.operators!r}")
@@ -135,13 +134,13 @@ def generate_problems(
     one_digit_share: probability that all numbers of a problem have one digit, whatever the level's num_digits.
     unique: no normalised question occurs twice. id_prefix: ids are '<prefix>-<number>', by default the level's name.
 
-    Raises ValueError for a negative count or a share outside 0..1, and where the level holds too few problems that are
-    not excluded.
+    Raises ValueError for a negative count or a share outside 0..1, and if the level has too few problems that are not
+    excluded.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ValueError(f"count must be an integer of at least 0, got {count!r}")
     if not 0.0 <= one_digit_share <= 1.0:
-        raise ValueError(f"one_digit_share must lie between 0 and 1, got {one_digit_share!r}")
+        raise ValueError(f"one_digit_share must be between 0 and 1, got {one_digit_share!r}")
     prefix = level.name if id_prefix is None else id_prefix
     # A string seed is hashed by `random` itself, so that levels and splits with the same number do not share draws.
     rng = random.Random(f"{seed}/{prefix}/{level.name}")
@@ -184,7 +183,7 @@ def make_splits(
     """Draw a training and a held-out split: (train, held_out), each the levels' problems one after the other.
 
     The counts are per level: one number for all, or a mapping by level name. No normalised question of held_out occurs
-    in train, nor twice in held_out; train may repeat one where a level is small.
+    in train, nor twice in held_out; train may repeat one if a level is small.
 
     Raises ValueError for two levels of one name, a count that a mapping lacks or names in vain, and a level that is
     too small.

@@ -1,11 +1,11 @@
-"""The mathematics sets, each declared once: where it lies, which revision, how many rows, which fields, what licence.
+"""The mathematics datasets, each declared once: repository, revision, number of rows, fields, licence.
 
-What could be checked, and what could not. No machine that built this project reaches the hub, so no revision, row count
-or licence below was seen on the hub itself. A `revision` stands here only where several independent public repositories
-name the same commit for the same data set; the hub refuses one that does not exist, and the row count is checked on
-loading. Where no public text names a commit, `revision` is None and the set cannot be loaded before the configuration
-pins it (`data.pins.<name>.revision`); where no count is documented, `rows` is None and the same holds. Licences are
-second-hand too: "not stated" means that texts about the card say that it names none.
+What could be checked. No machine that built this project reaches Hugging Face, so no revision, row count or licence
+below was seen there. A `revision` is given only if several independent public repositories name the same commit for the
+same dataset; Hugging Face refuses one that does not exist, and the row count is checked on loading. If no public text
+names a commit, `revision` is None and the dataset cannot be loaded before the configuration pins it
+(`data.pins.<name>.revision`); if no count is documented, the same holds for `rows`. Licences are second-hand too: "not
+stated" means that texts about the card say that it names no licence.
 
 KPO's release reads other copies of some sets (its data script, 2602.10609); these are declared as `<name>-release`.
 """
@@ -32,13 +32,13 @@ MATH_SUBJECTS = {
 
 @dataclass(frozen=True)
 class MathematicsSet:
-    """One set of problems on the hub.
+    """One dataset of problems on Hugging Face.
 
-    name: what configurations call it. repository, configuration, split, revision: where it lies; a revision is a whole
+    name: what configurations call it. repository, configuration, split, revision: where it is; a revision is a whole
     commit. rows: how many the split has. question, answer: fields, with dots into mappings and lists
     ("prompt.0.content"). answer_is_solution: the answer is the last box of a worked solution. drop: an instruction that
     ends some questions and is taken off. only: field and value of the rows to keep. subject_of: keep the questions that
-    another set of the catalogue holds too. distinct: how many differ in their text, where duplicates are dropped;
+    another set of the catalogue holds too. distinct: how many differ in their text, if duplicates are dropped;
     None leaves duplicates in, and 0 drops them without knowing how many stay. licence, source: as found.
     """
 
@@ -64,11 +64,11 @@ class MathematicsSet:
 
 
 def check_revision(name: str, revision: str) -> str:
-    """`revision` where it is a whole commit; ValueError for a branch or an abbreviated one, which may move."""
+    """`revision` if it is a whole commit; ValueError for a branch or an abbreviated one, which may move."""
     if not isinstance(revision, str) or not _COMMIT.fullmatch(revision):
         raise ValueError(
             f"{name}: the revision must be a whole commit (40 hexadecimal digits), found {revision!r}; "
-            "the history of the data set's or model's page on the hub shows it"
+            "the history of the dataset's or model's page on Hugging Face shows it"
         )
     return revision
 

@@ -12,7 +12,7 @@ from reproduction.settings.hub import ARITHMETIC, ModelSettings
 
 
 def needed_sets(configuration: Configuration) -> list[str]:
-    """The sets of the hub that a configuration's experiments need, each once."""
+    """The Hugging Face datasets that a configuration's experiments need, each once."""
     names: dict[str, None] = {}
     for experiment in configuration.experiments.values():
         if experiment.pretrained is not None:
@@ -30,12 +30,12 @@ def check_pins(configuration: Configuration) -> None:
 
 
 def model_file(configuration: Configuration, experiment: str) -> str:
-    """The file that says where the model of an experiment lies."""
+    """The file that says where the model of an experiment is."""
     return f"{configuration.folder}/models/{configuration.experiments[experiment].pretrained.model.id}.json"
 
 
 def set_file(configuration: Configuration, name: str) -> Path:
-    """Where the checked problems of a set lie; what they came from lies beside them."""
+    """The file of a dataset's checked problems; their origin is in a file next to it."""
     return configuration.folder / "mathematics" / f"{name}.jsonl"
 
 
@@ -58,7 +58,7 @@ def kept_set(configuration: Configuration, name: str) -> list[MathProblem]:
 def split_held_out(problems: list[MathProblem], count: int, seed: int) -> tuple[list[MathProblem], list[MathProblem]]:
     """(problems to train on, `count` to evaluate on): drawn by `seed`, each part in the order of `problems`.
 
-    Raises ConfigurationError where nothing would be left to train on.
+    Raises ConfigurationError if nothing would be left to train on.
     """
     if count >= len(problems):
         raise ConfigurationError(

@@ -57,7 +57,7 @@ def normalise_question(question: str) -> str:
 
     'What is   -11 - -79 - -69?' -> '-11--79--69='
 
-    Raises ValueError where no expression of numbers, + - * and brackets remains.
+    Raises ValueError if no expression of numbers, + - * and brackets remains.
     """
     return "".join(tokenise(strip_question(question))) + "="
 
@@ -90,13 +90,13 @@ def tokenise(text: str) -> list[str]:
 def parse_expression(text: str) -> Expression:
     """Parse and evaluate an expression of integers with + - *, unary minus and brackets.
 
-    Raises ValueError where the text is not such an expression, is longer than 10,000 characters or nests more than
+    Raises ValueError if the text is not such an expression, is longer than 10,000 characters or nests more than
     100 levels deep.
     """
     parser = _Parser(tokenise(text))
     value = parser.sum(depth=0)
     if parser.position < len(parser.tokens):
-        raise ValueError(f"{parser.tokens[parser.position]!r} stands where an operator or the end was expected")
+        raise ValueError(f"an operator or the end was expected, found {parser.tokens[parser.position]!r}")
     return Expression(
         value=value,
         num_terms=parser.num_terms,

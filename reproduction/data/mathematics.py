@@ -1,6 +1,6 @@
 """Loading mathematics sets through `datasets`, at pinned revisions, with everything that is declared of them checked.
 
-Either from the hub, or from a mirror: a folder of files in the hub's own schema, which needs no network,
+Either from Hugging Face, or from a mirror: a folder of files in the same schema, which needs no network,
 
     <mirror>/<repository>/<revision>/[<configuration>/]<split>.parquet     (or .jsonl, or <split>-*.parquet)
 
@@ -22,7 +22,7 @@ from reproduction.rewards.math import checked_gold
 
 
 class DataError(ValueError):
-    """A set that cannot be used as it is; the message names it, what is wrong and what to do."""
+    """A dataset that cannot be used; the message names it, what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LoadedSet:
 def pinned_set(name: str, pins: Mapping[str, Mapping[Any, Any]] | None = None) -> MathematicsSet:
     """The declaration of a set with what a configuration pins (revision, rows, distinct) put in its place.
 
-    Raises DataError where revision or rows are still unknown, since a set that is not pinned may change between runs.
+    Raises DataError if revision or rows are still unknown: a dataset that is not pinned may change between runs.
     """
     try:
         declared = get_set(name)
@@ -60,7 +60,7 @@ def pinned_set(name: str, pins: Mapping[str, Mapping[Any, Any]] | None = None) -
     for key, what in (("revision", "the 40-digit commit to use"), ("rows", "how many rows its split has")):
         if getattr(declared, key) is None:
             raise DataError(
-                f"{name}: no {key} is known of {declared.repository}; look it up on the hub and pin it: "
+                f"{name}: no {key} is known of {declared.repository}; look it up on Hugging Face and pin it: "
                 f"data.pins.{name}.{key}, {what}"
             )
     return declared
@@ -69,10 +69,10 @@ def pinned_set(name: str, pins: Mapping[str, Mapping[Any, Any]] | None = None) -
 def load_set(
     name: str, pins: Mapping[str, Mapping[Any, Any]] | None = None, mirror: str | os.PathLike | None = None
 ) -> LoadedSet:
-    """The checked problems of a set of the catalogue, from `mirror` where one is named, else from the hub or its cache.
+    """The checked problems of a dataset of the catalogue, from `mirror` if given, else from Hugging Face or its cache.
 
     The number of rows must be the declared one; every row must have a question and one answer. Of rows with the same
-    question the first is kept where the set is declared without duplicates, and their number must be the declared one.
+    question the first is kept if the set is declared without duplicates, and their number must be the declared one.
 
     Raises DataError with one line: unknown or unpinned set, no network, missing or other revision, other number of
     rows, a missing or empty field.
@@ -114,7 +114,7 @@ def load_set(
 
 
 def write_mirror(name: str, folder: str | os.PathLike, pins: Mapping[str, Mapping[Any, Any]] | None = None) -> Path:
-    """Fetch a set from the hub and keep it in `folder` as a mirror does; returns the file.
+    """Fetch a dataset from Hugging Face and keep it in `folder` as a mirror does; returns the file.
 
     Sets that another one names (`subject_of`) are kept too. Raises DataError as `load_set` does.
     """
@@ -139,8 +139,8 @@ def _read_rows(declared: MathematicsSet, mirror: str | os.PathLike | None):
         try:
             return datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train")
         except Exception as error:
-            raise DataError(f"{files[0]}: cannot be read as {reader} ({_first_line(error)}); copy it anew") from None
-    # Checked here too: whatever a caller pins, a branch's name must not reach the hub.
+            raise DataError(f"{files[0]}: cannot be read as {reader} ({_first_line(error)}); copy it again") from None
+    # Checked here too: a caller must not pin a branch's name.
     check_revision(declared.name, declared.revision)
     try:
         return datasets.load_dataset(
@@ -151,8 +151,8 @@ def _read_rows(declared: MathematicsSet, mirror: str | os.PathLike | None):
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
         raise DataError(
             f"{declared.name}: {declared.repository} at {declared.revision} could not be loaded{offline}: "
-            f"{type(error).__name__}: {_first_line(error)}; connect to the hub, or fill a folder with `python -m reproduction mirror` on "
-            "a machine that can and name it as data.mirror"
+            f"{type(error).__name__}: {_first_line(error)}; connect to the network, or fill a "
+            "folder with `python -m reproduction mirror` on a machine that can and name it as data.mirror"
         ) from None
 
 

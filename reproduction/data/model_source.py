@@ -1,6 +1,6 @@
 """A pinned Hugging Face model: fetched once, checked, and found again without a network.
 
-From the hub's cache, or from a mirror with the same layout as for data sets: <mirror>/<name>/<revision>/.
+From Hugging Face's cache, or from a mirror with the same layout as for datasets: <mirror>/<name>/<revision>/.
 """
 
 import os
@@ -17,7 +17,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def model_folder(model: ModelSettings, mirror: str | os.PathLike | None = None, window: int = 0) -> Path:
-    """The folder with the model at its pinned revision, fetched where it is not there yet.
+    """The folder with the model at its pinned revision, fetched if it is not there yet.
 
     window: tokens of the longest prompt and response together, which the model must be able to hold.
 
@@ -105,15 +105,15 @@ def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
     try:
         return Path(snapshot_download(model.name, revision=model.revision, allow_patterns=_FILES, local_dir=target))
     except GatedRepoError:
-        fix = "it is gated: accept its licence on its page of the hub, and set HF_TOKEN to a token that may read it"
+        fix = "it is gated: accept its licence on its Hugging Face page, and set HF_TOKEN to a token that may read it"
     except RevisionNotFoundError:
         fix = f"it has no revision {model.revision}; correct pretrained.model.revision"
     except RepositoryNotFoundError:
-        fix = "the hub has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
+        fix = "Hugging Face has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
     except LocalEntryNotFoundError:
         fix = (
-            "it is not here and the hub out of reach; connect, or name a folder that `python -m reproduction mirror` "
-            "filled as data.mirror"
+            "it is not here and Hugging Face is out of reach; connect, or name a folder that `python -m reproduction "
+            "mirror` filled as data.mirror"
         )
     except OSError as error:
         fix = f"it could not be fetched ({error.strerror or error}); free disk space or set HF_HOME to a larger disk"

@@ -21,8 +21,8 @@ def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]
     A row's own "level" takes the place of `level`; other fields are ignored. Answers are kept as `str(int(...))`.
 
     Raises ValueError '<path>, line <n>: what is wrong; what to do' for a missing, empty or non-text file, a line that
-    is not a JSON object, a missing field, a wrong type, a duplicate id, an answer that is no integer or not the exact
-    value of the question's expression, and counts of terms or digits that the expression contradicts.
+    is not a JSON object, a missing field, a wrong type, a duplicate id, an answer that is not an integer or not the
+    exact value of the question's expression, and counts of terms or digits that the expression contradicts.
     """
     problems: list[Problem] = []
     line_of_id: dict[str, int] = {}
@@ -50,7 +50,7 @@ def write_problems(path: str | os.PathLike, problems: Iterable[Problem]) -> None
 def within_range(problem: Problem, level: Level) -> bool:
     """Whether a model made for `level` can read a problem.
 
-    It can where the problem has at most the level's largest number of terms and of digits, only its operators, and no
+    It can if the problem has at most the level's largest number of terms and of digits, only its operators, and no
     brackets unless the level has them. The unary minus of a negative number is not an operator.
     """
     if problem.num_terms > max(level.num_terms) or problem.num_digits > max(level.num_digits):
@@ -90,7 +90,7 @@ def _parse_row(line: str, level: str) -> Problem:
     if not isinstance(row_level, str) or not row_level:
         raise ValueError(f"'level' must be a non-empty string, found {json.dumps(row_level)[:60]}; name it or leave it")
     if not row["id"]:
-        raise ValueError("'id' is empty; give each row an id of its own")
+        raise ValueError("'id' is empty; give each row its own id")
     if not _INTEGER.fullmatch(row["answer"]):
         raise ValueError(f"'answer' must be an integer in decimal digits, found {row['answer'][:60]!r}")
     try:

@@ -1,7 +1,7 @@
 """What a model is asked: the question, an instruction and a system prompt, put together by the model's chat template.
 
 KPO's release asks for the answer after "####" when it trains, gives no instruction when it evaluates, and reads the
-last box alone (its data script and reward); thinking is off. KRPO's release gives a system prompt that asks for
+last box only (its data script and reward); thinking is off. KRPO's release gives a system prompt that asks for
 reasoning in <think> and the answer in <answer>, and the bare question. All of these are values here, so that either
 side of a disagreement is one configuration value away. The wording is this project's own, not the releases'.
 """
@@ -53,7 +53,7 @@ class PromptStyle:
 
     @property
     def template_arguments(self) -> dict[str, Any]:
-        """What the chat template is given beside the messages."""
+        """What the chat template is given in addition to the messages."""
         return {} if self.thinking is None else {"enable_thinking": self.thinking}
 
 
@@ -73,7 +73,7 @@ def prompt_messages(question: str, style: PromptStyle) -> list[dict[str, str]]:
 def prompt_tokens(tokenizer, question: str, style: PromptStyle) -> list[int]:
     """The token ids that the model is given, template and special tokens included, each of them once.
 
-    Raises ValueError where the style asks for a chat template and the tokenizer has none.
+    Raises ValueError if the style asks for a chat template and the tokenizer has none.
     """
     if style.template == "plain":
         return list(tokenizer(user_text(question, style)).input_ids)

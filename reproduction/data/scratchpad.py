@@ -7,8 +7,8 @@ The question ``-11--79--69=`` is answered by ::
 One step for each term after the first: the running sum, the signed term and, set aside after ``|``, the terms still to
 come (without this a small model loses its place in the question); the sign of the result and the two
 magnitudes with the operation between them (for a subtraction the larger first); the columns from the units upwards,
-each with the mark ``c`` where a carry or a borrow goes on to the next column; the new running sum. The answer stands
-between ``<`` and ``>``.
+each with the mark ``c`` if a carry or a borrow goes on to the next column; the new running sum. The answer is between
+``<`` and ``>``.
 """
 
 import random
@@ -24,7 +24,7 @@ _OPERATION = re.compile(r"([+-])(-?\d+)")
 def signed_terms(question: str) -> list[int]:
     """Terms of a normalised sum, each with the sign that it is added with: ``-11--79--69=`` gives [-11, 79, 69].
 
-    Raises ValueError where the question is not a sum of integers ending in ``=``.
+    Raises ValueError if the question is not a sum of integers ending in ``=``.
     """
     match = _QUESTION.fullmatch(question)
     if match is None:
@@ -42,8 +42,8 @@ def write_scratchpad(question: str, forgetting: float = 0.0, generator: random.R
     A forgetful teacher leaves out each mark ``c`` with probability `forgetting` and computes on as if nothing had been
     carried, so its later columns, running sums and answer follow consistently from the slip.
 
-    Raises ValueError where the question is no sum, where `forgetting` is no probability, or where a forgetful teacher
-    has no `generator` to draw from.
+    Raises ValueError if the question is not a sum, `forgetting` is not a probability, or a forgetful teacher has no
+    `generator` to draw from.
     """
     if not 0.0 <= forgetting <= 1.0:
         raise ValueError(f"forgetting must be a probability between 0 and 1, found {forgetting}")

@@ -30,7 +30,7 @@ def readable_problems(configuration: Configuration, path: Path) -> list[Problem]
     """The rows of a file in KRPO's published format that the scale's model is trained to read.
 
     These are the rows within the range of the level that has the largest weight in training (at laptop scale: at most
-    3 terms of at most 2 digits, + and - only). Raises ConfigurationError where there is none.
+    3 terms of at most 2 digits, + and - only). Raises ConfigurationError if there is none.
     """
     weights: dict[str, float] = {}
     for experiment in configuration.experiments.values():
@@ -41,7 +41,7 @@ def readable_problems(configuration: Configuration, path: Path) -> list[Problem]
     found = [problem for problem in read_problems(path) if within_range(problem, level)]
     if not found:
         raise ConfigurationError(
-            f"{path}: none of its problems has at most {max(level.num_terms)} terms of at most "
+            f"{path}: no problem of it has at most {max(level.num_terms)} terms of at most "
             f"{max(level.num_digits)} digits with only {' '.join(level.operators)}; name another arithmetic_file"
         )
     return found
@@ -50,7 +50,7 @@ def readable_problems(configuration: Configuration, path: Path) -> list[Problem]
 def problems_by_level(configuration: Configuration, path: Path) -> dict[str, list[Problem]]:
     """The problems of a file by level, in the order of the configuration's levels.
 
-    Raises ConfigurationError where a problem is of another level, or a level has none.
+    Raises ConfigurationError if a problem is of another level, or a level has no problem.
     """
     found: dict[str, list[Problem]] = {name: [] for name in configuration.problems.levels}
     for problem in read_problems(path):
@@ -67,7 +67,7 @@ def problems_by_level(configuration: Configuration, path: Path) -> dict[str, lis
 
 
 def evaluation_splits(configuration: Configuration) -> dict[str, list[Problem]]:
-    """The held-out problems by level, and the readable rows of `arithmetic_file` where one is named."""
+    """The held-out problems by level, and the readable rows of `arithmetic_file`, if given."""
     splits = problems_by_level(configuration, configuration.folder / "problems" / "held_out.jsonl")
     if configuration.arithmetic_file is not None:
         splits[FILE_SPLIT] = readable_problems(configuration, Path(configuration.arithmetic_file))

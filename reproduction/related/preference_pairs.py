@@ -54,15 +54,15 @@ def rpo(
 class MarginScale:
     """Running mean and standard deviation of the gap between policy and reference: alpha-DPO's M.
 
-    Both start at 0 and move by a factor of 0.9, without correction, as released [V]; M is 0 while the deviation is 0,
-    where the release divides 0 by 0 [C].
+    Both start at 0 and move by a factor of 0.9, without correction, as released [V]; M is 0 while the deviation is 0;
+    the release then divides 0 by 0 [C].
     """
 
     def __init__(self, mean: float = 0.0, deviation: float = 0.0):
         self.mean, self.deviation = mean, deviation
 
     def update(self, gap_N: torch.Tensor) -> None:
-        """Take in the gaps of a batch; one alone has no deviation and moves the mean only."""
+        """Take in the gaps of a batch; a single one has no deviation and moves only the mean."""
         self.mean = AVERAGE_DECAY * self.mean + (1 - AVERAGE_DECAY) * gap_N.mean().item()
         if len(gap_N) > 1:
             self.deviation = AVERAGE_DECAY * self.deviation + (1 - AVERAGE_DECAY) * gap_N.std().item()

@@ -2,9 +2,9 @@
 
 
 def extract_tagged(completion: str, open_tag: str = "<answer>", close_tag: str = "</answer>") -> str | None:
-    """Content of the first `open_tag` ... `close_tag` pair, unstripped; None where there is none.
+    """Content of the first `open_tag` ... `close_tag` pair, unstripped; None if there is none.
 
-    Where several pairs stand in a completion the first counts, as a regular-expression search in KRPO's release has it.
+    The first of several pairs counts, as with the regular-expression search in KRPO's release.
     """
     if not open_tag or not close_tag:
         raise ValueError(f"open_tag and close_tag must be non-empty strings, got {open_tag!r} and {close_tag!r}")
@@ -17,7 +17,7 @@ def extract_tagged(completion: str, open_tag: str = "<answer>", close_tag: str =
 
 
 def exact_reward(completion: str, answer: str, open_tag: str = "<answer>", close_tag: str = "</answer>") -> float:
-    """1 where the first tag pair holds exactly `answer`, spaces around it aside, else 0."""
+    """1 if the first tag pair holds exactly `answer`, spaces around it aside, else 0."""
     content = extract_tagged(completion, open_tag, close_tag)
     return float(content is not None and content.strip() == _checked(answer))
 
@@ -25,9 +25,9 @@ def exact_reward(completion: str, answer: str, open_tag: str = "<answer>", close
 def krpo_reward(completion: str, answer: str, open_tag: str = "<answer>", close_tag: str = "</answer>") -> float:
     """KRPO's reward of an arithmetic completion.
 
-    1.0 where the first tag pair holds exactly `answer`; 0.5 where `answer` is a part of what it holds (so a space
-    beside the right number halves the reward, as in the release, which strips nothing); 0.01 where the pair holds
-    anything else; 0 without a pair.
+    1.0 if the first tag pair holds exactly `answer`; 0.5 if `answer` is a part of what it holds (so a space next to the
+    right number halves the reward, as in the release, which strips nothing); 0.01 if the pair holds anything else; 0
+    without a pair.
     """
     content = extract_tagged(completion, open_tag, close_tag)
     answer = _checked(answer)

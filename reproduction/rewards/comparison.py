@@ -25,7 +25,7 @@ from math_verify import grader
 from reproduction.rewards.normalise import normalise, percent_as_number, percent_dropped, with_fractions
 from reproduction.rewards.units import same_unit, split_unit
 
-# A decimal of so many digits may be a rounded value; a shorter one is that value only.
+# A decimal of this many digits may be a rounded value; a shorter one is that value only.
 SIGNIFICANT_DIGITS = 6
 
 # The box is the answer. By default math-verify would go on to look for numbers inside it, so that
@@ -46,7 +46,7 @@ def compare_latex(answer: str, gold: str) -> str:
 
 
 def compare_strings(answer: str, gold: str) -> str:
-    """'equal' or 'unequal' by normalised strings, and by symbolic difference where those differ.
+    """'equal' or 'unequal' by normalised strings, and by symbolic difference if those differ.
 
     In the manner of the grader that KPO's release uses (arXiv 2602.10609, released code): tuples are compared element
     by element; two fractions must be written alike; an integer is matched by an integer only.
@@ -88,7 +88,7 @@ def _equal_latex(answer: str, gold: str) -> bool:
     if not answer_forms:
         return False
     digits = SIGNIFICANT_DIGITS if "." in answer + gold else 0
-    # The library's own timeouts are alarm signals; the pool's timeout stands in for them.
+    # The library's own timeouts are alarm signals; the pool's timeout replaces them.
     return math_verify.verify(
         gold_forms, answer_forms, float_rounding=digits, timeout_seconds=None, raise_on_error=True
     )
@@ -142,7 +142,7 @@ def _rounds(value: sympy.Expr, decimal: sympy.Expr, digits: int) -> bool:
     return bool(abs(value - decimal) * 2 <= sympy.Rational(1, 10**places))
 
 
-# The library compares the parts of sets, intervals and relations by this function of its own module.
+# The library compares the parts of sets, intervals and relations by this function of its module.
 if not callable(getattr(grader, "sympy_numeric_eq", None)):
     raise ImportError("math-verify has no sympy_numeric_eq to replace; install math-verify 0.9.0")
 grader.sympy_numeric_eq = same_number

@@ -118,9 +118,9 @@ class GradingPool:
 
     Workers start when they are first needed and take about a second each; a worker that overruns its time is killed
     and replaced at the next comparison. memory_limit is each worker's address space in bytes. `close` ends them all; so
-    does the end of the program. After a fork the child starts workers of its own.
+    does the end of the program. After a fork the child starts its own workers.
 
-    Raises RuntimeError where a worker cannot start at all.
+    Raises RuntimeError if a worker cannot start at all.
     """
 
     def __init__(self, max_workers: int | None = None, memory_limit: int = MEMORY_LIMIT):
@@ -210,7 +210,7 @@ class GradingPool:
 
 
 def _available_cores() -> int:
-    # The cores this process may use, where the system tells them apart from those there are.
+    # The cores this process may use, if the system tells them apart from those there are.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -22,7 +22,7 @@ atexit.register(_shared_pool.close)
 
 @dataclass(frozen=True)
 class Grade:
-    """Result of grading one response; true in a condition where the answer is right.
+    """Result of grading one response; true in a condition if the answer is right.
 
     correct: whether the answer equals the gold answer. reason: 'equal', 'unequal', 'no answer', 'timeout' or 'error';
     after the last two nothing is known about the answer, so count them (`count_reasons`). answer: what was extracted.
@@ -48,8 +48,8 @@ def grade_math(text: str, gold: str | int | float, timeout: float = 5.0, *, mark
     text: the response. gold: the right answer in LaTeX, with or without dollar signs or ``\boxed{}``, or a number.
     markers: as for `extract_answer`.
 
-    Raises TypeError or ValueError where text, gold, timeout or markers are not usable: faults of the caller, whereas
-    nothing that a model can write raises. RuntimeError where no grading process can be started.
+    Raises TypeError or ValueError if text, gold, timeout or markers are not usable: faults of the caller; nothing that
+    a model can write raises. RuntimeError if no grading process can be started.
     """
     return _grade(text, gold, timeout, markers, "latex", _shared_pool)
 
@@ -57,7 +57,7 @@ def grade_math(text: str, gold: str | int | float, timeout: float = 5.0, *, mark
 def grade_math_strings(
     text: str, gold: str | int | float, timeout: float = 5.0, *, markers: Sequence[str] = MARKERS
 ) -> Grade:
-    """Grade as `grade_math` does, but compare in the manner of KPO's release (arXiv 2602.10609, released code).
+    """Grade as `grade_math` does, but compare as KPO's release does (arXiv 2602.10609, released code).
 
     There, answers are equal if they are after normalisation, or if sympy finds that their difference vanishes; two
     fractions must be written alike and an integer is matched by an integer only. A second opinion on `grade_math`.

@@ -307,7 +307,7 @@ def percent_as_number(text: str) -> str:
 
 
 def percent_dropped(text: str) -> str:
-    """A normalised text without its signs, where they follow single numbers; elsewhere as it is: 12.5\\% -> 12.5."""
+    """A normalised text without its signs if they follow single numbers, else unchanged: 12.5\\% -> 12.5."""
     return _SIGN.sub("", text) if all(_ONLY_SIGNED.fullmatch(part.strip("()[] ")) for part in text.split(",")) else text
 
 

@@ -52,7 +52,7 @@ class RewardNoise:
         """The rewards of one rollout batch, in the order of prompts and then group members, made worse.
 
         rewards: one for each response; NaN (ungraded) stays. rollout_batch: from 1. seed: the run's.
-        Raises ValueError where the rewards do not divide into groups of group_size.
+        Raises ValueError if the rewards do not divide into groups of group_size.
         """
         check_integer("group_size", group_size, minimum=1)
         check_integer("rollout_batch", rollout_batch, minimum=1)

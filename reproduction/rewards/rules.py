@@ -27,7 +27,7 @@ def batch_rewards(
 
 
 def gradable_text(rule: str, text: str) -> str:
-    """The response as the mathematics graders read it: with a tag rule, what stands in the tag becomes a box."""
+    """The response as the mathematics graders read it: with a tag rule, what is in the tag becomes a box."""
     if rule in _METHODS:
         return text
     content = extract_tagged(text)

@@ -1,6 +1,6 @@
-"""The same responses graded by both graders, and where they disagree.
+"""The same responses graded by both graders, and their disagreements.
 
-The first is `grade_math` (math-verify), the second `grade_math_strings` (in the manner of KPO's release: normalised
+The first is `grade_math` (math-verify), the second `grade_math_strings` (as in KPO's release: normalised
 strings, else sympy). Both run in the same pool of killable processes. A disagreement is a fault of one of them, so its
 share bounds what grading can do to a reported accuracy.
 """

@@ -201,11 +201,11 @@ class ExperimentSettings(Section):
         training, pretrained = self.training, self.pretrained
         if (pretrained is None or pretrained.trains_on_arithmetic) != bool(training.level_weights):
             raise ValueError(
-                "training.level_weights choose among the generated problems: give them exactly where the experiment "
-                "trains on those, and {} where it trains on sets of the hub"
+                "training.level_weights choose among the generated problems: give them if the experiment trains "
+                "on those, and {} if it trains on Hugging Face datasets"
             )
         if pretrained is not None and self.late_evaluation:
-            raise ValueError("late_evaluation asks small models alone; leave it out")
+            raise ValueError("late_evaluation is for small models only; leave it out")
         if pretrained is None:
             if self.reward.startswith("math"):
                 raise ValueError(f"reward {self.reward!r} grades mathematics; an experiment on it says `pretrained`")
@@ -227,7 +227,7 @@ class ExperimentSettings(Section):
         An entry may name another method than its label (``grpo-narrow: {method: grpo, clip_low: 0.1}``). Every filter
         over tokens forgets faster by the same factor, so that the paper's time constant of 1,000 tokens becomes
         `kalman_time_constant`: process variances grow by the factor's square, a constant gain by the factor. A value
-        that is given is taken as it stands.
+        that is given is taken as it is.
         """
         overrides = dict(self.methods[label])
         name = overrides.pop("method", label)
@@ -353,7 +353,7 @@ class Configuration(Section):
         ]
 
     def untrained(self) -> list[tuple[str, str, int]]:
-        """What is evaluated untrained: the base model of each seed, and the hub's model of each experiment once."""
+        """What is evaluated untrained: the base model of each seed, and each experiment's Hugging Face model once."""
         own = [("base", "base", seed) for seed in self.seeds] if self.base_model is not None else []
         return own + [
             (name, "base", self.seeds_of(name)[0])
@@ -389,7 +389,7 @@ def load(overrides: dict[str, Any] | None = None) -> Configuration:
     raw = read_yaml(path)
     study = overrides.get("study")
     if study is not None and raw["base_model"] is None:
-        raise ConfigurationError(f"study {study!r} extends the laptop scale; the scale {scale!r} has sweeps of its own")
+        raise ConfigurationError(f"study {study!r} extends the laptop scale; the scale {scale!r} has its own sweeps")
     if study is not None:
         raw = {**_with_study(raw, study), "study": study}
     return validate(merge(raw, overrides), f"scale {scale}")

@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which builds no objects, and refuses a key that stands twice in one mapping."""
+    """YAML's safe loader, which builds no objects, and refuses a key that occurs twice in one mapping."""
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
@@ -54,7 +54,7 @@ class _UniqueKeys(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.composer.ComposerError(
-                        None, None, f"the key {key.value!r} stands twice in one mapping", key.start_mark
+                        None, None, f"the key {key.value!r} occurs twice in one mapping", key.start_mark
                     )
                 seen.add(key.value)
         return node

@@ -1,4 +1,4 @@
-"""What a configuration says of an experiment with a model from the hub: model, data, prompts, devices, sampling.
+"""What a configuration says of an experiment with a Hugging Face model: model, data, prompts, devices, sampling.
 
 Experiments without this section train the small base model of `base_model` on arithmetic with the character tokenizer.
 """
@@ -24,7 +24,7 @@ class _Section(BaseModel):
 
 
 class ModelSettings(_Section):
-    """A model of the hub. What follows the revision is for the plan's reckoning; keys and values count 16 bits."""
+    """A Hugging Face model. What follows the revision is for the plan's estimates; keys and values count 16 bits."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str
@@ -65,7 +65,7 @@ class PromptSettings(_Section):
 
 
 class SamplingSettings(_Section):
-    """How evaluation samples. shard_problems: answered together, with a seed of their own, and kept when they are."""
+    """How evaluation samples. shard_problems: answered and kept together, with their own seed."""
 
     samples_per_problem: Annotated[int, Field(ge=2)]
     temperature: Positive
@@ -86,7 +86,7 @@ class LoraSettings(_Section):
 
 class DeviceSettings(_Section):
     """Devices of one training; an evaluation takes as many and gives each its own problems. count: null for the fewest
-    that hold the training, 0 for none, on the CPU. memory_gb: of a device to plan for where none is seen.
+    that hold the training, 0 for none, on the CPU. memory_gb: of a device to plan for if none is seen.
     """
 
     count: Annotated[int, Field(ge=0)] | None
@@ -94,7 +94,7 @@ class DeviceSettings(_Section):
 
 
 class PretrainedSettings(_Section):
-    """Everything that an experiment with a model of the hub needs beside its methods and its training protocol."""
+    """What an experiment with a Hugging Face model needs in addition to its methods and training protocol."""
 
     model: ModelSettings
     train_sets: Annotated[list[str], Field(min_length=1)]
@@ -138,7 +138,7 @@ class PretrainedSettings(_Section):
                 f"held_out is {self.held_out}, but no set of train_sets is in evaluation_sets; set it to 0"
             )
         if ARITHMETIC in self.train_sets and len(self.train_sets) > 1:
-            raise ValueError(f"train_sets mixes {ARITHMETIC!r} with sets of the hub; give each an experiment")
+            raise ValueError(f"train_sets mixes {ARITHMETIC!r} with Hugging Face datasets; give each an experiment")
         return self
 
     @model_validator(mode="after")
@@ -156,7 +156,7 @@ class PretrainedSettings(_Section):
         return ARITHMETIC in self.train_sets
 
     def sets(self) -> list[str]:
-        """The sets of the hub that the experiment needs, each once."""
+        """The Hugging Face datasets that the experiment needs, each once."""
         return [name for name in dict.fromkeys([*self.train_sets, *self.evaluation_sets]) if name != ARITHMETIC]
 
     def deciding_training(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class PretrainedSettings(_Section):
 
 
 class DataSettings(_Section):
-    """Where sets and models come from. mirror: a folder, null for the hub. pins: revision, rows, distinct of sets."""
+    """Source of datasets and models. mirror: a folder, null for Hugging Face. pins: revision, rows and distinct."""
 
     mirror: str | None = None
     pins: dict[str, dict[Literal["revision", "rows", "distinct"], str | int | None]] = {}

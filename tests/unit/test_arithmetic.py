@@ -96,7 +96,7 @@ def test_precedence_by_hand():
         ("", "no expression"),
         ("1 +", "breaks off"),
         ("( 1 + 2", "not closed"),
-        ("1 + 2 )", "'\\)' stands where"),
+        ("1 + 2 )", "expected, found '\\)'"),
         ("1 2", "two numbers in a row"),
         ("1 / 2", "'/' is not part"),
         ("2 ** 3", "found '\\*'"),

@@ -205,7 +205,7 @@ def test_problem_file_is_read_before_any_job(tmp_path):
     path.write_text(good)
     assert prepare(overrides).arithmetic_file == str(path)
     path.write_text('{"id": "1", "question": "3 * 4 =", "answer": "12", "num_terms": 2, "num_digits": 1}\n')
-    with pytest.raises(ConfigurationError, match="none of its problems"):
+    with pytest.raises(ConfigurationError, match="no problem of it"):
         prepare(overrides)
     with pytest.raises(ConfigurationError, match="arithmetic_file"):
         prepare({**overrides, "arithmetic_file": str(tmp_path / "missing.jsonl")})

@@ -189,7 +189,7 @@ def test_refusals_name_the_set_and_the_fix(tmp_path):
     keep(tmp_path, "math-algebra", [{"problem": "1+1?", "solution": "it is 2"}])
     refused(["row 0", "holds no answer"], "math-algebra", pins("math-algebra", 1))
     path.write_text("{not json\n")
-    refused([str(path), "copy it anew"], given=pins("math500", 1))
+    refused([str(path), "copy it again"], given=pins("math500", 1))
     path.rename(path.with_name("train.jsonl"))
     refused(["neither test.parquet nor test.jsonl"])
     refused(["could not be loaded (HF_HUB_OFFLINE is set)", "data.mirror"], mirror=None)

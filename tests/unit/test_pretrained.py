@@ -86,7 +86,7 @@ def test_checksums_are_those_of_the_files_and_verify_says_that_it_does_not_know_
         found = json.loads((folder / "checksums" / f"{step_name}.json").read_text())["files"]
         assert found[expected] == hashlib.sha256((folder / expected).read_bytes()).hexdigest()
     assert main(["verify", str(finished.folder)]) == 2
-    assert "'kpo' has a model of the hub" in capsys.readouterr().err
+    assert "'kpo' has a Hugging Face model" in capsys.readouterr().err
 
 
 def test_a_summary_with_missing_runs_has_the_models_of_the_hub(finished, tmp_path):

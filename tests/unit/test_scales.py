@@ -302,7 +302,7 @@ def test_hours_grow_as_they_must():
     assert evaluation_hours(paper, kpo, fast) > 0
 
 
-def test_sampling_reads_the_weights_as_often_as_the_engine_must_begin_anew():
+def test_sampling_reads_the_weights_as_often_as_the_engine_must_start_again():
     """By hand: 21.6 GB less 8.04 GB of weights hold keys and values of 40 half responses with a quarter prompt."""
     kpo = load({"scale": "paper"}).experiments["kpo"]
     at_once = (0.27 * 80e9 - 2 * 4.02e9) / ((0.5 * 4096 + 0.25 * 1024) * 147456)

@@ -227,7 +227,7 @@ TAMPERED = {
     "a split less": (edit(EVALUATION, lambda e: e["splits"].pop("easy") and None), True,
                      ["evaluation.json: has the splits hard, normal"]),
     "sampling": (edit(EVALUATION, lambda e: e["sampling"].update(seed=9)), True, ["sampled with seed 9"]),
-    "a grade": (edit(SAMPLES, first_greedy_wrong), True, ["recorded as 1, graded anew it is 0"]),
+    "a grade": (edit(SAMPLES, first_greedy_wrong), True, ["recorded as 1, graded again it is 0"]),
     "an answer less": (edit(SAMPLES, lambda rows: rows[1:]), True, ["1 answers of 8 are missing"]),
     "an answer twice": (edit(SAMPLES, lambda rows: [rows[0], *rows]), True, ["occurs twice"]),
     "another problem's answer": (edit(SAMPLES, lambda rows: rows[0].update(id="x")), True, ["problem 'x'"]),
