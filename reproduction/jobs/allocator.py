@@ -9,8 +9,8 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the largest that glibc takes, in bytes
 def keep_freed_memory() -> bool:
     """Let glibc keep what is freed: by default it returns each large tensor to the kernel and asks for it again.
 
-    With the small models of a CPU that took a fifth of an evaluation's time, and it hides what is measured behind page
-    faults that fall where they like. Returns whether it was done: elsewhere than on glibc nothing changes.
+    With small models on a CPU that took a fifth of an evaluation's time, and it adds page-fault noise to timings.
+    Returns whether it was done: without glibc nothing changes.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

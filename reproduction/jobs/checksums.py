@@ -1,4 +1,4 @@
-"""Checksums of what each step wrote and read, beside it: `<folder>/checksums/<step>.json`.
+"""Checksums of what each step wrote and read: `<folder>/checksums/<step>.json`.
 
     {"step": "evaluate", "files": {"evaluation.json": "<sha256>", ...}, "inputs": {"model/model.safetensors": ...},
      "source_hash": "...", "versions": {...}}
@@ -19,7 +19,7 @@ from reproduction.jobs.provenance import source_hash, versions
 
 
 def write_checksums(folder: Path, step: str, files: Iterable[str], inputs: Iterable[Path] = ()) -> None:
-    """Record what a step wrote into `folder` and the files that it read; the name of a folder stands for all in it."""
+    """Record what a step wrote into `folder` and the files that it read; a folder's name means all files in it."""
     write_json(
         checksums_path(folder, step),
         {
@@ -35,7 +35,7 @@ def write_checksums(folder: Path, step: str, files: Iterable[str], inputs: Itera
 def read_checksums(folder: Path, step: str) -> dict[str, Any]:
     """What `write_checksums` recorded.
 
-    Raises ValueError naming the file and the remedy where it is missing or not of its form.
+    Raises ValueError naming the file and the remedy if it is missing or malformed.
     """
     path = checksums_path(folder, step)
     if not path.is_file():
@@ -73,7 +73,7 @@ def is_made(folder: Path, step: str) -> bool:
 
 
 def checksums_path(folder: Path, step: str) -> Path:
-    """Where the checksums of a step's files in `folder` lie."""
+    """The file with the checksums of a step's files in `folder`."""
     return folder / "checksums" / f"{step}.json"
 
 

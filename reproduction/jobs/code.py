@@ -49,7 +49,7 @@ def code_hash(*modules: str) -> str:
 
 
 def code_files(*modules: str) -> list[Path]:
-    """The files of this repository that importing `modules` may run, and those that lie in their packages as data."""
+    """The files of this repository that importing `modules` may run, and the data files of their packages."""
     found: dict[str, Path] = {}
     open_names = list(modules)
     seen: set[str] = set()
@@ -128,7 +128,7 @@ def _read(path: Path) -> tuple[bytes, frozenset[str]]:
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
-    """Docstrings of modules, classes, functions and constants: texts that are statements of their own."""
+    """Docstrings of modules, classes, functions and constants: strings that are statements."""
 
     def visit_Expr(self, node):
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -136,7 +136,7 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 def _imports(tree: ast.AST, package: str) -> set[str]:
-    """Names that may be modules: of every import, wherever it stands, those in code that is given as text included."""
+    """Names that may be modules: of every import at any place, also in code that is given as text."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

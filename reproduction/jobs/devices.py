@@ -5,8 +5,8 @@ that the kernel frees it when its holders end, however they end. `python -m repr
 takes two devices, puts them into CUDA_VISIBLE_DEVICES and becomes the command, which so holds the locks.
 
 A command may be a launcher whose workers do the work and inherit nothing but its environment. So a lock is shared: who
-leases takes it alone and then keeps a share, each worker takes a share of its own (`hold_lease`, as KPO_LEASE tells
-it), and nobody else can take it before all are gone. Where a launcher was killed before its worker came to that, and
+leases takes it exclusively and then keeps a share, each worker takes its own share (`hold_lease`, as KPO_LEASE tells
+it), and nobody else can take it before all are gone. If a launcher was killed before its worker took a share, and
 another has the device, the worker finds another lease's token in the lock file and ends.
 
 Devices are asked for at nvidia-smi, not through torch, which takes seconds to import and opens every device.
@@ -40,7 +40,7 @@ class DeviceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Device:
-    """A device: what CUDA_VISIBLE_DEVICES calls it, its name, and its memory in bytes (None where it is not known)."""
+    """A device: what CUDA_VISIBLE_DEVICES calls it, its name, and its memory in bytes (None if it is not known)."""
 
     id: str
     name: str
@@ -57,7 +57,7 @@ class Device:
 
 @dataclass
 class Lease:
-    """Devices held until `release` or the end of every process that has `files` open or a share of its own."""
+    """Devices held until `release` or the end of every process that has `files` open or its own share."""
 
     devices: list[Device]
     files: list[int] = field(repr=False)
@@ -73,9 +73,9 @@ def visible_devices(*, certain: bool = False) -> list[Device]:
     """The devices that this process may use: those nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES names them.
 
     An entry that nvidia-smi does not list (a part of a device, MIG) is a device of unknown memory. Without nvidia-smi,
-    or where it fails, there is none.
+    or if it fails, there is none.
 
-    certain: raise DeviceError where numbers in CUDA_VISIBLE_DEVICES may mean other devices to CUDA than to nvidia-smi,
+    certain: raise DeviceError if numbers in CUDA_VISIBLE_DEVICES may mean other devices to CUDA than to nvidia-smi,
     which counts by bus while CUDA puts the fastest first unless CUDA_DEVICE_ORDER says PCI_BUS_ID.
     """
     try:
@@ -118,10 +118,10 @@ def _chosen(found: list[Device], names: str) -> list[Device]:
 
 
 def lease_folder() -> Path:
-    """Where the locks of this machine's devices lie: $KPO_LEASE_FOLDER, or the user's folder among temporary files.
+    """The folder of the locks of this machine's devices: $KPO_LEASE_FOLDER, or the user's folder among temporary files.
 
-    It must be on this machine, not shared with others, whose devices have locks of their own. Only jobs that look in
-    the same folder keep off each other: where several users share devices, all of them name one folder in which all
+    It must be on this machine, not shared with others, whose devices have their own locks. Only jobs that look in the
+    same folder keep off each other: if several users share devices, all of them name one folder in which all
     may write (lock files are as open as their folder).
     """
     given = os.environ.get("KPO_LEASE_FOLDER")
@@ -136,13 +136,13 @@ def acquire(
     timeout: float | None = None,
     inheritable: bool = False,
 ) -> Lease:
-    """Lock `count` of `devices` (default: all visible ones), waiting until so many are free at once.
+    """Lock `count` of `devices` (default: all visible ones), waiting until that many are free at once.
 
     All are taken together or none, so that two jobs with half of their devices each cannot wait for one another.
     timeout: seconds to wait at most, None for ever. inheritable: whether the locks survive into an exec'ed command.
 
-    Raises DeviceError where the machine has fewer devices or it is not certain which are meant, or where the time is
-    up, naming who holds them.
+    Raises DeviceError if the machine has fewer devices, it is not certain which are meant, or the time is up, naming
+    who holds them.
     """
     devices = visible_devices(certain=True) if devices is None else list(devices)
     if count < 1:
@@ -182,9 +182,9 @@ def leased(count: int, devices: Sequence[Device] | None = None, **options) -> It
 
 
 def run_with_lease(count: int, command: Sequence[str], timeout: float | None = None) -> None:
-    """Lease `count` devices and become `command`, which sees those devices alone; never returns.
+    """Lease `count` devices and become `command`, which sees only those devices; never returns.
 
-    count 0 leases nothing and shows the command no device. Raises DeviceError as `acquire` does, or where the command
+    count 0 leases nothing and shows the command no device. Raises DeviceError as `acquire` does, or if the command
     cannot be started.
     """
     if not command:
@@ -203,9 +203,9 @@ def run_with_lease(count: int, command: Sequence[str], timeout: float | None = N
 
 
 def hold_lease() -> None:
-    """Take a share in the lease that this process runs under, until it ends; nothing where it runs under none.
+    """Take a share in the lease that this process runs under, until it ends; nothing if it runs under none.
 
-    Raises DeviceError where the lease is lost: all who held it ended, and another job may have the devices.
+    Raises DeviceError if the lease is lost: all who held it ended, and another job may have the devices.
     """
     text = os.environ.get(LEASE_VARIABLE)
     if not text:
@@ -284,7 +284,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _open(path: Path) -> int:
-    """Open a lock file, made where it is not there with the permissions to write that its folder gives."""
+    """Open a lock file; a new one gets the permissions to write that its folder gives."""
     # An existing file is opened without O_CREAT, which Linux refuses for files of others in folders like /tmp.
     with contextlib.suppress(FileNotFoundError):
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW)

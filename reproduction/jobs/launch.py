@@ -13,7 +13,7 @@ FSDP = CONFIG_FOLDER / "accelerate" / "fsdp2.yaml"
 
 
 def step_command(step: str, processes: int, arguments: list[str], python: str = sys.executable) -> list[str]:
-    """`python -m reproduction <step>` with `arguments`, in as many processes as devices; several share the model by FSDP2."""
+    """`python -m reproduction <step>` with `arguments`, one process per device; several share the model by FSDP2."""
     if processes <= 1:
         return [python, "-m", "reproduction", step, *arguments]
     launcher = [python, "-m", "accelerate.commands.launch", "--config_file", str(FSDP)]

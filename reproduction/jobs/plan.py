@@ -47,8 +47,8 @@ def results_text(folder: Path) -> str:
 def plan_text(configuration: Configuration, cores: int | None, devices: Sequence[Device] | None = None) -> str:
     """A few lines a person reads before the start.
 
-    The times of the small models' jobs are those that the configuration states for one job each; for models of the hub
-    they are estimated from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
+    The times of the small models' jobs are those that the configuration states for one job each; for Hugging Face
+    models they are estimated from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
     """
     cores = max(1, cores or 1)
     devices = visible_devices() if devices is None else list(devices)
@@ -108,7 +108,7 @@ def _hours(configuration: Configuration, name: str, devices: list[Device]) -> tu
 
 
 def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str]:
-    """Device-hours and launch command of every experiment with a model of the hub."""
+    """Device-hours and launch command of every experiment with a Hugging Face model."""
     lines, commands, total, assumed = ["  on devices   device-hours, estimated and not measured:"], [], 0.0, {}
     for name, experiment in configuration.experiments.items():
         if experiment.pretrained is None:
@@ -133,8 +133,8 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
     lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")
     lines.append(
         f"    how: reproduction/jobs/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit, prompts of "
-        f"{PROMPT_SHARE:.0%}, {BANDWIDTH_SHARE:.0%} of the bandwidth and {COMPUTE_SHARE:.0%} of the operations that the "
-        "makers state"
+        f"{PROMPT_SHARE:.0%}, {BANDWIDTH_SHARE:.0%} of the bandwidth and {COMPUTE_SHARE:.0%} of the operations that "
+        "the makers state"
     )
     return [*lines, "  launch       the first run of each experiment, after the data and model steps:", *commands]
 

@@ -18,7 +18,7 @@ class Progress:
         self.begun_at = 0  # steps that an earlier process has done
 
     def say(self, text: str) -> None:
-        """Print a line of its own, after the label."""
+        """Print a separate line, after the label."""
         print(f"{self.label:<28} {text}", file=self.stream, flush=True)
 
     def update(self, done: int, **values: float) -> None:

@@ -1,9 +1,9 @@
-"""How much memory and time an experiment with a model of the hub should take: reckoned from sizes, measured nowhere.
+"""Estimates from model size of an experiment's memory and time; not yet checked against a measurement.
 
 Memory of one of D devices, in bytes, P parameters, m responses in a micro-batch, each of n tokens with its prompt:
 
     16 P / D                      32-bit weights, gradients and both moments of AdamW, sharded
-    4 P / D                       the reference model, where a method has a KL term; on several devices also 4 P, or 2 P
+    4 P / D                       the reference model, if a method has a KL term; on several devices also 4 P, or 2 P
                                   in 16 bits, as TRL shards it as one piece and so gathers it whole
     4 P + 16 LORA_WEIGHTS r h L   in place of both with adapters of rank r, on one device: the weights without gradients
                                   and moments, which are also the reference, and the adapters with them
@@ -11,10 +11,10 @@ Memory of one of D devices, in bytes, P parameters, m responses in a micro-batch
                                   TILE_WORDS logits, twice (again in the backward pass), and never holds m n v of them:
                                   one tile, the head's 32-bit weights gathered and their gradient (8 v h), and the
                                   32-bit gradient of the last hidden states (4 m n h); v words, h hidden size
-    m n h (L b + LAYER_BYTES)     with activation checkpointing: what enters each of L layers, in b bytes (2 where
+    m n h (L b + LAYER_BYTES)     with activation checkpointing: what enters each of L layers, in b bytes (2 if
                                   16-bit weights are gathered, else 4), and one layer computed again; without it all
                                   layers, m n h L LAYER_BYTES
-    share * memory                the engine's, where vLLM samples beside the trainer; it must hold 2 P bytes of weights
+    share * memory                the engine's, if vLLM shares the trainer's device; it must hold 2 P bytes of weights
                                   and the keys and values of SEQUENCES_IN_ENGINE whole windows
     0.04 memory + 1 GB            fragments, one gathered layer, CUDA itself
 
@@ -58,7 +58,7 @@ class Speed:
     bandwidth: float
 
 
-# The makers' data sheets; the first whose name is part of the device's. The last two stand for unknown ones.
+# The makers' data sheets; the first whose name is part of the device's. The last two are for unknown devices.
 SPEEDS = (
     Speed("H200", 989e12, 4.8e12),
     Speed("H100", 989e12, 3.35e12),
@@ -78,7 +78,7 @@ def speed_of(name: str, memory_bytes: float) -> Speed:
 
 
 def memory_needed(experiment: ExperimentSettings, count: int, memory_bytes: float) -> float:
-    """Bytes that each of `count` devices of `memory_bytes` needs; infinite where the engine's share is too small."""
+    """Bytes that each of `count` devices of `memory_bytes` needs; infinite if the engine's share is too small."""
     settings, model = experiment.pretrained, experiment.pretrained.model
     has_reference = _has_reference(experiment)
     states = (16.0 + (4.0 if has_reference else 0.0)) * model.parameters / count
@@ -115,7 +115,7 @@ def _has_reference(experiment: ExperimentSettings) -> bool:
 def devices_needed(experiment: ExperimentSettings, memory_bytes: float) -> int | None:
     """How many devices of `memory_bytes` one training takes: as configured, else the fewest that hold it.
 
-    Only numbers are tried that divide a minibatch into whole micro-batches. None where no number is enough.
+    Only numbers are tried that divide a minibatch into whole micro-batches. None if no number is enough.
     """
     if experiment.pretrained.devices.count == 0:
         return 0
@@ -138,13 +138,13 @@ def _most_devices(experiment: ExperimentSettings) -> int:
 
 
 def planned_memory(experiment: ExperimentSettings, devices: list[Device]) -> float:
-    """Bytes of a device that the plan reckons with: the smallest of those seen, else what the configuration states."""
+    """Bytes of a device that the plan assumes: the smallest of those seen, else what the configuration states."""
     known = [device.memory_bytes for device in devices if device.memory_bytes]
     return min(known) if known else experiment.pretrained.devices.memory_gb * GIGABYTE
 
 
 def planned_count(experiment: ExperimentSettings, devices: list[Device]) -> int:
-    """Devices of one training; ValueError where none of the numbers tried is enough, or none divides a minibatch."""
+    """Devices of one training; ValueError if no number tried is enough, or none divides a minibatch."""
     memory = planned_memory(experiment, devices)
     count = devices_needed(experiment, memory)
     if count is None:

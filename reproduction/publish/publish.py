@@ -1,8 +1,8 @@
-"""Publishing a finished scale: its compact results into `results_published/`, and of a scale with small models of its
-own also its numbers into the README and its executed notebooks into `notebooks/`.
+"""Publishing a finished scale: its compact results into `results_published/`, and of a scale with its own small models
+also its numbers into the README and its executed notebooks into `notebooks/`.
 
-The README and the notebooks speak of the small models. A scale with models of the hub publishes its folder alone, from
-which `results=published` makes its figures, notebooks and report.
+The README and the notebooks are about the small models. A scale with Hugging Face models publishes only its folder,
+from which `results=published` makes its figures, notebooks and report.
 """
 
 import os
@@ -25,10 +25,10 @@ JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 def publish(configuration: Configuration, repository: Path, *, allow_missing: bool = False) -> None:
     """Replace `results_published/<scale>` by the results of a finished workflow, and what is shown of them.
 
-    Where the scale has small models of its own, the README's block between its two marks is rewritten, and the
+    If the scale has its own small models, the README's block between its two marks is rewritten, and the
     notebooks of the repository become those that were executed on the results. allow_missing: publish although
     measures.json names runs as missing; provenance.json and the README then list them.
-    Raises ValueError where the scale is not finished, its verdicts are of other measures, or its runs come from
+    Raises ValueError if the scale is not finished, its verdicts are of other measures, or its runs come from
     differing code or package versions; nothing has been changed then.
     """
     from reproduction.notebook import NOTEBOOKS
@@ -69,8 +69,8 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
 def _replace_folder(target: Path, new: Path) -> None:
     """Put `new` in the place of `target`, whole, so that nothing of an earlier configuration stays among the files.
 
-    Between the two renames neither is in its place. What was there then lies beside it under the name of `set_aside`,
-    from where an interrupted call's is brought back first.
+    Between the two renames neither is in its place. The old folder is then next to it under the name of `set_aside`,
+    and the next call after an interruption first brings it back.
     """
     old = set_aside(target)
     if old.exists() and not target.exists():

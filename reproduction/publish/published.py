@@ -1,13 +1,13 @@
 """Published results: the compact form of a finished scale, in the layout of a results folder, and its way back.
 
-Below `results_published/<scale>/` lies what figures, tables, verdicts and notebooks read and no more, so that the same
+`results_published/<scale>/` has what figures, tables, verdicts and notebooks read and no more, so that the same
 code reads it as reads a results folder:
 
     config.yaml, summary.json, summary.md, measures.json, provenance.json (what all runs share, and each one's times)
-    base/seed<n>/evaluation.json    with models of the hub <experiment>/base/seed<n>/evaluation.json
+    base/seed<n>/evaluation.json    Hugging Face models: <experiment>/base/seed<n>/evaluation.json
     <experiment>/<method>/seed<n>/  of the experiments in `EXPERIMENTS`: metrics.jsonl with what figures draw,
                                     evaluation.json, provenance.json, and for two methods parts of structure.safetensors
-    claims.*, tables.*, figures/    as they were made from these; `unpack` leaves them out, to be made anew
+    claims.*, tables.*, figures/    as they were made from these; `unpack` leaves them out, to be remade
 """
 
 import json
@@ -43,13 +43,13 @@ SPLIT_KEYS = (
     "greedy_interval", "correct",
 )  # fmt: skip
 COPIED = ("summary.json", "summary.md", "measures.json")
-MADE_ANEW = ("figures", "claims.json", "claims.md", "tables.json", "tables.md")
+REMADE = ("figures", "claims.json", "claims.md", "tables.json", "tables.md")
 
 
 def write_compact(configuration: Configuration, missing: list[str], target: Path) -> None:
     """Write configuration, summary, measures and the compact runs of a finished scale into `target`.
 
-    missing: runs, as `experiment/method/seed<n>`, that are left out. Raises ValueError or OSError naming the file where
+    missing: runs, as `experiment/method/seed<n>`, that are left out. Raises ValueError or OSError naming the file if
     a run lacks something.
     """
     source = configuration.folder
@@ -123,7 +123,7 @@ def compact_structure(tensors: Mapping[str, Any], *, log_ratios: bool) -> dict[s
 def write_lines_of_numbers(path: Path, value: Any) -> None:
     """Write JSON as `reproduction.jobs.files.write_json` does, but each list of numbers on one line."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    # Line breaks stand only between values: in a string JSON writes them as two characters.
+    # Line breaks are only between values: in a string JSON writes them as two characters.
     text = re.sub(r"\[\n([-+.,eE\d\s]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
     atomic_write(path, text + "\n")
 
@@ -135,7 +135,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _without_machine_paths(configuration: Configuration) -> Configuration:
-    """Where results, mirror and problem file lay on one machine says nothing to others; the file's name does."""
+    """The configuration without the folders of one machine, which tell others nothing; file names stay."""
     file, data = configuration.arithmetic_file, configuration.data
     return configuration.model_copy(
         update={
@@ -154,8 +154,8 @@ def set_aside(folder: Path) -> Path:
 def published_configuration(overrides: Mapping[str, Any], repository: Path = REPOSITORY) -> Configuration:
     """The configuration of a scale's published results, with its results folder below `UNPACKED`.
 
-    overrides: what the user gave; beside `results` it may only repeat what the results were made with.
-    Raises ConfigurationError with one line where there are no such results or something else is asked of them.
+    overrides: what the user gave; apart from `results` it may only repeat what the results were made with.
+    Raises ConfigurationError with one line if there are no such results or something else is asked of them.
     """
     scale = load({key: value for key, value in overrides.items() if key == "scale"}).scale
     folder = repository / FOLDER / scale
@@ -190,7 +190,7 @@ def published_configuration(overrides: Mapping[str, Any], repository: Path = REP
 def published_files(folder: Path) -> list[str]:
     """The files that `unpack` copies, relative to the published folder, in order."""
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path.as_posix() for path in paths if path.parts[0] not in MADE_ANEW]
+    return [path.as_posix() for path in paths if path.parts[0] not in REMADE]
 
 
 def missing_runs(folder: Path) -> list[str]:
@@ -201,8 +201,8 @@ def missing_runs(folder: Path) -> list[str]:
 def unpack(configuration: Configuration, source: Path, results: Path) -> None:
     """Copy the published folder `source` to `results`/<scale>, whose config.yaml then names that folder.
 
-    configuration: that of the published folder. What is made anew from the copies (`MADE_ANEW`) is left out.
-    Raises ValueError where `source` is no published folder.
+    configuration: that of the published folder. What is remade from the copies (`REMADE`) is left out.
+    Raises ValueError if `source` is not a published folder.
     """
     target = results / configuration.scale
     if not (source / "provenance.json").is_file() or target.resolve() == source.resolve():

@@ -1,4 +1,4 @@
-"""Checks of what is derived from runs: each file against the same computed anew; fitting checksums hide nothing then.
+"""Checks of what is derived from runs: each file is recomputed and compared, so fitting checksums hide nothing.
 
     samples.jsonl -> evaluation.json    runs -> measures.json -> claims.json, claims.md -> tables.json, tables.md
 
@@ -29,7 +29,7 @@ def verify_derived(configuration: Configuration) -> Iterator[str]:
 
 
 def differences(found: Any, expected: Any, place: str = "") -> Iterator[str]:
-    """Where two JSON-ready values differ, a line each: ``claims.3.verdict is 'a' instead of 'b'``."""
+    """The differences of two JSON-ready values, a line each: ``claims.3.verdict is 'a' instead of 'b'``."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in dict.fromkeys([*expected, *found]):
             inner = f"{place}.{key}" if place else str(key)

@@ -1,9 +1,9 @@
 """`python -m reproduction verify results/<scale>`: is a folder complete, untampered, consistent, and made by one code?
 
 Every problem is one line that names the file. Checked are the checksums of all steps, each run's settings, seed, rows
-and kept log-ratios, each evaluation against its kept answers (graded anew), the summary against the evaluations, the
+and kept log-ratios, each evaluation against its kept answers (graded again), the summary against the evaluations, the
 measures, claims and tables against what they are made from, and that code and package versions are the same everywhere.
-Notes say what a reader should know but is no error.
+Notes say what a reader should know but is not an error.
 """
 
 import json
@@ -53,7 +53,7 @@ class Verification:
 def verify(folder: Path) -> Verification:
     """Check the results folder of one scale.
 
-    Raises ConfigurationError where the folder or its config.yaml cannot be read, since nothing else can be judged then.
+    Raises ConfigurationError if the folder or its config.yaml cannot be read, since nothing else can be judged then.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,7 +66,7 @@ def verify(folder: Path) -> Verification:
     strange = [name for name, settings in configuration.experiments.items() if settings.pretrained is not None]
     if strange:
         raise ConfigurationError(
-            f"{folder / 'config.yaml'}: experiment {strange[0]!r} has a model of the hub, and only runs with base "
+            f"{folder / 'config.yaml'}: experiment {strange[0]!r} has a Hugging Face model, and only runs with base "
             "models of the workflow can be verified; compare their files with checksums/ in each folder"
         )
     # The folder may have been moved: its own place counts, not the one that the configuration names.
@@ -118,7 +118,7 @@ def _step(found: Verification, folder: Path, step: str, files: tuple[str, ...]) 
 
 
 def _verify_problems(configuration: Configuration, found: Verification) -> dict[str, list[Problem] | None] | None:
-    """The splits of the evaluation, or None where the problems cannot be read; None for a split whose file is gone."""
+    """The splits of the evaluation, or None if the problems cannot be read; None for a split whose file is gone."""
     folder, settings = configuration.folder / "problems", configuration.problems
     _step(found, folder, "problems", PROBLEM_FILES)
     try:
@@ -138,7 +138,7 @@ def _verify_problems(configuration: Configuration, found: Verification) -> dict[
             found.add([f"{folder / 'held_out.jsonl'}: {len(shared)} problems occur in train.jsonl as well"])
         if configuration.arithmetic_file is None or Path(configuration.arithmetic_file).is_file():
             return evaluation_splits(configuration)
-        found.notes.append(f"{configuration.arithmetic_file}: is not here, so answers to it are not graded anew")
+        found.notes.append(f"{configuration.arithmetic_file}: is not here, so answers to it are not graded again")
         return {**evaluation_splits(configuration.model_copy(update={"arithmetic_file": None})), FILE_SPLIT: None}
     except (ValueError, OSError, KeyError) as error:
         found.add([" ".join(str(error).split())])

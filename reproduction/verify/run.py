@@ -33,7 +33,7 @@ EVALUATION_FILES = ("evaluation.json", "samples.jsonl")
 
 
 def verify_step(folder: Path, step: str, files: tuple[str, ...]) -> tuple[list[str], dict[str, Any] | None]:
-    """Problems of the files that a step should have left, and its checksums where they can be read."""
+    """Problems of the files that a step should have left, and its checksums if they can be read."""
     problems = [f"{folder / name}: is missing; make it again" for name in files if not (folder / name).is_file()]
     try:
         recorded = read_checksums(folder, step)
@@ -76,7 +76,7 @@ def verify_evaluation(
 ) -> Iterator[str]:
     """A line for each thing in which evaluation.json is not what samples.jsonl and the configuration give.
 
-    Every average and interval is recomputed, from answers graded anew; of a split whose problems are None, from the
+    Every average and interval is recomputed, from answers graded again; of a split whose problems are None, from the
     grades as they were kept.
     """
     try:
@@ -118,7 +118,7 @@ def _evaluation_problems(configuration, folder, splits, evaluation, records) -> 
 
 
 def _graded(problems: list[Problem] | None, records: list[dict], samples: int) -> np.ndarray | str:
-    """(problems, samples) of 0/1, or what is wrong with the records; ungraded where the problems are not known."""
+    """(problems, samples) of 0/1, or what is wrong with the records; ungraded if the problems are not known."""
     ids = [problem.id for problem in problems] if problems else list(dict.fromkeys(record["id"] for record in records))
     place: dict[tuple[str, int], int | None] = {(one, sample): None for one in ids for sample in range(samples)}
     answers = {problem.id: problem.answer for problem in problems or []}
@@ -132,7 +132,7 @@ def _graded(problems: list[Problem] | None, records: list[dict], samples: int) -
         if problems:
             right = int(exact_reward(record["response"], answers[key[0]], ANSWER_OPEN, ANSWER_CLOSE) == 1.0)
         if record["correct"] != right:
-            return f"problem {key[0]!r}, sample {key[1]} is recorded as {record['correct']}, graded anew it is {right}"
+            return f"problem {key[0]!r}, sample {key[1]} is recorded as {record['correct']}, graded again it is {right}"
         place[key] = right
     missing = [key for key, value in place.items() if value is None]
     if missing or not place:
