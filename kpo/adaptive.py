@@ -1,8 +1,8 @@
 """Q and R of KRPO's reward filter, estimated from the rewards seen so far by maximum likelihood of the innovations.
 
 The model of a group (arXiv 2505.07527): x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), started at N(x0, P0). The
-likelihood that the filter's innovations give, sum_i log N(r_i; x_{i|i-1}, P_{i|i-1} + R), is by the prediction-error
-decomposition (Schweppe 1965; Durbin and Koopman 2012, section 7.2) the joint Gaussian likelihood of the group,
+likelihood of the filter's innovations is by the prediction-error decomposition (Schweppe 1965; Durbin and Koopman 2012,
+section 7.2) the joint Gaussian likelihood of the group,
 
     r_1..r_n ~ N(x0 1, C(Q, R)),   C_ij = P0 + Q min(i, j) + R [i = j],
 
@@ -10,8 +10,7 @@ so it needs the rewards only through their n x n matrix of second moments S_n = 
 
     -2 log L = sum_n  N_n log det C_n + tr(C_n^{-1} S_n) + constant.
 
-All rewards ever seen fit into one small matrix for each number n of graded responses. Old batches are forgotten
-geometrically, because the policy, and with it the noise of its rewards, changes.
+Old batches are forgotten geometrically, because the policy, and with it the noise of its rewards, changes.
 
 Both estimates are bounded. R stays at or above the released 1e-2; KRPO is reported unstable at 1e-3. Q / R stays
 between 1e-6 (a running mean) and 1 (hardly any averaging): groups of realistic size cannot tell values beyond apart.
@@ -29,6 +28,8 @@ from kpo.checks import check_real
 
 __all__ = ["RewardNoiseEstimator"]
 
+BOUNDS = ((1e-6, 1.0), (1e-2, 1e4))
+"""Lowest and highest Q / R, and R in squared reward units."""
 # The search starts no lower in Q / R: if Q is negligible the likelihood is flat in log Q, and a search that starts
 # there would stay although a drift has set in.
 START_RATIO = 1e-2
@@ -41,8 +42,6 @@ class RewardNoiseEstimator:
     seen two graded rewards in one group.
 
     memory: rollout batches after which an observation weighs 1/e; infinity keeps all alike.
-    minimum_observation_variance, maximum_observation_variance: bounds of R, in squared reward units.
-    minimum_ratio, maximum_ratio: bounds of Q / R.
     """
 
     def __init__(
@@ -53,29 +52,17 @@ class RewardNoiseEstimator:
         initial_mean: float = 0.0,
         initial_variance: float = 1.0,
         memory: float = 50.0,
-        minimum_observation_variance: float = 1e-2,
-        maximum_observation_variance: float = 1e4,
-        minimum_ratio: float = 1e-6,
-        maximum_ratio: float = 1.0,
     ):
         try:
             import scipy.optimize
         except ImportError as error:
             raise ImportError('krpo-adaptive needs SciPy: pip install scipy, or "kpo[adaptive]"') from error
         self._minimize = scipy.optimize.minimize
-        self.process_variance = check_real("process_variance", process_variance, minimum=0.0)
-        self.observation_variance = check_real(
-            "observation_variance", observation_variance, minimum=0.0, exclusive=True
-        )
+        self._set_variances(process_variance, observation_variance)
         self.initial_mean = check_real("initial_mean", initial_mean)
         self.initial_variance = check_real("initial_variance", initial_variance, minimum=0.0)
         infinite = isinstance(memory, float) and memory == float("inf")
         self.memory = memory if infinite else check_real("memory", memory, minimum=0.0, exclusive=True)
-        low = check_real("minimum_observation_variance", minimum_observation_variance, minimum=0.0, exclusive=True)
-        high = check_real("maximum_observation_variance", maximum_observation_variance, minimum=low)
-        ratio_low = check_real("minimum_ratio", minimum_ratio, minimum=0.0, exclusive=True)
-        ratio_high = check_real("maximum_ratio", maximum_ratio, minimum=ratio_low)
-        self._bounds = tuple((float(np.log(a)), float(np.log(b))) for a, b in ((ratio_low, ratio_high), (low, high)))
         # For each number of graded responses: weight of the groups seen, and the sum of their outer products.
         self._moments: dict[int, tuple[float, np.ndarray]] = {}
 
@@ -121,37 +108,35 @@ class RewardNoiseEstimator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`'s result; ValueError if it does not have that form."""
         try:
-            process_variance = check_real("process_variance", state["process_variance"], minimum=0.0)
-            observation_variance = check_real(
-                "observation_variance", state["observation_variance"], minimum=0.0, exclusive=True
-            )
             moments = {
                 int(size): (float(entry["weight"]), np.array(entry["matrix"], dtype=np.float64))
                 for size, entry in state["moments"].items()
             }
+            for size, (_, matrix) in moments.items():
+                if matrix.shape != (size, size):
+                    raise ValueError(f"moments of groups of {size} have shape {matrix.shape}; the file is damaged")
+            self._set_variances(state["process_variance"], state["observation_variance"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"state is not from state_dict ({error!r}); use the run's own checkpoint") from None
-        for size, (_, matrix) in moments.items():
-            if matrix.shape != (size, size):
-                raise ValueError(f"state: moments of groups of {size} have shape {matrix.shape}; the file is damaged")
-        self.process_variance, self.observation_variance = process_variance, observation_variance
         self._moments = moments
+
+    def _set_variances(self, process_variance: float, observation_variance: float) -> None:
+        process_variance = check_real("process_variance", process_variance, minimum=0.0)
+        self.observation_variance = check_real(
+            "observation_variance", observation_variance, minimum=0.0, exclusive=True
+        )
+        self.process_variance = process_variance
 
     def _weight(self) -> float:
         return sum(weight for weight, _ in self._moments.values())
 
     def _maximise(self) -> None:
+        bounds = np.log(BOUNDS)
         start = np.log([max(self.process_variance / self.observation_variance, START_RATIO), self.observation_variance])
-        result = self._minimize(
-            self._objective,
-            np.clip(start, *np.transpose(self._bounds)),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=self._bounds,
-        )
-        ratio, observation_variance = np.exp(result.x).tolist()
-        self.observation_variance = observation_variance
-        self.process_variance = ratio * observation_variance
+        start = np.clip(start, *bounds.T)
+        result = self._minimize(self._objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
+        ratio, self.observation_variance = np.exp(result.x).tolist()
+        self.process_variance = ratio * self.observation_variance
 
     def _objective(self, logarithms: np.ndarray) -> tuple[float, np.ndarray]:
         """-log L per group and its gradient, at (log(Q / R), log R)."""

@@ -19,13 +19,12 @@ over the group, x_i = x_{i-1} + N(0, Q), r_i = x_i + N(0, R), restarted at (x0, 
 
 Defined for every kind:
 - NaN is an ungraded response: left out of the group (the filter passes it by), advantage 0. Infinities are refused.
-- A group with one graded response has nothing to be compared with, and one whose rewards are all equal has no winner:
-  exactly 0, except in the kinds that compare with the prior x0 (krpo, krpo-prior, krpo-running-mean, krpo-random-order,
-  krpo-sorted, krpo-reversed, krpo-adaptive). Those give what their equation gives: krpo as released 0 if all rewards
-  are 0, and 0.10, 0.07, .. 0.03 for twelve rewards of 1.
+- A group with one graded response, or whose rewards are all equal, gives exactly 0, except in the kinds that compare
+  with the prior x0 (krpo, krpo-prior, krpo-running-mean, krpo-random-order, krpo-sorted, krpo-reversed, krpo-adaptive).
+  Those give what their equation gives: krpo as released 0.10, 0.07, .. 0.03 for twelve rewards of 1.
 - Equal means up to rounding: rewards of a group that differ by at most 1e-6 of the largest one's size, and by 1e-7 if
   that is below 0.1, count as one value in every kind. Float32 sums of components differ in their last digits although
-  their values are equal: 0.1 + 0.6 and 0.7 by 6e-8, 0.1 + 0.2 - 0.3 and 0 by 3e-8.
+  their values are equal: 0.1 + 0.6 and 0.7 by 6e-8.
 
 Shape suffixes: P prompts, G group members.
 """
@@ -94,9 +93,8 @@ def advantage_kind(name: str) -> Callable:
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         kind = AdvantageKind.of(name, function, RUNTIME)
-        reward_filter = kind.defaults.get("reward_filter")
-        if reward_filter is not None:
-            defaults = {key: value for key, value in kind.defaults.items() if key != "reward_filter"}
+        defaults = dict(kind.defaults)
+        if reward_filter := defaults.pop("reward_filter", None):
             kind = replace(kind, defaults=defaults | reward_filter._asdict(), takes_filter=True)
         ADVANTAGE_KINDS.add(name, kind)
         return function
@@ -161,6 +159,8 @@ def opo(rewards_PG: Tensor, graded_PG: Tensor, *, lengths: Tensor | None = None)
 
     `lengths` are the counted tokens of each response, (P, G), non-negative. A group without any token gets 0.
     """
+    if lengths is None:
+        raise ValueError("lengths are missing: the baseline weighs rewards by response length; pass tokens as (P, G)")
     weights_PG = torch.where(graded_PG, _check_lengths(lengths, rewards_PG), 0.0)
     total_P1 = weights_PG.sum(dim=1, keepdim=True)
     baseline_P1 = (weights_PG * rewards_PG).sum(dim=1, keepdim=True) / torch.where(total_P1 > 0, total_P1, 1.0)
@@ -177,10 +177,7 @@ def krpo(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter =
 
 @advantage_kind("krpo-mean")
 def krpo_mean(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
-    """(r_i - x_{i|i}) / (s + 1e-8): KRPO's baseline with the group's own scale.
-
-    0 if s = 0: the residual to the prior, divided by epsilon, would be of the order of a million.
-    """
+    """(r_i - x_{i|i}) / (s + 1e-8): KRPO's baseline with the group's own scale; 0 if s = 0."""
     residuals_PG = rewards_PG - reward_filter.run(rewards_PG, graded_PG).means
     scaled_PG = residuals_PG / (group_std(rewards_PG, graded_PG) + KRPO_EPSILON)
     return torch.where(_spread(rewards_PG, graded_PG) > 0, scaled_PG, 0.0)
@@ -197,8 +194,7 @@ def krpo_scale(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFi
 def krpo_prior(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """(r_i - x_{i|i-1}) / sqrt(P_{i|i-1} + R): the innovation over its own standard deviation.
 
-    The baseline is predicted from earlier rewards only, so r_i does not enter its own baseline, and P + R is the
-    variance that the model gives r_i - x_{i|i-1}.
+    The baseline is predicted from earlier rewards only, so r_i does not enter its own baseline.
     """
     states = reward_filter.run(rewards_PG, graded_PG)
     return (rewards_PG - states.prior_means) / (states.prior_variances + reward_filter.observation_variance).sqrt()
@@ -212,13 +208,9 @@ def krpo_running_mean(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: R
 
 @advantage_kind("krpo-random-order")
 def krpo_random_order(
-    rewards_PG: Tensor,
-    graded_PG: Tensor,
-    *,
-    reward_filter: RewardFilter = KRPO_FILTER,
-    seed: int = 0,
+    rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER, seed: int = 0,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """KRPO over each group in a random order, put back in place: is it the sampled order that matters?
 
     The orders come from `generator` (on the CPU; it advances), or from a new one seeded with `seed`.
@@ -237,10 +229,7 @@ def krpo_sorted(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardF
 
 @advantage_kind("krpo-reversed")
 def krpo_reversed(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
-    """KRPO over each group from the highest reward to the lowest.
-
-    Reversing the sampled order instead would say nothing: it is as random as the sampled order itself.
-    """
+    """KRPO over each group from the highest reward to the lowest."""
     order_PG = rewards_PG.argsort(dim=1, descending=True, stable=True)
     return _krpo_in_order(order_PG, rewards_PG, graded_PG, reward_filter)
 
@@ -260,23 +249,16 @@ def krpo_adaptive(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: Rewar
     if any(unknown) and not all(unknown):
         raise ValueError("process_variance and observation_variance are estimated together; pass both or neither")
     if any(unknown):
-        estimator = RewardNoiseEstimator(
-            initial_mean=reward_filter.initial_mean, initial_variance=reward_filter.initial_variance
-        )
+        start = {"initial_mean": reward_filter.initial_mean, "initial_variance": reward_filter.initial_variance}
+        estimator = RewardNoiseEstimator(**start)
         estimator.update(torch.where(graded_PG, rewards_PG, torch.nan))
-        reward_filter = reward_filter._replace(
-            process_variance=estimator.process_variance, observation_variance=estimator.observation_variance
-        )
+        reward_filter = RewardFilter(estimator.process_variance, estimator.observation_variance, **start)
     return krpo(rewards_PG, graded_PG, reward_filter=reward_filter)
 
 
 @advantage_kind("grpo-rescaled")
 def grpo_rescaled(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
-    """GRPO times c = rms(krpo) / rms(grpo) over the graded rewards of the batch: KRPO's size without its filter.
-
-    Gradients of different responses are nearly uncorrelated, so the expected square of their weighted sum goes with the
-    mean of A^2.
-    """
+    """GRPO times c = rms(krpo) / rms(grpo) over the graded rewards of the batch: KRPO's size without its filter."""
     krpo_PG = torch.where(graded_PG, krpo(rewards_PG, graded_PG, reward_filter=reward_filter), 0.0)
     grpo_PG = torch.where(graded_PG, grpo(rewards_PG, graded_PG), 0.0)
     size = grpo_PG.square().sum().sqrt()
@@ -317,10 +299,9 @@ def _check_components(components: Tensor | None, rewards: Tensor) -> Tensor:
         raise ValueError("components are missing: this kind sees each reward by itself; pass them as (P, G, K)")
     if not isinstance(components, Tensor) or not components.is_floating_point():
         raise TypeError("components must be a floating tensor of rewards, (P, G, K)")
-    if components.dim() != 3 or components.shape[:2] != rewards.shape or components.shape[2] == 0:
-        raise ValueError(
-            f"components have shape {tuple(components.shape)}, rewards {tuple(rewards.shape)}; expected (P, G, K)"
-        )
+    shape = tuple(components.shape)
+    if components.dim() != 3 or shape[:2] != tuple(rewards.shape) or shape[2] == 0:
+        raise ValueError(f"components have shape {shape}, rewards {tuple(rewards.shape)}; expected (P, G, K)")
     if bool(torch.isinf(components).any()):
         raise ValueError("components hold an infinity; a reward that was not given is NaN")
     result = []
@@ -344,14 +325,12 @@ def _check_rewards(rewards: Tensor) -> Tensor:
     return ~torch.isnan(rewards)
 
 
-def _check_lengths(lengths: Tensor | None, rewards_PG: Tensor) -> Tensor:
-    if lengths is None:
-        raise ValueError("lengths are missing: the baseline weighs rewards by response length; pass tokens as (P, G)")
+def _check_lengths(lengths: Tensor, rewards_PG: Tensor) -> Tensor:
     if not isinstance(lengths, Tensor) or lengths.is_complex() or lengths.dtype == torch.bool:
         raise TypeError("lengths must be a tensor of token counts, (P, G)")
     if lengths.shape != rewards_PG.shape:
         raise ValueError(
-            f"lengths have shape {tuple(lengths.shape)}, rewards {tuple(rewards_PG.shape)}; they must be equal"
+            f"lengths have shape {tuple(lengths.shape)}, rewards {tuple(rewards_PG.shape)}; make them equal"
         )
     lengths = lengths.to(rewards_PG)
     if not bool((torch.isfinite(lengths) & (lengths >= 0)).all()):

@@ -25,7 +25,7 @@ class NonFiniteError(ValueError):
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     """Message for a name that does not exist: the closest one and all known ones."""
-    known = [str(word) for word in known]
+    known = list(map(str, known))
     close = difflib.get_close_matches(str(name), known, n=1)
     suggestion = f", did you mean {close[0]!r}?" if close else ";"
     return f"unknown {what} {name!r}{suggestion} Known are: {', '.join(known) or 'none'}"
@@ -38,7 +38,7 @@ def check_real(
 
     Numbers of NumPy and tensors without dimensions count as numbers. `exclusive` refuses the minimum itself.
     """
-    value = _without_array(value)
+    value = _plain_number(value)
     if isinstance(value, str):
         raise TypeError(f"{name} must be a number, found the text {value!r}; in YAML write 1.0e-6, not 1e-6")
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -53,7 +53,7 @@ def check_real(
 
 def check_integer(name: str, value: Any, *, minimum: int) -> int:
     """`value` as an int of at least `minimum`; TypeError or ValueError otherwise."""
-    value = _without_array(value)
+    value = _plain_number(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, found {type(value).__name__}")
     if value < minimum:
@@ -61,7 +61,7 @@ def check_integer(name: str, value: Any, *, minimum: int) -> int:
     return int(value)
 
 
-def _without_array(value: Any) -> Any:
+def _plain_number(value: Any) -> Any:
     """The Python number in a NumPy scalar or an array or tensor without dimensions; anything else unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
 

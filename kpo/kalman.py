@@ -12,13 +12,12 @@ KPO (arXiv 2602.10609, the state-space model of its method section) filters a re
 P = 0. KRPO (arXiv 2505.07527, method section) filters the rewards of one prompt's group from x = 0, P = 1.
 
 The gains do not depend on the observations, so they are computed first; the recursion over the tokens then runs in
-float64, whatever the dtype of the observations: see `kpo.kalman_cpu` and `kpo.kalman_triton`.
+float64: see `kpo.kalman_cpu` and `kpo.kalman_triton`.
 
 Masks. Masked tokens are skipped: the state is carried over and no process noise is added, so t counts the observed
 tokens of a row, and padding or holes never change a value. What a masked place holds, NaN included, does not matter.
 
-Gradients. The filters over tokens are linear maps, differentiable with respect to the observations only. KPO wants no
-gradient through the filter: pass detached log-ratios.
+Gradients. The filters over tokens are linear maps, differentiable with respect to the observations only.
 
 Shape suffixes: B sequences, T tokens, P prompts, G group members.
 """
@@ -28,7 +27,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,11 +64,11 @@ def kalman_gains(
 
         K_t = (p cosh((2t-1)h) / cosh(h) + q U_t) / (p U_t + cosh((2t+1)h) / cosh(h)),   U_t = sinh(2th) / sinh(2h).
 
-    Every term is positive, so nothing cancels, and exp(2th) is divided out, so nothing overflows: the values agree with
-    the recursion in exact arithmetic to about 1e-14 relative, for every Q / V, any P_0 and any number of steps.
+    Every term is positive, so nothing cancels, and exp(2th) is divided out, so nothing overflows: exact to about 1e-14
+    relative, for every Q / V, any P_0 and any number of steps. V = 0 gives K_t = 1 and P_{t|t} = 0.
 
-    V = 0 gives K_t = 1 and P_{t|t} = 0 (each observation is the state). Raises TypeError or ValueError for anything but
-    finite numbers that are not negative, fewer than 1 step, and Q = V = 0 (a gain of 0 / 0).
+    Raises TypeError or ValueError for anything but finite numbers that are not negative, fewer than 1 step, and
+    Q = V = 0 (a gain of 0 / 0).
     """
     num_steps = check_integer("num_steps", num_steps, minimum=1)
     variances = _check_variances(process_variance, observation_variance, initial_variance)
@@ -91,9 +90,9 @@ def kalman_filter(
     observations: (B, T), float32, float64, bfloat16 or float16; log-ratios in nats for KPO.
     mask: (B, T), bool or 0 / 1 of any dtype, 1 for an observed token; None if all are. Masked tokens give 0.
 
-    On a CPU the compiled recursion runs in float64; only the output is rounded to its dtype, and a row has the same
-    bits by itself, in a batch, and with other padding or holes. On a CUDA device with Triton a kernel agrees with it
-    within the rounding of the dtype; without Triton, and on other devices, the CPU filters and the result is copied.
+    On a CPU only the output is rounded to its dtype, and a row has the same bits by itself, in a batch, and with other
+    padding or holes. On a CUDA device with Triton a kernel agrees with it within the rounding of the dtype; without
+    Triton, and on other devices, the CPU filters and the result is copied.
 
     Raises TypeError or ValueError for a wrong type, dtype, shape, device or mask, and as `kalman_gains`;
     `kpo.checks.NonFiniteError` for an observed value that is not finite.
@@ -102,7 +101,8 @@ def kalman_filter(
     check_rows("observations", observations)
     mask = observed_tokens(mask, observations)
     variances = _check_variances(process_variance, observation_variance, initial_variance)
-    gains = _gains_table(_table_length(observations.shape[1]), *variances, gains_device(observations.device))
+    num_steps = max(SMALLEST_TABLE, 1 << (observations.shape[1] - 1).bit_length())
+    gains = _gains_table(num_steps, *variances, gains_device(observations.device))
     return _filter_rows(observations, mask, gains, initial_mean)
 
 
@@ -120,8 +120,7 @@ def linear_filter(
     if isinstance(gains, Tensor) and gains.dim() > 0:
         gains = _check_gains(gains, observations)
     else:
-        gain = gains.item() if isinstance(gains, Tensor) else gains
-        gain = check_real("gains", gain, minimum=0.0, maximum=1.0)
+        gain = check_real("gains", gains, minimum=0.0, maximum=1.0)
         gains = torch.full(observations.shape[1:], gain, dtype=torch.float64, device=gains_device(observations.device))
     return _filter_rows(observations, observed_tokens(mask, observations), gains, initial_mean)
 
@@ -148,14 +147,10 @@ def kalman_filter_group(
 
     rewards_PG: (P, G), any real dtype. mask: (P, G), 1 where a reward was graded; None if all were.
 
-    Returns posterior means and variances (after reward i) and prior ones (before it: the mean predicted from rewards
-    1 .. i-1, and P_{i-1|i-1} + Q, the variance of the state without the observation's noise). At an ungraded reward
-    the posterior is that after the last graded one, or x_0 and P_0, and the prior the prediction for the next graded
-    one. Float64; no gradient. Raises as `kalman_filter`.
+    The prior variance is P_{i-1|i-1} + Q, without the observation's noise. At an ungraded reward the posterior is that
+    after the last graded one, or x_0 and P_0, and the prior the prediction for the next graded one. No gradient. Raises
+    as `kalman_filter`.
     """
-    process_variance, observation_variance, initial_variance = _check_variances(
-        process_variance, observation_variance, initial_variance
-    )
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("rewards_PG", rewards_PG, floating=False)
     whole = torch.ones_like(rewards_PG, dtype=torch.bool)
@@ -166,21 +161,19 @@ def kalman_filter_group(
 
     num_groups, group_size = rewards_PG.shape
     gains, variances = kalman_gains(group_size, process_variance, observation_variance, initial_variance)
-    variances = torch.cat((torch.tensor([initial_variance], dtype=torch.float64), variances)).to(rewards_PG.device)
     gains = gains.to(rewards_PG.device)
+    variances = torch.cat((variances.new_tensor([float(initial_variance)]), variances)).to(rewards_PG.device)
     num_seen = graded_PG.cumsum(dim=1)
     num_before = num_seen - graded_PG.long()
     gains_PG = torch.where(graded_PG, gains[num_before.clamp(max=group_size - 1)], 0.0)
-
-    means = torch.empty_like(rewards_PG)
-    prior_means = torch.empty_like(rewards_PG)
-    state = torch.full((num_groups,), initial_mean, dtype=torch.float64, device=rewards_PG.device)
+    means, prior_means = torch.empty_like(rewards_PG), torch.empty_like(rewards_PG)
+    state = rewards_PG.new_full((num_groups,), initial_mean)
     # A group has some tens of members, so the plain loop is both the clearest and the most exact form.
     for i in range(group_size):
         prior_means[:, i] = state
         state = state + gains_PG[:, i] * (rewards_PG[:, i] - state)
         means[:, i] = state
-    return GroupFilter(means, variances[num_seen], prior_means, variances[num_before] + process_variance)
+    return GroupFilter(means, variances[num_seen], prior_means, variances[num_before] + float(process_variance))
 
 
 def gains_device(device: torch.device) -> torch.device:
@@ -193,10 +186,6 @@ def _gains_table(
     num_steps: int, process_variance: float, observation_variance: float, initial_variance: float, device: torch.device
 ) -> Tensor:
     return torch.from_numpy(_gains(num_steps, process_variance, observation_variance, initial_variance)).to(device)
-
-
-def _table_length(num_tokens: int) -> int:
-    return max(SMALLEST_TABLE, 1 << (num_tokens - 1).bit_length())
 
 
 def _gains(num_steps: int, process_variance: float, observation_variance: float, initial_variance: float) -> np.ndarray:
@@ -238,9 +227,7 @@ def _check_gains(gains: Tensor, observations: Tensor) -> Tensor:
     return gains
 
 
-def _check_variances(
-    process_variance: float, observation_variance: float, initial_variance: float
-) -> tuple[float, float, float]:
+def _check_variances(process_variance: Any, observation_variance: Any, initial_variance: Any) -> tuple[float, ...]:
     process_variance = check_real("process_variance", process_variance, minimum=0.0)
     observation_variance = check_real("observation_variance", observation_variance, minimum=0.0)
     initial_variance = check_real("initial_variance", initial_variance, minimum=0.0)
@@ -253,10 +240,7 @@ def _check_variances(
 
 
 def _filter_rows(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float) -> Tensor:
-    """m_n = m_{n-1} + k_n (z_n - m_{n-1}) over the observed tokens of each row; 0 elsewhere. Differentiable.
-
-    mask: from `observed_tokens`. gains: at least T, float64, on the `gains_device`.
-    """
+    """`linear_filter` of checked arguments. mask: from `observed_tokens`. gains: at least T, on the `gains_device`."""
     if observations.requires_grad and torch.is_grad_enabled():
         return _RowMap.apply(observations, mask, gains, initial_mean, False)
     return _filter(observations.detach(), mask, gains, initial_mean)
@@ -273,7 +257,8 @@ class _RowMap(torch.autograd.Function):
         from kpo.kalman_cpu import transpose_rows_cpu
 
         # Rarely asked for; the copies to the CPU and back are small compared with a training step.
-        return transpose_rows_cpu(values.cpu(), _on_cpu(mask), gains.cpu()).to(values.device)
+        mask = None if mask is None else mask.cpu()
+        return transpose_rows_cpu(values.cpu(), mask, gains.cpu()).to(values.device)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -289,13 +274,10 @@ def _filter(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_me
     else:
         from kpo.kalman_cpu import filter_rows_cpu
 
-        result, finite = filter_rows_cpu(observations.cpu(), _on_cpu(mask), gains, initial_mean)
+        on_cpu = None if mask is None else mask.cpu()
+        result, finite = filter_rows_cpu(observations.cpu(), on_cpu, gains, initial_mean)
         result = result.to(observations.device)
     if not finite:
         # A sum can overflow although every input is finite, so the inputs decide.
         refuse_not_finite(observations, mask)
     return result
-
-
-def _on_cpu(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.cpu()

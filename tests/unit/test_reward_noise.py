@@ -172,8 +172,7 @@ def test_an_update_is_cheap():
         ({"process_variance": -1.0}, ValueError, "process_variance"),
         ({"memory": 0.0}, ValueError, "memory"),
         ({"memory": "long"}, TypeError, "memory"),
-        ({"minimum_ratio": 0.0}, ValueError, "minimum_ratio"),
-        ({"maximum_observation_variance": 1e-3}, ValueError, "maximum_observation_variance"),
+        ({"initial_variance": -1.0}, ValueError, "initial_variance"),
     ],
 )
 def test_bad_settings(keywords, error, words):
