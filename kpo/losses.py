@@ -74,8 +74,7 @@ _SUMS = ("tokens", "log_ratio", "log_ratio_squared", "clipped", "ratio", "ratio_
 def merge_metrics(parts: Iterable[PolicyLoss]) -> dict[str, float]:
     """Metrics over the counted tokens of several micro-batches together, exactly those of one undivided batch.
 
-    clip_share: share of tokens whose clipped term is the larger loss (for sequence ratios all tokens of such a
-        sequence; for GMPO the tokens whose log ratio was cut), 0 if nothing clips.
+    clip_share: share of tokens whose clipped term is the larger loss (for GMPO whose log ratio was cut).
     log_ratio_std (divisor n), log_ratio_abs_max: of the raw token log ratio log pi - log pi_old, in nats.
     effective_sample_size: (sum r)^2 / (n sum r^2) in (0, 1], r the ratio used at each token, before the two-sided clip.
     mean_ratio: mean of that r.
@@ -116,19 +115,16 @@ def policy_loss(
     log_probs, old_log_probs: (B, T) floating, natural logarithms of the sampled tokens' probabilities under the current
         and the sampling policy; only `log_probs` gets a gradient. Half precision is computed in float32.
     advantages: (B,) or (B, T) floating. mask: (B, T) bool or 0/1, True at the counted tokens of the responses.
-    ref_log_probs: (B, T), of the reference policy; needed if the method has a KL weight. Without a weight they only
-        give the metric `kl`.
-    sampler_weights: (B, T) or (B, 1), not negative: importance weights pi_old / pi_sampler of an engine whose
-        probabilities differ from the trainer's, truncated or masked by the trainer (`importance_sampling_ratio` in TRL,
-        `rollout_is_weights` in verl). They multiply the clipped loss, not the KL term, and get no gradient. For GMPO
-        each response has their geometric mean, as in verl (TRL's GMPO trainer ignores them).
+    ref_log_probs: (B, T), of the reference policy; needed if the method has a KL weight, else only for the metric `kl`.
+    sampler_weights: (B, T) or (B, 1), not negative: importance weights pi_old / pi_sampler, truncated or masked by the
+        trainer (`importance_sampling_ratio` in TRL, `rollout_is_weights` in verl). They multiply the clipped loss, not
+        the KL term. For GMPO each response has their geometric mean, as in verl (TRL's GMPO trainer ignores them).
     num_sequences, num_tokens: rows and counted tokens of the whole minibatch of which this is a part; default: those of
         this batch.
 
     What masked positions hold does not matter, NaN included. Raises ValueError or TypeError naming the argument:
-    shapes, dtypes or devices that do not fit, no counted token (unless `num_sequences` and `num_tokens` say that others
-    have some), missing `ref_log_probs`, totals smaller than this part; its subclass `kpo.checks.NonFiniteError` for NaN
-    or infinities at counted tokens.
+    shapes, dtypes or devices that do not fit, missing `ref_log_probs`, and as `aggregate`; `kpo.checks.NonFiniteError`
+    for NaN or infinities at counted tokens.
     """
     method = get_method(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
@@ -176,14 +172,8 @@ def policy_loss(
         kl_BT = _kl_k3(log_probs, ref_log_probs, mask_BT, log_ratio_BT.dtype)
         if method.kl_weight > 0:
             losses_BT = losses_BT + method.kl_weight * kl_BT
-    loss = aggregate(
-        method.aggregation,
-        losses_BT,
-        mask_BT,
-        num_sequences=num_sequences,
-        num_tokens=num_tokens,
-        length=method.aggregation_length,
-    )
+    totals = {"num_sequences": num_sequences, "num_tokens": num_tokens}
+    loss = aggregate(method.aggregation, losses_BT, mask_BT, **totals, length=method.aggregation_length)
     clipped_BT = None if clipped_BT is None else clipped_BT & mask_BT
     return PolicyLoss(loss, _sums(log_ratio_BT, ratio, clipped_BT, kl_BT, mask_BT), clipped_BT)
 
@@ -200,8 +190,7 @@ def aggregate(
     """One number from values (B, T), by the aggregation `kind` of the module's table; masked values are ignored.
 
     num_sequences, num_tokens: totals used for B and the counted tokens, so that parts of a batch add up.
-    length: L of `seq-mean-token-sum-norm`, in tokens; a constant of the run (the longest response allowed), because a
-        length taken from each batch's padding would weigh the same tokens differently.
+    length: L of `seq-mean-token-sum-norm`, in tokens; a constant of the run, such as the longest response allowed.
     Raises ValueError for an unknown kind, a missing length, totals smaller than this part, and no counted token without
     both totals.
     """
@@ -211,10 +200,8 @@ def aggregate(
     tokens_B = mask_BT.sum(dim=1)
     rows, counted = mask_BT.shape[0], int(tokens_B.sum())
     if counted == 0 and (num_sequences is None or num_tokens is None):
-        raise ValueError(
-            "mask counts no token, so there is nothing to learn from; leave the batch out, or pass num_sequences and "
-            "num_tokens of the whole minibatch"
-        )
+        remedy = "leave the batch out, or pass num_sequences and num_tokens of the whole minibatch"
+        raise ValueError(f"mask counts no token, so there is nothing to learn from; {remedy}")
     if num_sequences is not None and check_integer("num_sequences", num_sequences, minimum=1) < rows:
         raise ValueError(f"num_sequences {num_sequences} is below this part's {rows} rows; pass the minibatch's total")
     if num_tokens is not None and check_integer("num_tokens", num_tokens, minimum=0) < counted:
@@ -239,21 +226,13 @@ def _kl_k3(log_probs: Tensor, ref_log_probs: Tensor, mask_BT: Tensor, dtype: tor
 
 
 @torch.no_grad()
-def _sums(
-    log_ratio_BT: Tensor, ratio: Tensor, clipped_BT: Tensor | None, kl_BT: Tensor | None, mask_BT: Tensor
-) -> Tensor:
+def _sums(log_ratio_BT: Tensor, ratio: Tensor, clipped_BT: Tensor | None, kl_BT: Tensor | None, mask_BT: Tensor):
     """The entries of `_SUMS` over counted tokens; kl is NaN without a reference."""
     # Squares in float64: in float32 they overflow, and give equal ratios an effective sample size just off 1.
-    ratio_BT = torch.where(mask_BT, ratio.detach().to(torch.float64), 0.0)
-    wide = {"dtype": torch.float64}
-    sums = [
-        mask_BT.sum(**wide),
-        log_ratio_BT.sum(**wide),
-        log_ratio_BT.to(torch.float64).square().sum(),
-        mask_BT.new_zeros((), **wide) if clipped_BT is None else clipped_BT.sum(**wide),
-        ratio_BT.sum(**wide),
-        ratio_BT.square().sum(**wide),
-        mask_BT.new_full((), math.nan, **wide) if kl_BT is None else kl_BT.sum(**wide),
-        log_ratio_BT.abs().amax().to(torch.float64),
-    ]
-    return torch.stack(sums)
+    ratio_BT = torch.where(mask_BT, ratio.detach().double(), 0.0)
+    log_ratio_BT = log_ratio_BT.double()
+    clipped = ratio_BT.new_zeros(()) if clipped_BT is None else clipped_BT.sum()
+    kl = ratio_BT.new_full((), math.nan) if kl_BT is None else kl_BT.sum(dtype=torch.float64)
+    sums = [mask_BT.sum(), log_ratio_BT.sum(), log_ratio_BT.square().sum(), clipped]
+    sums += [ratio_BT.sum(), ratio_BT.square().sum(), kl, log_ratio_BT.abs().amax()]
+    return torch.stack([value.double() for value in sums])

@@ -35,8 +35,7 @@ class Method:
     advantage_parameters, ratio_parameters: filled with the defaults of the kind, so they show every value in use.
     measured: whether this repository's published study trained with it (results_published/).
 
-    Raises ValueError or TypeError naming the field, for unknown kinds or parameters, anything but numbers, and a clip,
-    weight or length out of range. Ranges that only a kind knows are checked when it runs: see `try_once`.
+    Raises ValueError or TypeError naming the field. Ranges that only a kind knows are checked by `try_once`.
     """
 
     name: str
@@ -75,7 +74,7 @@ class Method:
             raise ValueError(unknown_name("aggregation", self.aggregation, AGGREGATIONS))
         if self.aggregation == "seq-mean-token-sum-norm" and self.aggregation_length is None:
             raise ValueError(
-                f"{self.name}: seq-mean-token-sum-norm divides by aggregation_length; give the longest response"
+                f"{self.name}: seq-mean-token-sum-norm needs aggregation_length; give the longest response"
             )
         if self.aggregation_length is not None:
             check_integer("aggregation_length", self.aggregation_length, minimum=1)
@@ -136,8 +135,8 @@ class Method:
 
         lengths_PG: counted tokens of each response, used if `needs_lengths`. components_PGK: the rewards whose weighted
         sum rewards_PG are, used if `needs_components`. generator: for random orders; without one they are the same in
-        every batch. estimator: from `make_estimator`; call once for each rollout batch, since
-        the rewards are taken in after the advantages are computed, so that no reward sets its own scale.
+        every batch. estimator: from `make_estimator`; it takes the rewards in after the advantages are computed, so
+        that no reward sets its own scale.
         """
         runtime = {"lengths": lengths_PG, "components": components_PGK, "generator": generator}
         asked = ADVANTAGE_KINDS.find(self.advantage).runtime
@@ -147,8 +146,7 @@ class Method:
             return group_advantages(self.advantage, rewards_PG, **parameters)
         if estimator is None:
             raise ValueError(f"estimator is missing: {self.name} estimates its variances; pass make_estimator()'s")
-        parameters["process_variance"] = estimator.process_variance
-        parameters["observation_variance"] = estimator.observation_variance
+        parameters |= {name: getattr(estimator, name) for name in ("process_variance", "observation_variance")}
         advantages_PG = group_advantages(self.advantage, rewards_PG, **parameters)
         estimator.update(rewards_PG)
         return advantages_PG
@@ -157,10 +155,8 @@ class Method:
         """A fresh estimator of the reward noise for a run, or None if the method has fixed variances."""
         if not self._estimates_noise:
             return None
-        return RewardNoiseEstimator(
-            initial_mean=self.advantage_parameters["initial_mean"],
-            initial_variance=self.advantage_parameters["initial_variance"],
-        )
+        start = {name: self.advantage_parameters[name] for name in ("initial_mean", "initial_variance")}
+        return RewardNoiseEstimator(**start)
 
     @property
     def _estimates_noise(self) -> bool:
@@ -183,18 +179,16 @@ def get_method(name: str, **overrides: Any) -> Method:
     Raises ValueError for an unknown name or override, ValueError or TypeError naming the parameter for a bad value.
     """
     method = METHODS.find(name)
-    changes: dict[str, Any] = {
-        "ratio_parameters": dict(method.ratio_parameters),
-        "advantage_parameters": dict(method.advantage_parameters),
-    }
+    parts = ("ratio", "advantage")
+    changes: dict[str, Any] = {f"{part}_parameters": dict(getattr(method, f"{part}_parameters")) for part in parts}
     for key, value in overrides.items():
-        holders = [part for part in ("ratio", "advantage") if key in changes[f"{part}_parameters"]]
+        holders = [part for part in parts if key in changes[f"{part}_parameters"]]
         part, _, rest = key.partition("_")
         if key in _OWN_PARAMETERS:
             changes[key] = value
         elif len(holders) == 1:
             changes[f"{holders[0]}_parameters"][key] = value
-        elif part in ("ratio", "advantage") and rest in changes[f"{part}_parameters"]:
+        elif part in parts and rest in changes[f"{part}_parameters"]:
             changes[f"{part}_parameters"][rest] = value
         elif holders:
             raise ValueError(f"{name} has {key} in its ratio and its advantage; write ratio_{key} or advantage_{key}")
