@@ -47,7 +47,7 @@ except ConfigurationError as error:
 FOLDER = str(configuration.folder)
 CONFIG = f"{FOLDER}/config.yaml"
 PUBLISHED = is_published(configuration)
-# Where files of the checkout lie: Snakemake may have been started in another folder, from a checkout that cannot be
+# The checkout's folder: Snakemake may have been started in another folder, from a checkout that cannot be
 # written. (Braces mean wildcards to Snakemake.)
 IS_HERE = Path.cwd().samefile(workflow.basedir)
 HERE = "" if IS_HERE else f"{workflow.basedir}/".replace("{", "{{").replace("}", "}}")

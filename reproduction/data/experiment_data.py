@@ -30,7 +30,7 @@ def check_pins(configuration: Configuration) -> None:
 
 
 def model_file(configuration: Configuration, experiment: str) -> str:
-    """The file that says where the model of an experiment is."""
+    """The file that names the folder of an experiment's model."""
     return f"{configuration.folder}/models/{configuration.experiments[experiment].pretrained.model.id}.json"
 
 

@@ -238,7 +238,7 @@ class TestNoise:
 def test_a_study_from_end_to_end(truth, verdicts):
     """True effect 0, half the paper's, and the paper's 5 points: 80 studies of 48 seeds, judged look by look.
 
-    At most 5% say what is false (an effect where there is none; the paper's size excluded where it is true), most end
+    At most 5% say what is false (an effect if there is none; the paper's size excluded if it is true), most end
     in a true verdict, and the more so early.
     """
     random, false, true, seeds_used = np.random.default_rng(8), 0, 0, []

@@ -1,4 +1,4 @@
-"""The record of where a result comes from: complete, and never clean where that is not known."""
+"""The record of where a result comes from: complete, and never clean if that is not known."""
 
 import importlib.metadata
 import json

@@ -1,6 +1,6 @@
 """`python -m reproduction verify`: a folder as the steps left it has nothing wrong, and what is done to it is named.
 
-Each way of tampering is tried on a copy. Where the checksums are made to fit what was changed, only what must agree
+Each way of tampering is tried on a copy. If the checksums are made to fit what was changed, only what must agree
 with it can give it away.
 """
 
