@@ -1,11 +1,10 @@
-"""Gains in held-out accuracy that the papers report, beside those measured here and those of the controls."""
+"""Gains in held-out accuracy that the papers report, compared with those measured here and those of the controls."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, named_ticks
@@ -49,7 +48,7 @@ def _points(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if estimate[key] is None else 100 * estimate[key] for key in ("value", "low", "high")}
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left KPO over its baselines, right KRPO over GRPO by level."""
     results.require(NAME)
     claims = Claims(results)

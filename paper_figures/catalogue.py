@@ -12,7 +12,6 @@ OWN = ("kpo", "krpo")
 METRICS, EVALUATION, STRUCTURE = "metrics.jsonl", "evaluation.json", "structure.safetensors"
 SUMMARY, MEASURES, CLAIMS = "summary.json", "measures.json", "claims.json"
 
-LADDER = ("kpo", "kpo-stress-2", "kpo-stress-3")
 NOISES = ("krpo-noise-gaussian", "krpo-noise-flips", "krpo-noise-drift")
 
 Needs = Mapping[str, tuple[str, ...]]
@@ -85,7 +84,7 @@ ENTRIES: dict[str, Entry] = {
         ),
         Entry(
             "stress_curves", (METRICS, CLAIMS), ({"kpo-stress-2": ("grpo", "kpo-clipped")},),
-            _ids("kpo-3", "reward", "collapse", "unclipped"), {name: () for name in LADDER},
+            _ids("kpo-3", "reward", "collapse", "unclipped"), {"kpo": (), "kpo-stress-2": (), "kpo-stress-3": ()},
         ),
         Entry(
             "clip_sweep", (MEASURES, CLAIMS),
@@ -128,7 +127,7 @@ def claims_text(name: str) -> str:
 
 
 def missing_for(name: str, experiments: Mapping[str, Mapping | None]) -> str:
-    """What a configuration lacks for a figure, in words, or "" where it can be drawn.
+    """What a configuration lacks for a figure, in words, or "" if it can be drawn.
 
     experiments: experiment name to its methods, by their labels.
     """
@@ -148,20 +147,3 @@ def missing_for(name: str, experiments: Mapping[str, Mapping | None]) -> str:
 def figures_for(experiments: Mapping[str, Mapping | None]) -> list[str]:
     """Names of the figures that can be drawn with these experiments (name to methods), in order."""
     return [name for name in FIGURES if not missing_for(name, experiments)]
-
-
-def claim_figures() -> dict[str, tuple[str, ...]]:
-    """For each claim's id the figures that show it, the most telling first and the page of verdicts last."""
-    shown: dict[str, list[str]] = {claim: [] for claim in (*_ALL_KPO, *_ALL_KRPO)}
-    order = sorted(ENTRIES.values(), key=lambda entry: (_rank(entry.name), len(entry.claims)))
-    for entry in order:
-        for claim in entry.claims:
-            shown[claim].append(entry.name)
-    return {claim: tuple(names) for claim, names in shown.items()}
-
-
-def _rank(name: str) -> int:
-    """Figures made for claims before those that show runs in general, and those before the pages of verdicts."""
-    if name.startswith("verdicts_"):
-        return 2
-    return 0 if CLAIMS in ENTRIES[name].files or name == "structure" else 1

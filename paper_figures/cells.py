@@ -13,7 +13,7 @@ GROUP_WIDTH = 0.78
 
 
 def which_seeds(tables: Iterable[PER_SEED], missing: Sequence[str] = ()) -> str:
-    """`seeds 1, 2, 3`, or from how few to how many seeds where the cells differ."""
+    """`seeds 1, 2, 3`, or from how few to how many seeds if the cells differ."""
     found = {tuple(sorted(table)) for table in tables if table}
     if not found:
         return "no seed"
@@ -44,7 +44,7 @@ def draw_groups(
 ) -> None:  # fmt: skip
     """Groups along x, within each one mark a method; a method keeps its place in every group.
 
-    table: by (index of the group, method). seeds: whether to draw each seed and their range beside the mean.
+    table: by (index of the group, method). seeds: whether to draw each seed and their range next to the mean.
     """
     step = GROUP_WIDTH / max(1, len(methods))
     for (group, method), by_seed in table.items():

@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
 from paper_figures.command import figure_main
@@ -26,7 +24,7 @@ def cells(method: str) -> list[Cell]:
 
 
 def chosen(measures: Measures, method: str) -> int | None:
-    """Which variant the claims take: the highest late reward on the seeds that all have; None where one is missing."""
+    """Which variant the claims take: the highest late reward on the seeds that all have; None if one is missing."""
     found = measures.shared("reward_late", cells(method))
     if len(found) < len(FACTORS):
         return None
@@ -34,7 +32,7 @@ def chosen(measures: Measures, method: str) -> int | None:
     return means.index(max(means))
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the reward that chooses the clip, right the accuracy that is compared."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

@@ -3,13 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from paper_figures.catalogue import ENTRIES, FIGURES
 from paper_figures.results import Results, ResultsError
-from paper_figures.style import applied, save
+from paper_figures.style import PaperFigure, applied, save
+from reproduction.jobs.files import write_json
 
-Draw = Callable[[Results], Figure]
+Draw = Callable[[Results], PaperFigure]
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -17,7 +18,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     arguments.add_argument(
         "--results", required=True, metavar="FOLDER", help="results of one scale, such as results/laptop"
     )
-    arguments.add_argument("--output", required=True, metavar="FOLDER", help="where the PDF and the PNG go")
+    arguments.add_argument("--output", required=True, metavar="FOLDER", help="where the PDF, the PNG and the JSON go")
     arguments.add_argument(
         "--allow-missing", action="store_true", help="draw the runs that exist and name the missing ones in the figure"
     )
@@ -25,10 +26,21 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def draw_to_files(name: str, draw: Draw, results: Results, output: str) -> None:
-    """Draw one figure and print the path of each file written."""
+    """Draw one figure, write it with its words as `<name>.json`, and print the path of each file written.
+
+    The report and the notebooks read the JSON, never these scripts. about: the first paragraph of the script's
+    docstring; order: the figure's place among all figures.
+    """
     with applied():
         figure = draw(results)
-    for path in save(figure, output, name):
+    paths = save(figure, output, name)
+    entry, words = ENTRIES[name], (sys.modules[draw.__module__].__doc__ or "").split("\n\n")[0]
+    record = {
+        "name": name, "order": FIGURES.index(name), "title": figure.title, "about": " ".join(words.split()),
+        "caption": figure.caption, "claims": entry.claims, "missing": figure.missing, "files": entry.files,
+    }  # fmt: skip
+    write_json(Path(output) / f"{name}.json", record)
+    for path in [*paths, Path(output) / f"{name}.json"]:
         print(path)
 
 

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds, per_rollout_batch
@@ -36,7 +35,7 @@ def curves(results: Results, key: str, off_policy_only: bool) -> dict[str, dict[
     return table
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Two by two panels; each shows every method."""
     results.require(NAME)
     methods = results.methods(EXPERIMENT)

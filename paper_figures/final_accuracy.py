@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.aggregate import seeds_phrase
@@ -46,7 +45,7 @@ def estimates(results: Results, experiment: str) -> dict[str, dict[str, Estimate
     for method in ["base", *results.methods(experiment)]:
         evaluations = results.evaluations(experiment, method)
         for seed, evaluation in evaluations.items():
-            # Engine, versions and sampling stand beside every number; models that differ in them cannot be compared.
+            # Models whose engine, versions or sampling differ cannot be compared.
             sampling = {key: value for key, value in evaluation["sampling"].items() if key != "seed"}
             samplings.setdefault(
                 json.dumps(sampling, sort_keys=True), str(results.run_folder(experiment, method, seed))
@@ -104,7 +103,7 @@ def _level_order(level: str) -> tuple[int, str]:
     return (LEVELS.index(level) if level in LEVELS else len(LEVELS), level)
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """One panel an experiment; groups are levels, within a group one mark a method."""
     results.require(NAME)
     experiments = results.own_experiments

@@ -1,4 +1,4 @@
-"""The page of verdicts of one paper: each claim's effect and interval beside its rule and its controls."""
+"""The page of verdicts of one paper: each claim's effect and interval with its rule and its controls."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -48,7 +47,7 @@ class Mark:
 
 
 def in_margins(estimate: Mapping[str, Any], rule: Mapping[str, Any]) -> Mark:
-    """An estimate in units of the rule's margin, counted from the target where the rule has one."""
+    """An estimate in units of the rule's margin, counted from the target if the rule has one."""
     unit = rule["margin"] or 1.0
 
     def scaled(value: float | None) -> float | None:
@@ -70,12 +69,12 @@ def rule_text(rule: Mapping[str, Any]) -> str:
     return f"{sign} {rule['margin']:g}"
 
 
-def draw_verdicts(results: Results, name: str, title: str) -> Figure:
+def draw_verdicts(results: Results, name: str, title: str) -> style.PaperFigure:
     """The figure `name` of the catalogue: one row a claim."""
     results.require(name)
     claims = Claims(results)
     records = [claims[claim_id] for claim_id in ENTRIES[name].claims]
-    # Missing runs of an experiment that no claim of this page uses are none of its business.
+    # Missing runs of an experiment that no claim of this page uses do not concern it.
     used = {cell.split("/")[0] for record in records for side in _sides(record) for cell in side["cells"]}
     missing = [run for run in claims.missing if run.split("/")[0] in used]
     rows = [_Row(record) for record in records]

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from kpo.kalman import kalman_gains
@@ -37,7 +36,7 @@ def steady_gain(variance_ratio: float) -> float:
     return (np.sqrt(variance_ratio**2 + 4 * variance_ratio) - variance_ratio) / 2
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the gains by token, right the deviations of two moving averages from the filter."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from kpo.advantages import group_advantages
 from paper_figures import style
@@ -64,7 +63,7 @@ def example_group(rewards_PG: torch.Tensor) -> int:
     return int(torch.argmax((spread >= spread.max() - 1e-9).int()))
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left one group, rewards above and advantages below; right the mean size by place."""
     experiment = find_experiment(results)
     missing = results.missing_notes(experiment, ["grpo"], FILE)

@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
 from paper_figures.command import figure_main
@@ -17,7 +15,7 @@ METHODS = ("grpo", "krpo", "grpo-rescaled")
 LEVELS = ("easy", "normal", "hard")
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the accuracy on the normal level, right the gap over GRPO on each level."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

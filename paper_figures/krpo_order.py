@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from paper_figures import style
 from paper_figures.cells import draw_cell, named_ticks, seeds_text, which_seeds
 from paper_figures.command import figure_main
@@ -39,7 +37,7 @@ def changes(measures: Measures, level: str) -> dict[str, dict[int, float]]:
     }
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the change of accuracy on each level, right the change of the advantages themselves."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

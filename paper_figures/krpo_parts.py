@@ -1,9 +1,7 @@
-"""KRPO and its parts, the baseline alone, the scale alone and the larger step alone, over GRPO."""
+"""KRPO and its parts, only the baseline, only the scale and only the larger step, over GRPO."""
 
 import sys
 from collections.abc import Sequence
-
-from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, draw_groups, seeds_text
@@ -30,7 +28,7 @@ def over_grpo(measures: Measures, measure: str) -> dict[str, dict[int, float]]:
     return table
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left accuracy by level, with the paper's gains of KRPO; right the training reward."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)
@@ -51,10 +49,10 @@ def draw(results: Results) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(len(LEVELS), len(CURVES)))
     found = {(place, method): accuracy[level][method] for place, level in enumerate(LEVELS) for method in methods}
     draw_groups(left, LEVELS, found, methods, table)
-    beside = -GROUP_WIDTH * (0.5 - 0.5 / len(methods)) - 0.12  # left of KRPO's own mark
+    left = -GROUP_WIDTH * (0.5 - 0.5 / len(methods)) - 0.12  # left of KRPO's own mark
     for place, gain in enumerate(KRPO_ARITHMETIC.values()):
         left.plot(
-            place + beside, gain.points, marker="X", markersize=5.5, color="#222222", linestyle="none",
+            place + left, gain.points, marker="X", markersize=5.5, color="#222222", linestyle="none",
             markeredgecolor="white", markeredgewidth=0.4, zorder=4,
         )  # fmt: skip
     found = {

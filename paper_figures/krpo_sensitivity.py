@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from kpo.methods import get_method
 from paper_figures import style
 from paper_figures.cells import draw_cell, named_ticks, seeds_text
@@ -15,7 +13,7 @@ from paper_figures.results import Results
 NAME = "krpo_sensitivity"
 RELEASED: Cell = ("krpo", "krpo")
 SWEEPS = ("krpo-qr", "krpo-kl")
-# Setting, its name along x, and what the paper says of values of it (second-hand); empty where nothing was found.
+# Setting, its name along x, and what the paper says of values of it (second-hand); empty if nothing was found.
 SETTINGS = (
     ("observation_variance", "R", {1e-3: "unstable", 1e-2: "released", 1e-1: "safe"}),
     ("process_variance", "Q", {1e-5: "released"}),
@@ -25,7 +23,7 @@ PANELS = (("reward_late", "late reward"), ("accuracy.normal", "accuracy, normal 
 
 
 def variants(results: Results, setting: str) -> dict[float, Cell]:
-    """The released run, and those that differ from it in this setting alone, by the setting's value."""
+    """The released run, and those that differ from it only in this setting, by the setting's value."""
     found = {value_of(results, RELEASED, setting): RELEASED}
     for experiment in SWEEPS:
         if experiment not in results.experiments:
@@ -45,8 +43,8 @@ def value_of(results: Results, cell: Cell, setting: str) -> float:
     return float(overrides.get(setting, get_method(overrides.get("method", label)).parameters[setting]))
 
 
-def draw(results: Results) -> Figure:
-    """Columns are settings, rows reward and accuracy; what the paper says stands at the top of a value."""
+def draw(results: Results) -> style.PaperFigure:
+    """Columns are settings, rows reward and accuracy; what the paper says is at the top of a value."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)
     swept = {setting: variants(results, setting) for setting, *_ in SETTINGS}
@@ -59,9 +57,9 @@ def draw(results: Results) -> Figure:
     controls = {measure: measures.of(measure, control) if measures.has(control) else {} for measure, _ in PANELS}
     released = ", ".join(f"{name} = {value_of(results, RELEASED, setting):g}" for setting, name, _ in SETTINGS)
     caption = (
-        f"KRPO with one setting changed, beside its released values ({released}). Grey words: what the paper says of a "
+        f"KRPO with one setting changed, next to its released values ({released}). Grey words: what the paper says of a "
         "value (second-hand; for Q only its default was found). Red: runs that collapsed, of how many. GRPO rescaled, "
-        "beside the smallest R: GRPO with advantages as large as KRPO's there. "
+        "next to the smallest R: GRPO with advantages as large as KRPO's there. "
         f"{seeds_text(tables['reward_late'].values(), measures.missing)} {claims.notes_for(NAME)}"
     )
     title = f"KRPO at other settings ({results.scale} scale)"

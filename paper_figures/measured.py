@@ -43,7 +43,7 @@ class Measures:
     def of(self, measure: str, cell: Cell) -> dict[int, float]:
         """One measure of an (experiment, label) by seed; seeds without it are named in `missing`.
 
-        Raises ResultsError where measures.json neither holds a configured run nor names it as missing.
+        Raises ResultsError if measures.json neither holds a configured run nor names it as missing.
         """
         experiment, label = cell
         table, gone, undefined = {}, [], []
@@ -67,7 +67,7 @@ class Measures:
 
     def shared(self, measure: str, cells: Sequence[Cell]) -> dict[Cell, dict[int, float]]:
         """The measure of each cell that has any value, on the seeds that all of these share: points of one figure are
-        means over the same seeds. Empty where there is no such seed."""
+        means over the same seeds. Empty if there is no such seed."""
         tables = {cell: self.of(measure, cell) for cell in cells if self.has(cell)}
         tables = {cell: by_seed for cell, by_seed in tables.items() if by_seed}
         if not tables:
@@ -115,7 +115,7 @@ class Claims:
 
 
 def number(estimate: Mapping[str, Any], end: str = ", ") -> str:
-    """`value [low, high]`, without brackets where there is no interval."""
+    """`value [low, high]`, without brackets if there is no interval."""
     interval = "" if estimate["low"] is None else f" [{estimate['low']:.2g}, {estimate['high']:.2g}]"
     return f"{estimate['value']:.2g}{interval}{end}"
 

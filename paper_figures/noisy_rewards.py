@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
-
 from paper_figures import style
 from paper_figures.catalogue import NOISES
 from paper_figures.cells import draw_groups, seeds_text
@@ -31,7 +29,7 @@ def noise_label(noise: Mapping[str, float]) -> str:
     return "\n".join(words) or "no noise"
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the accuracy, right its difference from GRPO's under the same noise."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

@@ -1,10 +1,8 @@
-"""What the filters cost: time of an update in KPO's comparison, time of a generated token in KRPO's, beside GRPO's."""
+"""What the filters cost over GRPO: time of an update in KPO's comparison, of a generated token in KRPO's."""
 
 import math
 import sys
 from collections.abc import Sequence
-
-from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.cells import draw_cell, named_ticks, seeds_text, threshold
@@ -33,8 +31,8 @@ def extra_time(measures: Measures, experiment: str, measure: str) -> dict[str, d
     return table
 
 
-def draw(results: Results) -> Figure:
-    """One panel an experiment; a dashed line where a method counts as costly."""
+def draw(results: Results) -> style.PaperFigure:
+    """One panel an experiment; the dashed line is where a method counts as costly."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)
     shown = [
@@ -48,7 +46,7 @@ def draw(results: Results) -> Figure:
         "Medians within a run, in percent above those of the GRPO run with the same seed. Left: one update, forward "
         "and backward. Right: sampling, advantages and updates of a rollout batch, divided by its mean response "
         "length, since methods that answer at greater length take longer without costing more. Runs of a machine that "
-        f"does other work as well differ for that reason alone. {seeds} "
+        f"does other work as well differ only for that reason. {seeds} "
         f"{claims.note(claim_id for _, _, claim_id, _ in shown)}"
     )
     title = f"Time that the filters take ({results.scale} scale)"

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from paper_figures import style
@@ -21,7 +20,7 @@ LEVEL = "normal"
 def pass_curve(counts: Sequence[int], samples_per_problem: int) -> np.ndarray:
     """Unbiased pass@1 ... pass@n (n = `samples_per_problem`) from the number of right samples of each problem.
 
-    pass@k depends on a problem's count c alone (1 - C(n-c, k) / C(n, k); Chen et al. 2021), so that any order of its
+    pass@k depends only on a problem's count c (1 - C(n-c, k) / C(n, k); Chen et al. 2021), so any order of its
     samples will do.
     """
     if any(not 0 <= count <= samples_per_problem for count in counts):
@@ -52,7 +51,7 @@ def curves(results: Results, experiment: str) -> dict[str, dict[int, np.ndarray]
     return table
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """One panel an experiment, k on a logarithmic axis."""
     results.require(NAME)
     experiments = results.own_experiments

@@ -1,4 +1,4 @@
-"""Do token log-ratios drift? The likelihood of a random walk plus noise by Q / V, beside shuffled tokens."""
+"""Do token log-ratios drift? The likelihood of a random walk plus noise by Q / V, compared with shuffled tokens."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from kpo.kalman import VarianceFit, fit_variances
@@ -69,7 +68,7 @@ def fitted(results: Results) -> dict[int, Fits]:
     return fits
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the log-likelihood over that of independent noise by Q / V; right the most likely Q / V of each seed."""
     fits = fitted(results)
     memory = results.time_constant(EXPERIMENT)

@@ -8,7 +8,6 @@ import numpy as np
 import seaborn
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from kpo.kalman import kalman_filter
 from paper_figures import style
@@ -84,7 +83,7 @@ def choose(results: Results) -> Response:
     return Response(seed, update.update, update.minibatch, raw, smooth, shuffled, shuffled_smooth)
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Left the tokens' own order, in the middle the same values shuffled, right how the values are distributed; above
     raw, below filtered.
     """
@@ -129,7 +128,7 @@ def draw(results: Results) -> Figure:
 
 
 def _draw_density(panel: Axes, values: np.ndarray, colour: str, line: str | tuple) -> None:
-    """A kernel density along the y axis; nothing where all values are equal, which have none."""
+    """A kernel density along the y axis; nothing if all values are equal."""
     seaborn.kdeplot(y=values, ax=panel, color=colour, linestyle=line, linewidth=1.1, cut=0, warn_singular=False)
     panel.set(xlabel="density", ylabel="", xticks=[])
 

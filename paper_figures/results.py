@@ -1,20 +1,16 @@
 """The results folder as the figures read it: every file checked, nothing averaged over different seeds in silence."""
 
-import math
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paper_figures.catalogue import OWN, missing_for
 from paper_figures.errors import NotConfigured, ResultsError
 from paper_figures.kept import KeptUpdate, Structure, read_structure
 from reproduction.jobs.files import read_json, read_jsonl
-
-METRICS = ("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std")
-"""The metrics that the figures draw."""
+from reproduction.publish.published import METRICS
+from reproduction.settings.configuration import Configuration, ConfigurationError, read_resolved
 
 __all__ = ["METRICS", "KeptUpdate", "NotConfigured", "Results", "ResultsError", "Structure", "read_structure"]
 
@@ -35,63 +31,49 @@ class Results:
             raise ResultsError(f"{self.root}: no such folder; give --results a scale's folder, such as results/laptop")
 
     @cached_property
-    def config(self) -> dict:
-        """The scale's config.yaml; ResultsError where it is missing or lacks scale, seeds or experiments."""
-        path = self._existing(self.root / "config.yaml")
+    def configuration(self) -> Configuration:
+        """The scale's config.yaml; ResultsError if it is missing or not valid."""
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ResultsError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-        for key, kind in (("scale", str), ("seeds", list), ("experiments", dict)):
-            if not isinstance(config, dict) or not isinstance(config.get(key), kind) or not config[key]:
-                raise ResultsError(
-                    f"{path}: needs the key {key!r} ({kind.__name__}, not empty); run the workflow again"
-                )
-        return config
+            return read_resolved(self._existing(self.root / "config.yaml"))
+        except ConfigurationError as error:
+            raise ResultsError(f"{error}; run the workflow again") from None
 
     @property
     def scale(self) -> str:
         """The name of the scale."""
-        return self.config["scale"]
+        return self.configuration.scale
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds of the scale; an experiment may have fewer, see `seeds_of`."""
-        return [int(seed) for seed in self.config["seeds"]]
+        """All seeds of the scale; an experiment or method may have fewer, see `seeds_of`."""
+        return self.configuration.seeds
 
     @property
     def has_shared_base(self) -> bool:
-        """Whether experiments start from base models of the workflow, one a seed, not each from one of the hub."""
-        return self.config.get("base_model", {}) is not None
+        """Whether experiments start from the workflow's own base models, one per seed, not from Hugging Face models."""
+        return self.configuration.base_model is not None
 
-    def seeds_of(self, experiment: str, method: str | None = None) -> list[int]:
-        """The seeds of an experiment's runs: all, unless it names its own; of a model of the hub the first alone."""
-        own = self.config["experiments"].get(experiment, {}).get("seeds")
-        if isinstance(own, dict):
-            named = own.get(method, []) if method in own else sum(own.values(), [])
-            own = [seed for seed in self.seeds if seed in named]
-        seeds = self.seeds if own is None else [int(seed) for seed in own]
-        return seeds[:1] if method == "base" and not self.has_shared_base else seeds
+    def seeds_of(self, experiment: str, method: str) -> list[int]:
+        """The seeds of a method's runs; a Hugging Face model (`base`) is evaluated once, for the first."""
+        if method == "base" and self.has_shared_base:
+            return self.seeds
+        seeds = self.configuration.seeds_of(experiment, None if method == "base" else method)
+        return seeds[:1] if method == "base" else seeds
 
     @property
     def experiments(self) -> list[str]:
         """The names of all experiments, in the order of the configuration."""
-        return list(self.config["experiments"])
+        return list(self.configuration.experiments)
 
     def experiment(self, name: str) -> dict:
         """The configuration of one experiment."""
-        if name not in self.config["experiments"]:
+        if name not in self.configuration.experiments:
             raise NotConfigured(f"{self.root / 'config.yaml'}: no experiment {name!r}, which this figure shows")
-        return self.config["experiments"][name]
+        return self.configuration.experiments[name].model_dump()
 
     def methods(self, experiment: str) -> list[str]:
-        """The labels of an experiment's methods, without `base`; ResultsError where it lists none."""
-        methods = self.experiment(experiment).get("methods")
-        if not methods:
-            raise ResultsError(f"{self.root / 'config.yaml'}: experiment {experiment!r} lists no methods")
-        seeds = self.experiment(experiment).get("seeds")
-        # A study names the seeds of each method; one without any has not been run yet.
-        return [method for method in methods if not isinstance(seeds, dict) or seeds.get(method)]
+        """The labels of an experiment's methods, without `base`."""
+        return list(self.experiment(experiment)["methods"])
 
     @property
     def own_experiments(self) -> list[str]:
@@ -105,13 +87,13 @@ class Results:
         return list(dict.fromkeys(["base", *names]))
 
     def require(self, figure: str) -> None:
-        """Raise NotConfigured where the configuration lacks what the figure of that name shows."""
-        lacks = missing_for(figure, {name: self.experiment(name).get("methods") or {} for name in self.experiments})
+        """Raise NotConfigured if the configuration lacks what the figure of that name shows."""
+        lacks = missing_for(figure, {name: value.methods for name, value in self.configuration.experiments.items()})
         if lacks:
             raise NotConfigured(f"{self.root / 'config.yaml'}: no {lacks}, which this figure shows")
 
     def require_method(self, experiment: str, method: str) -> None:
-        """Raise NotConfigured where an experiment has no such method."""
+        """Raise NotConfigured if an experiment has no such method."""
         if method not in self.methods(experiment):
             raise NotConfigured(
                 f"{self.root / 'config.yaml'}: experiment {experiment!r} has no method {method!r}, "
@@ -120,28 +102,18 @@ class Results:
 
     def time_constant(self, experiment: str) -> float:
         """The Kalman filter's time constant sqrt(V/Q) in tokens, from the configuration."""
-        value = self.experiment(experiment).get("kalman_time_constant")
-        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise ResultsError(
-                f"{self.root / 'config.yaml'}: experiments.{experiment}.kalman_time_constant must be a number of "
-                f"tokens above 0, found {value!r}"
-            )
-        return float(value)
+        return self.experiment(experiment)["kalman_time_constant"]
 
     @property
     def confidence(self) -> float:
-        """The share of an interval of the evaluation, such as 0.95, from the configuration."""
-        value = (self.config.get("evaluation") or {}).get("confidence")
-        if not isinstance(value, float) or not 0 < value < 1:
-            raise ResultsError(
-                f"{self.root / 'config.yaml'}: evaluation.confidence must be between 0 and 1, found {value!r}"
-            )
-        return value
+        """The confidence of the evaluation's intervals, such as 0.95, from the configuration."""
+        return self.configuration.evaluation.confidence
 
     def run_folder(self, experiment: str, method: str, seed: int) -> Path:
         """The folder of one run; method `base` names the base models."""
-        parts = ("base",) if method == "base" and self.has_shared_base else (experiment, method)
-        return self.root.joinpath(*parts, f"seed{seed}")
+        experiment = "base" if method == "base" and self.has_shared_base else experiment
+        folder = self.configuration.run_folder(experiment, method, seed)
+        return self.root / folder.relative_to(self.configuration.folder)
 
     def missing(self, experiment: str, method: str, name: str) -> list[int]:
         """The seeds whose file `name` does not exist."""
@@ -180,15 +152,14 @@ class Results:
         return self._metrics_read[key]
 
     def _read_metrics(self, experiment: str, method: str) -> dict[int, list[dict]]:
-        training = self.experiment(experiment).get("training", {})
-        planned = training.get("rollout_batches")
+        training = self.experiment(experiment)["training"]
+        planned, per_batch = training["rollout_batches"], training["minibatches"] * training["epochs"]
         table = {}
         for seed, path in self._files(experiment, method, "metrics.jsonl").items():
-            stopped = self._stopped(path.parent)
-            per_batch = training.get("minibatches", 1) * training.get("epochs", 1)
-            table[seed] = self._metrics(path, planned * per_batch if stopped and planned else None, per_batch)
+            padded_to = planned * per_batch if self._stopped(path.parent) else 0
+            table[seed] = self._metrics(path, padded_to, per_batch)
         for seed, rows in table.items():
-            if planned is not None and rows[-1]["rollout_batch"] != planned:
+            if rows[-1]["rollout_batch"] != planned:
                 raise ResultsError(
                     f"{self.run_folder(experiment, method, seed) / 'metrics.jsonl'}: {rows[-1]['rollout_batch']} "
                     f"rollout batches of the {planned} that config.yaml asks for; "
@@ -208,11 +179,11 @@ class Results:
         path = folder / "provenance.json"
         return path.is_file() and bool(_checked(read_json, path).get("stopped"))
 
-    def _metrics(self, path: Path, padded_to: int | None, per_batch: int) -> list[dict]:
+    def _metrics(self, path: Path, padded_to: int, per_batch: int) -> list[dict]:
         rows = _checked(read_jsonl, path)
         if not rows:
             raise ResultsError(f"{path}: no updates; the run is partial, finish it or remove it")
-        for index in range(len(rows), padded_to or 0):
+        for index in range(len(rows), padded_to):
             place = {"rollout_batch": index // per_batch + 1, "minibatch": index % per_batch + 1}
             rows.append({**dict.fromkeys(METRICS), "update": index + 1, **place})
         batches: dict[int, list] = {}

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
@@ -37,7 +36,7 @@ def power(ratio: float) -> str:
     return f"{ratio:.0e}".replace("e-0", "e-")
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """One panel a measure; along x Q/V, with the paper's at the top."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

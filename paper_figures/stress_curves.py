@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from paper_figures import style
@@ -20,11 +19,11 @@ REFERENCE = "grpo"
 
 
 def curves(results: Results, experiment: str, method: str) -> dict[int, np.ndarray]:
-    """Reward of each rollout batch by seed; NaN where a stopped run has none."""
+    """Reward of each rollout batch by seed; NaN if a stopped run has none."""
     return {seed: per_rollout_batch(rows, "reward") for seed, rows in results.metrics(experiment, method).items()}
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Rows are rungs, columns methods; each panel shows every seed, and GRPO's mean for comparison."""
     results.require(NAME)
     claims = Claims(results)

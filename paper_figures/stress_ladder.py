@@ -3,14 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from paper_figures import style
-from paper_figures.catalogue import LADDER
 from paper_figures.cells import draw_groups, seeds_text
 from paper_figures.command import figure_main
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
+from reproduction.claims.kpo_training import LADDER
 
 NAME = "stress_ladder"
 METHODS = ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "kpo-ema", "kpo-unit")
@@ -45,7 +43,7 @@ def table(results: Results, measures: Measures, measure: str) -> dict[tuple[int,
     }
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """Two by two panels; along x the rungs, within each one mark a method."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)

@@ -1,4 +1,4 @@
-"""How GRPO's off-policy log-ratios are ordered over tokens, before and after KPO's filter, beside unordered values."""
+"""How GRPO's off-policy log-ratios are ordered over tokens, before and after KPO's filter, and what chance gives."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch.nn.functional import pad
 
 from paper_figures import style
@@ -77,7 +76,7 @@ def measured(results: Results) -> dict[int, dict[str, dict[str, float]]]:
     return table
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """One panel a measure; three groups of values, each before and after the filter."""
     table = measured(results)
     missing = results.missing_notes(EXPERIMENT, [METHOD], FILE)
@@ -112,7 +111,7 @@ def draw(results: Results) -> Figure:
 
 
 def _draw_paper(panel: Axes) -> None:
-    """The paper's values across the measured log-ratios, each in the colour of what it stands beside."""
+    """The paper's values across the measured log-ratios, each in the colour of what it is compared with."""
     for (name, value), look in zip(KPO_SWITCH_FREQUENCY.items(), LOOKS.values(), strict=True):
         panel.hlines(value, -0.42, 0.42, colors=look.colour, linestyles=(0, (3, 2)), linewidth=0.9, zorder=1)
         # In the middle, where neither raw nor filtered values lie.

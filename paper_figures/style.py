@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -111,7 +112,7 @@ LEVEL_LABELS = {"file": "published set"}
 
 @contextlib.contextmanager
 def applied() -> Iterator[None]:
-    """Inside, matplotlib draws in this style alone, whatever a user's own matplotlibrc says, which is back afterwards.
+    """Inside, matplotlib draws in this style, whatever the user's matplotlibrc says; that is restored afterwards.
 
     Also usable as a decorator of a drawing function. No window, no pyplot: the caller's backend stays what it is.
     """
@@ -140,15 +141,29 @@ def label(method: str) -> str:
     return LABELS.get(method, method)
 
 
+class PaperFigure(Figure):
+    """A figure that keeps its words for the JSON file, and is saved in the common look."""
+
+    title: str
+    caption: str
+    missing: tuple[str, ...]
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """As matplotlib's, with `RC` in force: ticks are created when a figure is drawn."""
+        with applied():
+            super().savefig(*arguments, **options)
+
+
 def new_figure(
     height: float, title: str, caption: str, methods: Mapping[str, Look] | None = None, missing: Sequence[str] = ()
-) -> Figure:
+) -> PaperFigure:
     """An empty figure of the common width, with `height` inches for its axes.
 
     Above them room is added for the title and the legend of `methods`, below them for the caption and, in red, for what
     is `missing` from the figure, so that nothing can cover data.
     """
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = PaperFigure(figsize=(WIDTH, height), layout="constrained")
+    figure.title, figure.caption, figure.missing = title, caption, tuple(missing)
     FigureCanvasAgg(figure)
     methods = methods or {}
     lines = _wrapped(figure, caption)
@@ -182,7 +197,7 @@ def _legend_columns(figure: Figure, methods: Mapping[str, Look]) -> int:
     font = FontProperties(family=RC["font.family"], size=FONT_SIZE)
     measure = figure.canvas.get_renderer().get_text_width_height_descent
     widths = [measure(label(method), font, ismath=False)[0] / figure.dpi + _HANDLE for method in methods]
-    # Matplotlib fills columns from top to bottom, the first ones with one entry more where they are unequal.
+    # Matplotlib fills columns from top to bottom, the first ones with one entry more if they are unequal.
     for columns in range(len(widths), 1, -1):
         rows, longer = divmod(len(widths), columns)
         ends = [rows * (place + 1) + min(place + 1, longer) for place in range(columns)]
@@ -279,7 +294,6 @@ def plain_log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-@applied()
 def save(figure: Figure, output: str | Path, name: str) -> list[Path]:
     """Write `<name>.pdf` and `<name>.png` into `output`, each whole or not at all; returns the paths.
 

@@ -20,7 +20,7 @@ TOGETHER = 5
 
 
 def curves(results: Results, experiment: str, key: str) -> dict[str, dict[int, np.ndarray]]:
-    """`key` by method and seed, one value a rollout batch. A method none of whose seeds is there has no entry."""
+    """`key` by method and seed, one value a rollout batch. A method without any seed has no entry."""
     table = {}
     for method in results.methods(experiment):
         by_seed = {seed: per_rollout_batch(rows, key) for seed, rows in results.metrics(experiment, method).items()}
@@ -30,7 +30,7 @@ def curves(results: Results, experiment: str, key: str) -> dict[str, dict[int, n
 
 
 def measures(results: Results, experiment: str) -> list[tuple[str, str]]:
-    """Keys and labels of one experiment's panels: reward and accuracy, or one where both are equal everywhere."""
+    """Keys and labels of one experiment's panels: reward and accuracy, or one if both are equal everywhere."""
     reward, accuracy = (curves(results, experiment, key) for key in ("reward", "accuracy"))
     same = all(
         np.array_equal(values, accuracy[method][seed], equal_nan=True)
@@ -42,8 +42,8 @@ def measures(results: Results, experiment: str) -> list[tuple[str, str]]:
     return [("reward", "mean reward"), ("accuracy", "share of right answers")]
 
 
-def draw(results: Results) -> Figure:
-    """One column an experiment; a panel shows every method of it, or there is one a method where they are many."""
+def draw(results: Results) -> style.PaperFigure:
+    """One column per experiment; one panel for all its methods, or one per method if they are many."""
     results.require(NAME)
     experiments = results.own_experiments
     missing = results.missing_everywhere(FILE, base=False)
@@ -89,7 +89,7 @@ def _draw_apart(
     figure: Figure, place: SubplotSpec, table: dict[str, dict[int, np.ndarray]], looks: Mapping[str, style.Look],
     axis_label: str, prefix: str, last: bool,
 ) -> None:  # fmt: skip
-    """A small panel for each method, two beside each other, with the means of the others behind its own curves."""
+    """A small panel for each method, two per row, with the means of the others behind its own curves."""
     rows = -(-len(table) // 2)
     grid = place.subgridspec(rows, 2)
     means = {method: over_seeds(by_seed)[0] for method, by_seed in table.items()}

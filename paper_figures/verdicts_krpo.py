@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
+from paper_figures import style
 from paper_figures.command import figure_main
 from paper_figures.forest import draw_verdicts
 from paper_figures.results import Results
@@ -12,7 +11,7 @@ from paper_figures.results import Results
 NAME = "verdicts_krpo"
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Results) -> style.PaperFigure:
     """One row a claim."""
     return draw_verdicts(
         results, NAME, f"Claims of KRPO (arXiv 2505.07527) and what was measured ({results.scale} scale)"

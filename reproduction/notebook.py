@@ -3,13 +3,13 @@
     python -m reproduction.notebook run 02_structure_in_the_ratios --results results/laptop --output executed.ipynb
 
 All that is shown is an HTML table, with whatever was read escaped, or a PNG. An executed notebook saw one thread, this
-Python and no start-up file of the user's, and holds no date, path, duration or version: same inputs, same bytes.
+Python and no start-up file of the user's, and holds no date, path, duration,
+version or warning of a library: same inputs, same bytes.
 """
 
 import argparse
 import contextlib
 import html
-import importlib
 import io
 import json
 import os
@@ -38,8 +38,8 @@ CELL_SECONDS, KERNEL = 900, "kpo-this-python"
 DPI, SHARE = 200, 0.55
 UNMEASURED = "**Nothing is measured in these results**: `python -m reproduction measure` and `python -m reproduction claims` come after the runs."
 
-# Jupyter starts a notebook in its own folder, from which the repository's figures could not be imported.
-if (REPOSITORY / "paper_figures").is_dir() and str(REPOSITORY) not in sys.path:
+# Jupyter starts a notebook in its own folder, from which the repository's packages could not be imported.
+if str(REPOSITORY) not in sys.path:
     sys.path.append(str(REPOSITORY))
 
 
@@ -78,19 +78,19 @@ def about(folder: Path) -> Shown:
 
 
 def read_runs(folder: Path) -> list[dict]:
-    """The measured runs of measures.json (see `reproduction.claims.one_run.Run`); none where the file does not exist."""
+    """The measured runs of measures.json (see `reproduction.claims.one_run.Run`); none if the file does not exist."""
     path = folder / "measures.json"
     return read_json(path)["runs"] if path.is_file() else []
 
 
 def values(folder: Path, measure: str, experiment: str, label: str) -> dict[int, float]:
-    """A measure of `reproduction.claims.measures.MEASURES` by seed; empty where it was not run, or is not defined."""
+    """A measure of `reproduction.claims.measures.MEASURES` by seed; empty if it was not run, or is not defined."""
     runs = [run for run in read_runs(folder) if (run["experiment"], run["label"]) == (experiment, label)]
     return {run["seed"]: run["values"][measure] for run in runs if run["values"].get(measure) is not None}
 
 
 def read_claims(folder: Path) -> list[dict]:
-    """Records of claims.json; computed where only measures.json was published; none where neither is there."""
+    """Records of claims.json; computed if only measures.json was published; none if neither is there."""
     if (folder / "claims.json").is_file():
         return read_json(folder / "claims.json")["claims"]
     if not read_runs(folder):
@@ -119,6 +119,7 @@ def claims_table(folder: Path, *which: str) -> Shown:
     """The measured verdicts on the claims whose ids are, or begin with, one of `which`."""
     from reproduction.claims import CLAIMS
     from reproduction.claims.verdict import INCONCLUSIVE
+    from reproduction.report.numbers import estimate_with_seeds
 
     wanted = [claim for claim in CLAIMS if claim.id.startswith(which)]
     records = {record["id"]: record for record in read_claims(folder)}
@@ -128,8 +129,8 @@ def claims_table(folder: Path, *which: str) -> Shown:
         if record is None:
             rows.append([named, "", "", "**not judged in these results**"])
             continue
-        measured = f"**{_interval(record['effect']['estimate'])}** {record['effect_is']}"
-        controls = "; ".join(f"{c['name']}: {_interval(c['effect']['estimate'])}" for c in record["controls"])
+        measured = f"**{estimate_with_seeds(record['effect']['estimate'])}** {record['effect_is']}"
+        controls = "; ".join(f"{c['name']}: {estimate_with_seeds(c['effect']['estimate'])}" for c in record["controls"])
         verdict = f"**{record['verdict']}**: {record['reason']}"
         if record["verdict"] == INCONCLUSIVE and record["resolution"]:
             verdict += f". Could have been shown: {record['resolution']}"
@@ -157,7 +158,7 @@ def runs_table(folder: Path, measures: Sequence[str], experiments: Mapping[str, 
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Shown:
-    """A table of escaped text, in which **bold** and `code` may stand; numbers are given four digits."""
+    """A table of escaped text, in which **bold** and `code` are marked up; numbers are given four digits."""
     texts = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     lines = [("th", heads), *(("td", row) for row in texts)] if rows else []
     left = 'style="text-align:left;vertical-align:top"'
@@ -169,52 +170,43 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = ""
 
 def show(figure, text: str) -> None:
     """Display a matplotlib figure as PNG; `text` says what it shows to those who cannot see it."""
-    from IPython.display import Image, display
-    from PIL import Image as Picture
-
-    from paper_figures.style import applied
-
-    drawn, small = io.BytesIO(), io.BytesIO()
-    with applied():
-        figure.savefig(drawn, format="png", dpi=DPI)
-    picture = Picture.open(drawn).convert("RGB")
-    picture = picture.resize([round(SHARE * side) for side in picture.size], Picture.Resampling.LANCZOS)
-    # A palette makes the file half as large; 256 colours keep those of the methods apart.
-    picture.quantize(256, dither=Picture.Dither.NONE).save(small, "png", optimize=True)
-    display(Image(data=small.getvalue(), alt=text, width=round(110 * figure.get_figwidth())))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    _display(drawn, text)
 
 
 def paper_figure(name: str, folder: Path) -> Shown | None:
-    """Draw one of `paper_figures.FIGURES`; a note that says why where these results do not hold what it shows."""
-    from paper_figures.results import Results, ResultsError
-    from paper_figures.style import applied
-
-    module = importlib.import_module(f"paper_figures.{name}")
-    try:
-        with applied():
-            figure = module.draw(Results(folder, allow_missing=True))
-    except ResultsError as error:
-        return table([], [], f"**Not drawn from these results.** {str(error).replace(str(folder), folder.name)}")
-    show(figure, (module.__doc__ or name).split("\n")[0])
+    """Display figures/NAME.png of a folder of results with the words of its NAME.json; a note if it was not drawn."""
+    words, picture = (folder / "figures" / f"{name}.{kind}" for kind in ("json", "png"))
+    if not (words.is_file() and picture.is_file()):
+        again = f"python -m paper_figures.{name} --results {folder.name} --output {folder.name}/figures"
+        return table([], [], f"**Not drawn from these results.** `{again}` draws it, or says what it lacks.")
+    _display(picture, read_json(words)["about"])
     return None
+
+
+def _display(png: Path | io.BytesIO, text: str) -> None:
+    from IPython.display import Image, display
+    from PIL import Image as Picture
+
+    small = io.BytesIO()
+    with Picture.open(png) as picture:
+        scaled = picture.convert("RGB").resize(
+            [round(SHARE * side) for side in picture.size], Picture.Resampling.LANCZOS
+        )
+    # A palette makes the file half as large; 256 colours keep those of the methods apart.
+    scaled.quantize(256, dither=Picture.Dither.NONE).save(small, "png", optimize=True)
+    display(Image(data=small.getvalue(), alt=text, width=scaled.width))
 
 
 def _markup(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text)))
 
 
-def _interval(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
-        return "not run here"
-    low, high, seeds = estimate["low"], estimate["high"], estimate["num_seeds"]
-    between = "no interval" if low is None else f"{low:.3g} to {high:.3g}"
-    return f"{estimate['value']:.3g} ({between}; {seeds} seed{'s' * (seeds != 1)})"
-
-
 def execute(name: str, results: Path | None, output: Path) -> None:
     """Execute notebooks/NAME.ipynb on a folder of results and write it to `output`, whole or not at all.
 
-    Raises ValueError naming the cell and its exception; how far it came is then beside the output as NAME.failed.ipynb.
+    Raises ValueError naming the cell and its exception; how far it came is then next to the output, as NAME.failed.ipynb.
     """
     if name not in NOTEBOOKS:
         raise ValueError(f"unknown notebook {name!r}; known are {', '.join(NOTEBOOKS)}")
@@ -239,13 +231,23 @@ def execute(name: str, results: Path | None, output: Path) -> None:
             line = error.source.strip().split("\n")[0]
             raise ValueError(f"{name}: the cell {line!r} failed: {error.ename}: {error.evalue}") from None
         notebook = nbformat.read(done, as_version=4)
+    _stderr_to_log(notebook)
     write_json(output, _portable(notebook, folder))
     failed.unlink(missing_ok=True)
 
 
+def _stderr_to_log(notebook) -> None:
+    """Move standard error (what libraries say about this machine) from the notebook to that of this process."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            said = [output for output in cell.outputs if output.get("name") == "stderr"]
+            cell.outputs = [output for output in cell.outputs if output not in said]
+            print(end="".join(output["text"] for output in said), file=sys.stderr)
+
+
 @contextlib.contextmanager
 def _kernel() -> Iterator[Path]:
-    """A temporary folder with a kernel of this Python, and an environment in which Jupyter finds it alone."""
+    """A temporary folder with a kernel of this Python, and an environment in which Jupyter finds only that."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as name:
         argv = [sys.executable, "-m", "ipykernel_launcher", "--HistoryManager.enabled=False", "--log-level=50"]
@@ -253,7 +255,6 @@ def _kernel() -> Iterator[Path]:
         atomic_write(Path(name) / "kernels" / KERNEL / "kernel.json", json.dumps(spec))
         folders = {"JUPYTER_PATH": name, "JUPYTER_RUNTIME_DIR": name, "IPYTHONDIR": f"{name}/ipython"}
         fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
-        fixed["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses a widget that nothing here needs
         try:
             os.environ.update(folders | fixed)
             # The kernel's launcher takes the first entry of sys.path for its own folder and removes it.

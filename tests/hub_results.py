@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from safetensors.torch import save_file
 
-from paper_figures import figures_for
+from paper_figures import ENTRIES, FIGURES, figures_for
 from reproduction.claims.judge import write_claims
 from reproduction.claims.runs import write_measures
 from reproduction.evaluation.summary import write_summary
@@ -42,8 +42,17 @@ def write_hub_results(results: Path, scale: str, **overrides) -> Configuration:
     write_claims(configuration)
     for name in figures_for({name: value.methods for name, value in configuration.experiments.items()}):
         if name != "pass_at_k":  # drawn for arithmetic only, see workflow/rules/figures.smk
-            atomic_write(configuration.folder / "figures" / f"{name}.png", png(1, 1, 128))
+            write_figure(configuration.folder / "figures", name, png(1, 1, 128))
     return configuration
+
+
+def write_figure(folder: Path, name: str, picture: bytes) -> None:
+    """A figure of the catalogue as its script leaves it, but for the PDF, with made-up words."""
+    entry = ENTRIES[name]
+    atomic_write(folder / f"{name}.png", picture)
+    words = {"title": f"Title of {name}", "about": f"What {name} is about.", "caption": f"Caption of {name}."}
+    record = {"name": name, "order": FIGURES.index(name), "claims": entry.claims, "files": entry.files, "missing": []}
+    write_json(folder / f"{name}.json", record | words)
 
 
 def png(width: int, height: int, shade: int) -> bytes:

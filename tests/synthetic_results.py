@@ -15,7 +15,10 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from kpo.methods import METHODS
 from reproduction.jobs.files import write_json, write_jsonl
+from reproduction.settings.configuration import CONFIG_FOLDER
+from reproduction.settings.files import read_yaml
 
 EXPERIMENTS = {
     "kpo": ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "krpo"),
@@ -48,19 +51,19 @@ def write_results(
 ) -> Path:
     """Write the whole tree below `root` and return `root`. Equal arguments write equal bytes."""
     root = Path(root)
-    config = {
-        "scale": scale,
-        "seeds": list(seeds),
-        "evaluation": {"samples_per_problem": samples, "confidence": 0.95},
-        "experiments": {
-            name: {
-                "methods": {method: {} for method in methods},
-                "reward": "krpo" if name == "krpo" else "exact",
-                "kalman_time_constant": time_constant,
-                "training": {"rollout_batches": rollout_batches, "minibatches": minibatches, "group_size": group_size},
-            }
-            for name, methods in experiments.items()
-        },
+    config = read_yaml(CONFIG_FOLDER / "laptop.yaml") | {"scale": scale, "seeds": list(seeds)}
+    config["evaluation"] |= {"samples_per_problem": samples, "confidence": 0.95}
+    own = config["experiments"]
+    sizes = {"rollout_batches": rollout_batches, "minibatches": minibatches, "group_size": group_size}
+    config["experiments"] = {
+        name: own[name if name in own else "kpo"]
+        | {
+            # A label that is no method's name stands for a variant of GRPO.
+            "methods": {label: {} if label in METHODS else {"method": "grpo"} for label in methods},
+            "kalman_time_constant": time_constant,
+            "training": own["kpo"]["training"] | sizes | {"prompts_per_rollout": prompts * minibatches},
+        }
+        for name, methods in experiments.items()
     }
     _write_yaml(root / "config.yaml", config)
     for split, shift in (("train", 0), ("held_out", 1)):

@@ -50,7 +50,10 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
         try:
             write_compact(configuration, missing, new)
             write_json(new / "provenance.json", digest)
-            for path in [*(source / name for name in JUDGED), *sorted((source / "figures").glob("*.png"))]:
+            for path in [
+                *(source / name for name in JUDGED),
+                *(path for path in sorted((source / "figures").glob("*")) if path.suffix in (".png", ".json")),
+            ]:
                 copy(path, new / path.relative_to(source))
             page = (new / "claims.md").read_text(encoding="utf-8")
             atomic_write(new / "claims.md", without_dead_links(page, new))

@@ -37,6 +37,8 @@ EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "krpo")
 """The experiments whose runs figures look at; of all others `measures.json` holds what verdicts need."""
 LOG_RATIOS_OF = (("kpo", "grpo"),)
 REWARDS_OF = (("kpo", "grpo"), ("krpo", "grpo"))
+METRICS = ("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std")
+"""The metrics that the figures draw."""
 PLACE = ("update", "rollout_batch", "minibatch")
 SPLIT_KEYS = (
     "num_problems", "samples_per_problem", "avg_at_k", "avg_at_k_interval", "pass_at", "pass_at_interval", "greedy",
@@ -82,8 +84,6 @@ def _write_compact_run(source: Path, target: Path, cell: tuple[str, str]) -> Non
 
 def compact_metrics(rows: list[dict], path: Path) -> list[dict]:
     """The rows with their place and the metrics that figures draw, unrounded, so that figures come out the same."""
-    from paper_figures.results import METRICS
-
     keys = (*PLACE, *METRICS)
     for number, row in enumerate(rows, start=1):
         if absent := [key for key in keys if key not in row]:

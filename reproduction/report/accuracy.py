@@ -33,7 +33,7 @@ def accuracies(summary: Sequence[dict]) -> list[Accuracies]:
 
 
 def sizes(summary: Sequence[dict]) -> str:
-    """How many problems and samples each split has, in words; all of them where experiments differ in that."""
+    """How many problems and samples each split has, in words; all of them if experiments differ in that."""
     found: dict[str, dict[str, None]] = {}
     for row in summary:
         size = f"{row['num_problems']} problems, {row['samples_per_problem']} samples each"

@@ -26,7 +26,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Bar:
-    """One interval and its estimate in percent of the width; width "" where there is no interval."""
+    """One interval and its estimate in percent of the width; width "" if there is no interval."""
 
     point: str
     left: str
@@ -34,7 +34,7 @@ class Bar:
 
 
 def axis(rule: Mapping[str, Any], estimates: Sequence[Mapping[str, Any]]) -> Axis | None:
-    """The axis of the estimates of one claim; None where nothing was measured."""
+    """The axis of the estimates of one claim; None if nothing was measured."""
     if not estimates:
         return None
     solid, dashed, words = _lines(rule)
@@ -58,7 +58,7 @@ def bar(shared: Axis, record: Mapping[str, Any]) -> Bar:
 
 
 def _lines(rule: Mapping[str, Any]) -> tuple[float, list[float], str]:
-    """Where the rule's lines stand: one solid, others dashed, and what they are in words."""
+    """Where the rule's lines are: one solid, others dashed, and what they are in words."""
     margin, target = rule["margin"], rule["target"]
     if rule["kind"] == EQUAL:
         words = f"solid line: the target {number(target)}; dashed: {number(margin)} from it"

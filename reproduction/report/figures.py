@@ -1,79 +1,82 @@
-"""The figures of a results folder, each embedded once, with the words of its script and the claims that it shows."""
+"""The figures of a results folder, each embedded once, with the words and claims of its JSON file."""
 
-import ast
 import base64
 import struct
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import paper_figures
-from paper_figures.catalogue import missing_for
+from reproduction.jobs.files import read_json
 from reproduction.report.inputs import ReportError
 from reproduction.report.verdicts import anchor
-from reproduction.settings.configuration import Configuration
 
-NAMES = {"kpo": "KPO", "krpo": "KRPO"}
+KEYS = ("name", "order", "title", "about", "caption", "claims", "missing", "files")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure. data: its data URI; width, height: pixels. Where it cannot be drawn these are empty, and `lacks` says
-    what the configuration lacks for it. claims: ids of the claims that it shows.
+    """A figure. about: what it shows in one sentence; caption: the text in the picture; claims: ids of the claims that
+    it shows; files: what it was drawn from; data: its data URI; width, height: pixels.
     """
 
     name: str
     anchor: str
     title: str
+    about: str
     caption: str
     claims: tuple[str, ...]
-    data: str = ""
-    width: int = 0
-    height: int = 0
-    lacks: str = ""
+    files: tuple[str, ...]
+    data: str
+    width: int
+    height: int
 
 
-def pictures(configuration: Configuration) -> list[Picture]:
-    """Every figure of `paper_figures.FIGURES`, in that order.
+def pictures(folder: Path) -> list[Picture]:
+    """The figures in `folder`, in the order that their JSON files give.
 
-    Raises ReportError for a file that is no PNG, and for one that is missing although the configuration has its runs.
+    Raises ReportError for a PNG without JSON or a JSON without PNG, and for a file that is neither.
     """
-    shown = paper_figures.claim_figures()
-    return [
-        _picture(configuration, name, tuple(claim for claim, names in shown.items() if name in names))
-        for name in paper_figures.FIGURES
-    ]
+    found = sorted({path.stem for kind in ("png", "json") for path in folder.glob(f"*.{kind}")})
+    records = [(_record(folder / f"{name}.json"), folder / f"{name}.png") for name in found]
+    return [_picture(record, path) for record, path in sorted(records, key=lambda pair: pair[0]["order"])]
 
 
-def _picture(configuration: Configuration, name: str, claims: tuple[str, ...]) -> Picture:
-    path = configuration.folder / "figures" / f"{name}.png"
-    words = Picture(name, anchor("figure", name), _title(name), caption(name), claims)
+def by_claim(shown: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """The figures of each claim's id: made for claims first, then those of runs, pages of verdicts last."""
+    order = sorted(shown, key=lambda picture: (_rank(picture), len(picture.claims)))
+    claims = dict.fromkeys(claim for picture in order for claim in picture.claims)
+    return {claim: [picture for picture in order if claim in picture.claims] for claim in claims}
+
+
+def _rank(picture: Picture) -> int:
+    return 2 if picture.files == ("claims.json",) else 0 if "claims.json" in picture.files else 1
+
+
+def _record(path: Path) -> dict:
+    again = f"draw the figure again (python -m paper_figures.{path.stem})"
     if not path.is_file():
-        lacks = missing_for(name, {key: value.methods for key, value in configuration.experiments.items()})
-        # As the workflow has it: pass@k is drawn of the level `normal`, which experiments on mathematics do not have.
-        if name == "pass_at_k" and any(value.pretrained for value in configuration.experiments.values()):
-            lacks = lacks or "level 'normal' in every experiment"
-        if not lacks:
-            raise ReportError(f"{path} is missing; draw the figures first (python -m paper_figures.{name})")
-        return replace(words, lacks=lacks)
+        raise ReportError(f"{path} is missing; {again}")
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise ReportError(str(error)) from None
+    absent = [key for key in KEYS if not isinstance(record, dict) or key not in record]
+    if absent:
+        raise ReportError(f"{path}: has no {', '.join(absent)}; {again}")
+    return record
+
+
+def _picture(record: dict, path: Path) -> Picture:
+    name, again = path.stem, f"draw the figure again (python -m paper_figures.{path.stem})"
+    if not path.is_file():
+        raise ReportError(f"{path} is missing; {again}")
     content = path.read_bytes()
     # An image starts with its signature and the header chunk, whose first eight bytes are width and height.
     if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or len(content) < 24:
-        raise ReportError(f"{path}: not a PNG image; draw the figure again (python -m paper_figures.{name})")
+        raise ReportError(f"{path}: not a PNG image; {again}")
     width, height = struct.unpack(">II", content[16:24])
     data = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return replace(words, data=data, width=width, height=height)
-
-
-def _title(name: str) -> str:
-    words = " ".join(NAMES.get(word, word) for word in name.split("_"))
-    return words[0].upper() + words[1:]
-
-
-def caption(name: str) -> str:
-    """The first paragraph of a figure script's docstring, read without running the script; "" where there is none."""
-    path = Path(paper_figures.__file__).parent / f"{name}.py"
-    if not path.is_file():
-        return ""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return " ".join(text.split("\n\n")[0].split())
+    words = (record[key] for key in ("title", "about", "caption"))
+    lists = (tuple(record[key]) for key in ("claims", "files"))
+    return Picture(name, anchor("figure", name), *words, *lists, data, width, height)

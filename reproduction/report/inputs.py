@@ -45,7 +45,7 @@ class Inputs:
 
 
 def read_inputs(configuration: Configuration) -> Inputs:
-    """Read everything; ReportError naming the file and the key where something is missing or of another scale."""
+    """Read everything; ReportError naming the file and the key if something is missing or of another scale."""
     folder = configuration.folder
     claims = _of_scale(configuration, "claims.json", "python -m reproduction claims", ("claims", "missing"))
     measures = _of_scale(configuration, "measures.json", "python -m reproduction measure", ("runs", "missing"))

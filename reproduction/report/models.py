@@ -1,4 +1,4 @@
-"""What was trained in a scale, in words: the small models of the workflow's own, or models of the hub."""
+"""What was trained in a scale, in words: the small models of the workflow's own, or Hugging Face models."""
 
 from reproduction.settings.configuration import Configuration
 
@@ -6,7 +6,7 @@ from reproduction.settings.configuration import Configuration
 def models_text(configuration: Configuration) -> str:
     """The models of a configuration's experiments and the seeds that they were trained with, as the end of a sentence.
 
-    A scale has models of the workflow's own, models of the hub, or both; each kind is said where there is one.
+    A scale has models of the workflow's own, Hugging Face models, or both; each kind is named if there is one.
     """
     parts = [_own(configuration)] if configuration.base_model is not None else []
     hub: dict[str, list[str]] = {}
@@ -19,7 +19,7 @@ def models_text(configuration: Configuration) -> str:
             hub.setdefault(f"{size}, {of_seeds}", []).append(name)
     if hub:
         listed = "; ".join(f"{words} ({', '.join(names)})" for words, names in hub.items())
-        parts.append(f"models of the hub, trained further by every method of their experiments: {listed}")
+        parts.append(f"Hugging Face models, trained further by every method of their experiments: {listed}")
     return "; and ".join(parts)
 
 

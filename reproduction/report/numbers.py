@@ -6,15 +6,15 @@ from typing import Any
 ROUNDING = 1e-9
 
 
-def number(value: float | None, beside: float = 0.0, digits: int = 3) -> str:
+def number(value: float | None, among: float = 0.0, digits: int = 3) -> str:
     """`value` with so many significant digits, whole above a thousand, with a true minus sign; None as `undefined`.
 
-    beside: the size of the numbers that it belongs to; what is a billion times smaller is the rounding error of a sum
+    among: the size of the numbers that it belongs to; what is a billion times smaller is the rounding error of a sum
     that cancels, and shown as 0.
     """
     if value is None:
         return "undefined"
-    if abs(value) < ROUNDING * beside:
+    if abs(value) < ROUNDING * among:
         return "0"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
     return text.replace("-", "\N{MINUS SIGN}")
@@ -28,11 +28,11 @@ def p_value(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """`[low, high]`, or words where there is none."""
+    """`[low, high]`, or words if there is none."""
     if low is None or high is None:
         return "(no interval)"
-    beside = max(abs(low), abs(high))
-    return f"[{number(low, beside)}, {number(high, beside)}]"
+    among = max(abs(low), abs(high))
+    return f"[{number(low, among)}, {number(high, among)}]"
 
 
 def seeds(count: int) -> str:
@@ -44,8 +44,13 @@ def estimate(record: Mapping[str, Any] | None) -> str:
     """An effect of claims.json with its interval, or that it was not run."""
     if record is None:
         return "not run"
-    beside = max(abs(record["low"] or 0.0), abs(record["high"] or 0.0))
-    return f"{number(record['value'], beside)} {interval(record['low'], record['high'])}"
+    among = max(abs(record["low"] or 0.0), abs(record["high"] or 0.0))
+    return f"{number(record['value'], among)} {interval(record['low'], record['high'])}"
+
+
+def estimate_with_seeds(record: Mapping[str, Any] | None) -> str:
+    """`estimate [low, high], n seeds`, or that it was not run."""
+    return estimate(record) if record is None else f"{estimate(record)}, {seeds(record['num_seeds'])}"
 
 
 def percent(share: float) -> str:

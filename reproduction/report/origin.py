@@ -105,7 +105,7 @@ def configuration_text(configuration: Configuration) -> str:
 
 
 def _collected(inputs: Inputs, key: str) -> list[float]:
-    """A number of every run: from the digest, which has all runs where a folder holds some, or from their records."""
+    """A number of every run: from the digest, which has all runs if a folder holds only some, or from their records."""
     own = [record[key] for record in inputs.made_by.values() if record.get(key) is not None]
     return list(inputs.digest.get(key, {}).values()) or own
 

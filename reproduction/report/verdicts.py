@@ -42,7 +42,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a claim's numbers: the effect, a control, the effect minus a control, or what stands beside them."""
+    """One line of a claim's numbers: the effect, a control, their difference, or a number reported with them."""
 
     kind: str
     name: str
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class File:
-    """A file of the results; `link` is empty where this folder does not hold it."""
+    """A file of the results; `link` is empty if this folder does not hold it."""
 
     path: str
     link: str
@@ -96,7 +96,7 @@ def badges() -> list[Badge]:
 
 
 def anchor(prefix: str, name: str) -> str:
-    """An id for links inside the page, of letters, digits, dots and hyphens alone."""
+    """An id for links inside the page, of only letters, digits, dots and hyphens."""
     return f"{prefix}-{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}"
 
 
@@ -106,7 +106,7 @@ def relative_link(path: str) -> str:
 
 
 def file_of(folder: Path, path: str) -> File:
-    """A file, linked where the folder holds it."""
+    """A file, linked if the folder holds it."""
     return File(path, relative_link(path) if (folder / path).is_file() else "")
 
 
@@ -157,7 +157,7 @@ def _row(
         name=name,
         question=question,
         text=estimate(found),
-        # What is shown beside a claim is in no unit of its rule.
+        # A number reported with a claim is in no unit of its rule.
         bar=None if found is None or shared is None or kind == "beside" else bar(shared, found),
         seeds="" if found is None else seeds(found["num_seeds"]),
         p_for="" if found is None or kind == "beside" else p_value(found["p_for"]),

@@ -13,6 +13,7 @@ from reproduction.claims.page import STATISTICS, design_text
 from reproduction.claims.verdict import VERDICTS
 from reproduction.jobs.files import atomic_write
 from reproduction.report.accuracy import accuracies, sizes
+from reproduction.report.figures import by_claim, pictures
 from reproduction.report.inputs import Inputs, ReportError, read_inputs
 from reproduction.report.models import models_text
 from reproduction.report.origin import Origin, configuration_text, origin
@@ -29,7 +30,7 @@ def write_report(configuration: Configuration) -> None:
     """Write report.html of a scale from its claims, tables, summary, measures, figures and provenance.
 
     The page is one file that asks for nothing else; equal inputs give equal bytes. Raises ReportError naming the file
-    where one is missing, damaged or of another scale.
+    if one is missing, damaged or of another scale.
     """
     inputs = read_inputs(configuration)
     atomic_write(configuration.folder / "report.html", render(configuration, inputs))
@@ -38,21 +39,11 @@ def write_report(configuration: Configuration) -> None:
 def render(configuration: Configuration, inputs: Inputs) -> str:
     """The page as text. Everything that comes from files is escaped by the template.
 
-    Raises ReportError naming the template and its line where the template does not fit what is shown.
+    Raises ReportError naming the template and its line if the template does not fit what is shown.
     """
-    try:
-        from paper_figures import claim_figures
-        from reproduction.report.figures import pictures
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "paper_figures":
-            raise
-        raise ReportError(
-            "the figures' scripts (paper_figures) are not found; run `python -m reproduction report` from the root of the "
-            "repository"
-        ) from None
     made = origin(inputs)
     claims = [view(record, inputs.folder) for record in inputs.claims]
-    drawn = {picture.name: picture for picture in pictures(configuration)}
+    shown = pictures(configuration.folder / "figures")
     counts = Counter(claim.badge.text for claim in claims)
     return rendered(
         TEMPLATES,
@@ -64,8 +55,8 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         papers=_papers(claims),
         other_code={claim.anchor: _other_code(claim, made) for claim in claims},
         verdicts=[(badge, counts[badge.text]) for badge in badges()],
-        pictures=list(drawn.values()),
-        pictures_of={claim: [drawn[name] for name in names] for claim, names in claim_figures().items()},
+        pictures=shown,
+        pictures_of=by_claim(shown),
         anchors={claim.record["id"]: claim.anchor for claim in claims},
         accuracies=accuracies(inputs.summary),
         sizes=sizes(inputs.summary),
@@ -80,7 +71,7 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
 
 
 def rendered(folder: Path, template: str, **values) -> str:
-    """A template of `folder` with `values` in it; ReportError naming file and line where it asks for others."""
+    """A template of `folder` with `values` in it; ReportError naming file and line if it asks for others."""
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,

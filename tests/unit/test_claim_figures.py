@@ -17,7 +17,6 @@ from paper_figures import (
     ENTRIES,
     FIGURES,
     accuracy_gains,
-    claim_figures,
     clip_sweep,
     figures_for,
     forest,
@@ -37,6 +36,7 @@ from paper_figures.cells import which_seeds
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import NotConfigured, Results, ResultsError
 from reproduction.claims import CLAIMS
+from reproduction.claims.kpo_training import LADDER
 from reproduction.claims.paper_tables import KRPO_ARITHMETIC
 from reproduction.jobs.files import read_json, write_json
 from reproduction.settings.configuration import load
@@ -99,13 +99,11 @@ def words(figure) -> str:
 
 class TestCatalogue:
     def test_every_claim_has_a_figure_of_its_own_under_the_full_study(self):
-        shown, drawable = claim_figures(), figures_for(methods_of(FULL))
-        assert list(drawable) == list(FIGURES)
-        assert set(shown) == {claim.id for claim in CLAIMS}
+        assert figures_for(methods_of(FULL)) == list(FIGURES)
+        assert {claim for entry in ENTRIES.values() for claim in entry.claims} == {claim.id for claim in CLAIMS}
         for claim in CLAIMS:
-            own = [name for name in shown[claim.id] if not name.startswith("verdicts_")]
-            assert own and set(own) <= set(drawable), claim.id
-            assert shown[claim.id][-1] == f"verdicts_{claim.id.split('-')[0]}"
+            shown = [name for name in FIGURES if claim.id in ENTRIES[name].claims]
+            assert f"verdicts_{claim.id.split('-')[0]}" in shown and len(shown) > 1, claim.id
 
     def test_figures_for_says_what_is_drawn(self):
         drawn = figures_for(methods_of(PLAIN))
@@ -118,14 +116,17 @@ class TestCatalogue:
 
     def test_asking_costs_neither_matplotlib_nor_torch(self):
         code = (
-            "import sys; from paper_figures import figures_for, claim_figures, FIGURES; figures_for({}); "
-            "claim_figures(); print(sorted({'torch', 'matplotlib', 'numpy', 'scipy'} & set(sys.modules)))"
+            "import sys; from paper_figures import figures_for, FIGURES; figures_for({}); "
+            "print(sorted({'torch', 'matplotlib', 'numpy', 'scipy'} & set(sys.modules)))"
         )
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.stdout.strip() == "[]", done.stderr
+
+    def test_the_curves_of_the_ladder_read_the_runs_of_its_rungs(self):
+        assert tuple(ENTRIES["stress_curves"].runs) == LADDER
 
     def test_figures_say_which_claims_they_show(self):
         for entry in ENTRIES.values():
@@ -191,9 +192,18 @@ def test_equal_results_give_equal_bytes(study, tmp_path, capsys, monkeypatch):
             assert importlib.import_module(f"paper_figures.{name}").main(arguments) == 0
     first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
     second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert set(first) == {f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")}
+    assert set(first) == {f"{name}.{suffix}" for name in names for suffix in ("pdf", "png", "json")}
     assert [name for name in first if first[name] != second[name]] == []
-    assert all(data.startswith(b"%PDF-" if name.endswith("pdf") else b"\x89PNG") for name, data in first.items())
+    starts = {"pdf": b"%PDF-", "png": b"\x89PNG", "json": b"{"}
+    assert all(data.startswith(starts[name.split(".")[1]]) for name, data in first.items())
+    for name in names:
+        record = json.loads(first[f"{name}.json"])
+        with style.applied():
+            figure = importlib.import_module(f"paper_figures.{name}").draw(Results(study))
+        drawn_words = words(figure)
+        assert record["title"] in drawn_words and record["caption"] in drawn_words and len(record["about"]) > 20
+        assert tuple(record["claims"]) == ENTRIES[name].claims and tuple(record["files"]) == ENTRIES[name].files
+        assert record["missing"] == []
     assert len(capsys.readouterr().out.splitlines()) == 2 * len(first)
 
 

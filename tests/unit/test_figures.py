@@ -103,6 +103,7 @@ def test_all_figures_go_on_after_one_that_cannot_be_drawn(tree, tmp_path, capsys
     assert all_figures.main(["--results", str(tree), "--output", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "response_log_ratio.json",
         "response_log_ratio.pdf",
         "response_log_ratio.png",
     ]
@@ -223,7 +224,7 @@ def test_a_bad_time_constant_is_refused(value, tree):
     config = yaml.safe_load((tree / "config.yaml").read_text())
     config["experiments"]["kpo"]["kalman_time_constant"] = value
     (tree / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ResultsError, match="kalman_time_constant must be a number of tokens above 0"):
+    with pytest.raises(ResultsError, match=r"config\.yaml: experiments\.kpo\.kalman_time_constant"):
         Results(tree).time_constant("kpo")
 
 

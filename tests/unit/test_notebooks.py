@@ -1,6 +1,7 @@
 """The notebooks' text and committed outputs, the tables that they show, and how one is executed."""
 
 import base64
+import html
 import json
 import re
 import struct
@@ -34,6 +35,7 @@ from reproduction.rewards.perturb import RewardNoise
 from reproduction.settings.configuration import CONFIG_FOLDER, dump
 from reproduction.settings.configuration import load as load_configuration
 from reproduction.settings.files import read_yaml
+from tests.hub_results import png, write_figure
 from tests.unit.test_claims_study import configuration_of
 
 LARGEST = 400_000
@@ -182,11 +184,11 @@ class TestTables:
         # 0.6 against 0.5 in every seed; the control was not run.
         assert found["effect"]["estimate"]["value"] == pytest.approx(0.1)
         shown = claims_table(folder, "krpo-1-normal").markup
-        assert "<b>0.1 (" in shown and "3 seeds)" in shown and f"<b>{found['verdict']}</b>" in shown
+        assert "<b>0.1 [" in shown and ", 3 seeds</b>" in shown and f"<b>{found['verdict']}</b>" in shown
         for verdict in VERDICTS:
             found["verdict"] = verdict
             write_json(folder / "claims.json", claims)
-            assert f"<b>{verdict}</b>" in claims_table(folder, "krpo-1-normal").markup
+            assert f"<b>{html.escape(verdict)}</b>" in claims_table(folder, "krpo-1-normal").markup
 
     def test_published_measures_are_judged(self, folder):
         assert not (folder / "claims.json").exists()
@@ -285,6 +287,21 @@ class TestExecution:
         assert str(tmp_path) not in written[0].decode() and sys.prefix not in written[0].decode()
         assert "duration" not in written[0].decode() and "papermill" not in written[0].decode()
 
+    def test_what_libraries_say_of_the_machine_goes_to_the_log(self, tmp_path, monkeypatch, capsys):
+        cells = ["results = None", "import os, sys\nprint(os.environ['HOME'], file=sys.stderr)\nimport matplotlib\n1"]
+        self.small(tmp_path, monkeypatch, *enumerate(cells))
+        for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        written = []
+        # Nobody, the superuser included, can write below a file.
+        for home in (tmp_path / "home", tmp_path / "notebooks" / f"{NOTEBOOKS[0]}.ipynb" / "home"):
+            monkeypatch.setenv("HOME", str(home))
+            execute(NOTEBOOKS[0], tmp_path / "results" / "laptop", tmp_path / "out.ipynb")
+            written.append((tmp_path / "out.ipynb").read_bytes())
+            assert str(home) in capsys.readouterr().err
+        assert written[0] == written[1] and b'"name": "stderr"' not in written[0]
+        assert json.loads(written[0])["cells"][1]["outputs"][0]["data"]["text/plain"] == "1"
+
     def test_a_failing_cell_is_one_line_and_writes_nothing(self, tmp_path, monkeypatch, capsys):
         self.small(tmp_path, monkeypatch, (0, "results = None"), (1, "x = 1\nraise KeyError('no such\\nrun')"))
         output = tmp_path / "out" / "done.ipynb"
@@ -299,6 +316,21 @@ class TestExecution:
         assert "unknown notebook '08_nothing'; known are 01_kalman" in capsys.readouterr().err
         assert main(["run", NOTEBOOKS[0], "--results", str(tmp_path / "nowhere"), "--output", str(tmp_path / "x")]) == 2
         assert "no measured results in" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_paper_figure_is_its_file_with_its_words(tmp_path, monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    write_figure(tmp_path / "figures", "structure", png(200, 100, 40))
+    assert support.paper_figure("structure", tmp_path) is None
+    data, metadata = shown[0]._repr_mimebundle_()
+    picture = base64.b64decode(data["image/png"]) if isinstance(data["image/png"], str) else data["image/png"]
+    assert struct.unpack(">II", picture[16:24]) == (110, 55)
+    assert metadata["image/png"]["alt"] == "What structure is about."
+    (tmp_path / "figures" / "structure.json").unlink()
+    assert "Not drawn from these results" in support.paper_figure("structure", tmp_path).plain and len(shown) == 1
 
 
 def test_pictures_are_png_with_their_words(monkeypatch):

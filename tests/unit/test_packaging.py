@@ -94,13 +94,17 @@ def test_steps_have_a_command_line():
     assert done.returncode == 0 and "python -m reproduction" in done.stdout
 
 
-def test_library_imports_nothing_of_the_reproduction():
-    for path in sorted((ROOT / "kpo").rglob("*.py")):
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("kpo", {"reproduction", "paper_figures", "snakemake"}), ("reproduction", {"paper_figures", "snakemake"})],
+)
+def test_packages_import_nothing_of_those_that_build_on_them(package, forbidden):
+    for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             tops = {name.split(".")[0] for name in names}
-            assert not tops & {"reproduction", "paper_figures", "snakemake"}, path
+            assert not tops & forbidden, path
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,13 @@ def test_verdicts_and_figures_come_out_the_same_from_the_published_files(finishe
     write_claims(back)
     draw(back.folder)
     made = contents(back.folder)
-    for name in ("claims.json", "claims.md", "summary.md", *(f"figures/{figure}.png" for figure in FIGURES)):
+    for name in (
+        "claims.json",
+        "claims.md",
+        "summary.md",
+        *(f"figures/{figure}.png" for figure in FIGURES),
+        *(f"figures/{figure}.json" for figure in FIGURES),
+    ):
         assert made[name] == original[name], name
         if name != "summary.md":
             assert (source / name).read_bytes() == original[name]
@@ -86,7 +92,7 @@ def test_what_is_published_and_what_is_not(finished):
     expected |= {f"{run}/structure.safetensors" for run in runs if "/grpo/" in run}
     expected |= {"README.md", "config.yaml", "provenance.json", "summary.json", "summary.md", "measures.json"}
     expected |= {f"{name}.{kind}" for name in ("claims", "tables") for kind in ("json", "md")}
-    expected |= {f"figures/{name}.png" for name in FIGURES}
+    expected |= {f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "json")}
     assert set(published) == expected
     assert str(configuration.results).encode() not in b"".join(published.values())
 

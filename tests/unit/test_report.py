@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 import paper_figures
+from reproduction.claims import CLAIMS
 from reproduction.claims.tables import write_tables
 from reproduction.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
 from reproduction.jobs.files import read_json, write_json
 from reproduction.report import ReportError, write_report
+from reproduction.report.figures import by_claim, pictures
 from reproduction.report.numbers import estimate, number, p_value
-from reproduction.report.verdicts import anchor, relative_link
+from reproduction.report.verdicts import relative_link
 from reproduction.settings.configuration import Configuration
-from tests.hub_results import png
+from tests.hub_results import png, write_figure
 from tests.synthetic_study import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,9 +69,7 @@ def template(tmp_path_factory) -> Configuration:
     configuration = write_study(tmp_path_factory.mktemp("report") / "results", study=None)
     write_tables(configuration)
     for index, name in enumerate(drawable(configuration)):
-        path = configuration.folder / "figures" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(20 + index, 10, index))
+        write_figure(configuration.folder / "figures", name, png(20 + index, 10, index))
     return configuration
 
 
@@ -212,21 +212,31 @@ class TestFigures:
             content = (results.folder / "figures" / f"{name}.png").read_bytes()
             kind, data = image["src"].split(",", 1)
             assert kind == "data:image/png;base64" and base64.b64decode(data) == content
-            assert len(image["alt"]) > 20
+            assert image["alt"] == f"Title of {name}. What {name} is about. Caption of {name}."
             assert (int(image["width"]), int(image["height"])) == struct.unpack(">II", content[16:24])
 
-    def test_claims_link_to_their_figures_and_say_which_cannot_be_drawn(self, results):
-        page = page_of(results)
-        links = {attributes["href"] for attributes in page.of("a")}
-        for names in paper_figures.claim_figures().values():
-            assert {f"#{anchor('figure', name)}" for name in names} <= links
-        absent = [name for name in paper_figures.FIGURES if name not in drawable(results)]
-        assert absent and page.text.count("Not drawn: ") >= len(absent)
+    def test_claims_link_to_the_figures_that_show_them(self, results):
+        links = {attributes["href"] for attributes in page_of(results).of("a")}
+        shown = by_claim(pictures(results.folder / "figures"))
+        assert set(shown) == {claim.id for claim in CLAIMS}
+        for claim, found in shown.items():
+            names = [picture.name for picture in found]
+            assert set(names) == {name for name in drawable(results) if claim in paper_figures.ENTRIES[name].claims}
+            assert (
+                names[-1] == f"verdicts_{claim.split('-')[0]}" and {f"#{picture.anchor}" for picture in found} <= links
+            )
 
-    def test_a_figure_that_could_be_drawn_is_asked_for(self, results):
-        (results.folder / "figures" / f"{drawable(results)[0]}.png").unlink()
-        with pytest.raises(ReportError, match=rf"{drawable(results)[0]}\.png is missing; draw the figures first"):
+    @pytest.mark.parametrize("kind", ["png", "json"])
+    def test_a_picture_without_words_or_words_without_a_picture_are_refused(self, results, kind):
+        name = drawable(results)[0]
+        (results.folder / "figures" / f"{name}.{kind}").unlink()
+        with pytest.raises(ReportError, match=rf"{name}\.{kind} is missing; draw the figure again"):
             write_report(results)
+
+    def test_no_figure_at_all_is_said(self, results):
+        shutil.rmtree(results.folder / "figures")
+        page = page_of(results)
+        assert "No figure was drawn from these results." in page.text and not page.of("img")
 
     def test_a_damaged_figure_is_refused(self, results):
         (results.folder / "figures" / f"{drawable(results)[1]}.png").write_bytes(b"<svg onload=alert(1)>")

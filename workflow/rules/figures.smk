@@ -17,6 +17,7 @@ rule figure:
     output:
         pdf=f"{FOLDER}/figures/{{figure}}.pdf",
         png=f"{FOLDER}/figures/{{figure}}.png",
+        words=f"{FOLDER}/figures/{{figure}}.json",
     log:
         f"{FOLDER}/logs/figures/{{figure}}.log",
     resources:
@@ -32,4 +33,4 @@ rule figure:
 
 rule figures:
     input:
-        expand(f"{FOLDER}/figures/{{figure}}.{{format}}", figure=DRAWN, format=["pdf", "png"]),
+        expand(f"{FOLDER}/figures/{{figure}}.{{format}}", figure=DRAWN, format=["pdf", "png", "json"]),

@@ -10,6 +10,7 @@ rule notebook:
         measures=f"{FOLDER}/measures.json",
         summary=f"{FOLDER}/summary.json",
         runs=ancient(run_files(configuration, [ENTRIES[figure] for figure in DRAWN])),
+        figures=[path for path in rules.figures.input if not path.endswith(".pdf")],
     output:
         f"{FOLDER}/notebooks/{{notebook}}.ipynb",
     log:

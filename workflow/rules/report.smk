@@ -7,7 +7,7 @@ rule report:
         measures=f"{FOLDER}/measures.json",
         tables=f"{FOLDER}/tables.json",
         summary=f"{FOLDER}/summary.json",
-        figures=[path for path in rules.figures.input if path.endswith(".png")],
+        figures=[path for path in rules.figures.input if not path.endswith(".pdf")],
     output:
         f"{FOLDER}/report.html",
     log:
