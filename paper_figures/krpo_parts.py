@@ -49,10 +49,10 @@ def draw(results: Results) -> style.PaperFigure:
     left, right = figure.subplots(1, 2, width_ratios=(len(LEVELS), len(CURVES)))
     found = {(place, method): accuracy[level][method] for place, level in enumerate(LEVELS) for method in methods}
     draw_groups(left, LEVELS, found, methods, table)
-    left = -GROUP_WIDTH * (0.5 - 0.5 / len(methods)) - 0.12  # left of KRPO's own mark
+    aside = -GROUP_WIDTH * (0.5 - 0.5 / len(methods)) - 0.12  # left of KRPO's own mark
     for place, gain in enumerate(KRPO_ARITHMETIC.values()):
         left.plot(
-            place + left, gain.points, marker="X", markersize=5.5, color="#222222", linestyle="none",
+            place + aside, gain.points, marker="X", markersize=5.5, color="#222222", linestyle="none",
             markeredgecolor="white", markeredgewidth=0.4, zorder=4,
         )  # fmt: skip
     found = {

@@ -57,7 +57,7 @@ def draw(results: Results) -> style.PaperFigure:
     controls = {measure: measures.of(measure, control) if measures.has(control) else {} for measure, _ in PANELS}
     released = ", ".join(f"{name} = {value_of(results, RELEASED, setting):g}" for setting, name, _ in SETTINGS)
     caption = (
-        f"KRPO with one setting changed, next to its released values ({released}). Grey words: what the paper says of a "
+        f"KRPO with one setting changed, and its released values ({released}). Grey words: what the paper says of a "
         "value (second-hand; for Q only its default was found). Red: runs that collapsed, of how many. GRPO rescaled, "
         "next to the smallest R: GRPO with advantages as large as KRPO's there. "
         f"{seeds_text(tables['reward_late'].values(), measures.missing)} {claims.notes_for(NAME)}"

@@ -36,7 +36,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CELL_SECONDS, KERNEL = 900, "kpo-this-python"
 # Captions are broken into lines for 200 dots an inch; on a screen fewer are enough.
 DPI, SHARE = 200, 0.55
-UNMEASURED = "**Nothing is measured in these results**: `python -m reproduction measure` and `python -m reproduction claims` come after the runs."
+UNMEASURED = (
+    "**Nothing is measured in these results**: `python -m reproduction measure` and `python -m reproduction claims` "
+    "come after the runs."
+)
 
 # Jupyter starts a notebook in its own folder, from which the repository's packages could not be imported.
 if str(REPOSITORY) not in sys.path:
@@ -105,7 +108,7 @@ def read_claims(folder: Path) -> list[dict]:
 
 
 def opening(*claim_ids: str) -> Shown:
-    """What the papers claim, as declared in `reproduction.claims`: statement, the paper's own figure and how sure that is."""
+    """What the papers claim, as declared in `reproduction.claims`: statement, the paper's figure, how sure that is."""
     from reproduction.claims import get_claim
     from reproduction.claims.page import MARKS, rule_text
 
@@ -206,7 +209,7 @@ def _markup(text: str) -> str:
 def execute(name: str, results: Path | None, output: Path) -> None:
     """Execute notebooks/NAME.ipynb on a folder of results and write it to `output`, whole or not at all.
 
-    Raises ValueError naming the cell and its exception; how far it came is then next to the output, as NAME.failed.ipynb.
+    Raises ValueError naming the cell and its exception; NAME.failed.ipynb next to the output holds how far it came.
     """
     if name not in NOTEBOOKS:
         raise ValueError(f"unknown notebook {name!r}; known are {', '.join(NOTEBOOKS)}")

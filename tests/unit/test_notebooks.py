@@ -172,7 +172,7 @@ class TestCells:
         assert shown[0][1] == [
             ["kpo/grpo/seed1", "the gradient is not finite"], ["kpo/grpo/seed2", "kind ungraded, update 3"],
         ]  # fmt: skip
-        assert shown[1][1] == [["none of the measured runs", ""]]
+        assert shown[1][1] == [["no measured run", ""]]
         assert "not finite" not in " ".join(shown[0][0])
 
 
