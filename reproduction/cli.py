@@ -206,7 +206,10 @@ def _train(arguments) -> None:
     if run.method is None:
         raise ConfigurationError("'base' is the untrained model; name a method to train")
     base, problems = _untrained_model(configuration, run, arguments), training_problems(configuration, run.settings)
-    from reproduction.training.train import train
+    if run.hub is not None and run.hub.trainer == "verl":
+        from reproduction.training.through_verl import train_through_verl as train
+    else:
+        from reproduction.training.train import train
 
     train(run, base, problems, arguments.terminal)
 

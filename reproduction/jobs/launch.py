@@ -53,7 +53,8 @@ def launch(
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     os.environ.setdefault("OMP_NUM_THREADS", "4")
-    run_with_lease(count, step_command(step, count if step == "train" else 1, arguments), wait)
+    processes = count if step == "train" and settings.pretrained.trainer == "trl" else 1  # verl starts its own
+    run_with_lease(count, step_command(step, processes, arguments), wait)
 
 
 def _with_devices(settings: ExperimentSettings, count: int) -> ExperimentSettings:
@@ -71,7 +72,7 @@ def printed_command(configuration: Configuration, experiment: str, count: int) -
         next(iter(settings.methods)),
         configuration.seeds_of(experiment)[0],
     )
-    command = step_command("train", count, arguments, python="python")
+    command = step_command("train", count if settings.pretrained.trainer == "trl" else 1, arguments, python="python")
     command = [str(Path(part).relative_to(CONFIG_FOLDER.parent)) if part == str(FSDP) else part for part in command]
     lease = ["python", "-m", "reproduction", "lease", "--devices", str(count), "--"] if count else []
     return shlex.join([*lease, *command])

@@ -128,6 +128,10 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
             f"    {name:<26} {hours:8.1f} = {runs} x {training:.1f} training ({where}) + {runs + 1} x {evaluation:.1f}"
         )
         commands.append(f"    {printed_command(configuration, name, count)}")
+        if experiment.pretrained.trainer == "verl":
+            commands.append(
+                f"      {name} trains through verl (docs/verl.md), by the command in a run's verl/launch.sh"
+            )
         if count > len(devices) > 0:
             lines.append(f"      needs {count} devices at once, and this machine has {len(devices)}")
     lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")

@@ -110,6 +110,7 @@ class PretrainedSettings(_Section):
     micro_batch: Count
     lora: LoraSettings | None
     engine: Literal["vllm", "transformers"]
+    trainer: Literal["trl", "verl"] = "trl"
     engine_memory_share: Annotated[float, Field(gt=0, lt=1)]
     engine_log_prob_bound: Positive
     devices: DeviceSettings
@@ -163,7 +164,7 @@ class PretrainedSettings(_Section):
         """What of this section decides a trained model; the rest says where it runs and how it is evaluated."""
         chosen = {
             "model", "train_sets", "held_out", "train_prompt", "answer_markers", "max_prompt_length", "warmup_ratio",
-            "precision", "engine", "lora",
+            "precision", "engine", "lora", "trainer",
         }  # fmt: skip
         return self.model_dump(include=chosen)
 

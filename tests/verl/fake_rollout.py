@@ -1,5 +1,6 @@
 """A rollout engine for verl without an engine: random letters, in verl's registries as `fake`."""
 
+import math
 import random
 
 import ray
@@ -15,7 +16,9 @@ class Server:
         draw = random.Random(f"{request_id} {prompt_ids}")
         length = draw.randint(2, 12)
         tokens = [draw.randint(4, 29) for _ in range(length)] + [1]
-        return TokenOutput(token_ids=tokens, stop_reason="completed", extra_fields={"global_steps": 0})
+        log_probs = [-math.log(26)] * length + [0.0]
+        extra = {"global_steps": 0}
+        return TokenOutput(token_ids=tokens, log_probs=log_probs, stop_reason="completed", extra_fields=extra)
 
     async def nothing(self, *_, **__):
         return None

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from kpo.methods import get_method
 from kpo.verl_settings import ACTOR, overrides
+from reproduction.training.through_verl import metrics_rows
 
 pytestmark = [pytest.mark.verl, pytest.mark.slow]
 
@@ -53,6 +55,7 @@ def test_three_steps(tiny_model, tmp_path):
         "data.max_response_length=16",
         "data.dataloader_num_workers=0",
         "reward.num_workers=1",
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
         f"reward.custom_reward_function.path={here}/letters_reward.py",
         "trainer.total_training_steps=3",
         "trainer.n_gpus_per_node=2",
@@ -83,6 +86,10 @@ def test_three_steps(tiny_model, tmp_path):
         names = ["actor/pg_loss", "actor/grad_norm", "actor/pg_clipfrac", "actor/ppo_kl", "actor/mean_ratio"]
         assert all(math.isfinite(metrics[name]) for name in names)
         assert metrics["actor/grad_norm"] > 0 and metrics["critic/advantages/max"] > 0
+    rows = metrics_rows(tmp_path / "metrics.jsonl", SimpleNamespace(minibatches=1, epochs=1))
+    assert [(row["update"], row["rollout_batch"]) for row in rows] == [(1, 1), (2, 2), (3, 3)]
+    # Without a KL term there is no kl; everything else that the columns name is in verl's log.
+    assert {name for row in rows for name, value in row.items() if value is None} == {"kl"}
     before = load_file(tiny_model / "model.safetensors")
     (saved,) = (tmp_path / "checkpoints").rglob("model.safetensors")
     after = load_file(saved)

@@ -24,6 +24,9 @@ from kpo.verl_settings import (
     loss_names,
     overrides,
 )
+from reproduction.settings.configuration import load
+from reproduction.settings.run import get_run
+from reproduction.training.through_verl import launch_command
 
 pytestmark = pytest.mark.verl
 BASE = [
@@ -198,3 +201,17 @@ def test_example_script(tmp_path):
     assert loss == METHODS["kpo-clipped"] and advantage.advantage == "krpo"
     written = [line.removeprefix("#").split() for line in script.read_text().splitlines() if line.startswith("#   ")]
     assert {line[0] for line in written if "=" in line[0]} == set(overrides(METHODS["kpo-clipped"], METHODS["krpo"]))
+
+
+def test_command_of_the_reproduction(tmp_path):
+    """What the workflow gives to verl for a run of config/paper.yaml, through verl's configuration and its check."""
+    settings = {"training": {"gradient_clip": 0.7, "weight_decay": 0.02, "epochs": 2}}
+    run = get_run(load({"scale": "paper", "experiments": {"kpo": settings}}), "kpo", "kpo-clipped", 42)
+    command = launch_command(run, tmp_path, tmp_path, 8)
+    config = composed(*command[3:])
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    loss, advantage, seed = methods_of(config)
+    assert loss.ratio_parameters == run.method.ratio_parameters and loss.clip == run.method.clip
+    assert advantage.advantage == run.method.advantage and seed == 42
+    actor = config.actor_rollout_ref.actor
+    assert (actor.optim.clip_grad, actor.optim.weight_decay, actor.ppo_epochs) == (0.7, 0.02, 2)
