@@ -85,6 +85,8 @@ def advantage_method(estimator: str, values: Mapping[str, Any]) -> tuple[Method,
     """
     kinds, values = estimator_names(), dict(values)
     kind = kinds[_known("algorithm.adv_estimator", estimator, kinds)]
+    if needs := ADVANTAGE_KINDS[kind].runtime - {"lengths", "generator"}:
+        raise ValueError(f"{estimator} needs the {', '.join(needs)} of each reward, which verl does not pass on")
     seed = check_integer("algorithm.kpo.seed", values.pop("seed", 0), minimum=0)
     lost = values.pop("state_is_lost", False)
     method = Method(estimator, "", "", "", advantage=kind, advantage_parameters=values)

@@ -41,12 +41,13 @@ class Rollout:
         return DataProto.from_dict(tensors=tensors, non_tensors={"uid": self.uids})
 
 
-def compute(estimator, rollout, algorithm=None):
-    """What verl's trainer gets, with the estimator's count of calls at 0."""
-    kpo.verl.estimator_function.cache_clear()
-    core_algos.ADV_ESTIMATOR_REGISTRY[estimator] = kpo.verl.estimator_function(estimator)
+def compute(estimator, rollout, algorithm=None, calls=1):
+    """What verl's trainer gets at the last of some calls of an estimator that has not been called before."""
     config = OmegaConf.create({"adv_estimator": estimator} | ({"kpo": algorithm} if algorithm else {}))
-    return compute_advantage(rollout.data(), estimator, config=config).batch
+    registry, fresh = core_algos.ADV_ESTIMATOR_REGISTRY, kpo.verl.estimator_function.__wrapped__(estimator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry, estimator, fresh)
+        return [compute_advantage(rollout.data(), estimator, config=config).batch for _ in range(calls)][-1]
 
 
 def values_of(estimator):
@@ -114,8 +115,7 @@ def test_orders():
     assert np.abs(shares - 0.2).max() < 0.05
     rollout = Rollout()
     first = compute("krpo", rollout)["advantages"]
-    config = OmegaConf.create({"kpo": None})
-    second = compute_advantage(rollout.data(), "krpo", config=config).batch["advantages"]
+    second = compute("krpo", rollout, calls=2)["advantages"]
     assert not torch.equal(first, second)
     assert torch.equal(first, compute("krpo", rollout, {"seed": 0})["advantages"])
     assert not torch.equal(first, compute("krpo", rollout, {"seed": 1})["advantages"])
@@ -134,8 +134,7 @@ def test_adaptive_estimates_carry_over():
     """The second batch is scaled by what the first one's rewards say, so it differs from a first batch."""
     rollout = Rollout()
     first = compute("krpo-adaptive", rollout, {"state_is_lost": True})["advantages"]
-    config = OmegaConf.create({"kpo": {"state_is_lost": True}})
-    second = compute_advantage(rollout.data(), "krpo-adaptive", config=config).batch["advantages"]
+    second = compute("krpo-adaptive", rollout, {"state_is_lost": True}, calls=2)["advantages"]
     assert second[first != 0].abs().mean() < 0.9 * first[first != 0].abs().mean()
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from kpo.methods import get_method
 from kpo.verl_settings import ACTOR, overrides
-from reproduction.training.through_verl import metrics_rows
 
 pytestmark = [pytest.mark.verl, pytest.mark.slow]
 
@@ -86,6 +85,8 @@ def test_three_steps(tiny_model, tmp_path):
         names = ["actor/pg_loss", "actor/grad_norm", "actor/pg_clipfrac", "actor/ppo_kl", "actor/mean_ratio"]
         assert all(math.isfinite(metrics[name]) for name in names)
         assert metrics["actor/grad_norm"] > 0 and metrics["critic/advantages/max"] > 0
+    from reproduction.training.through_verl import metrics_rows  # which adds advantage kinds to the library's
+
     rows = metrics_rows(tmp_path / "metrics.jsonl", SimpleNamespace(minibatches=1, epochs=1))
     assert [(row["update"], row["rollout_batch"]) for row in rows] == [(1, 1), (2, 2), (3, 3)]
     # Without a KL term there is no kl; everything else that the columns name is in verl's log.

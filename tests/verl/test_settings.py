@@ -12,6 +12,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 import kpo.verl
+from kpo.advantages import ADVANTAGE_KINDS, advantage_kind
 from kpo.methods import METHODS, get_method
 from kpo.verl_settings import (
     ACTOR,
@@ -24,9 +25,6 @@ from kpo.verl_settings import (
     loss_names,
     overrides,
 )
-from reproduction.settings.configuration import load
-from reproduction.settings.run import get_run
-from reproduction.training.through_verl import launch_command
 
 pytestmark = pytest.mark.verl
 BASE = [
@@ -58,6 +56,7 @@ def methods_of(config):
 
 def test_names_that_verl_has():
     """verl's own names are those that get a prefix, and every method and kind is registered."""
+    kpo.verl.register()
     of_kpo = set(loss_names()), set(estimator_names())
     registries = core_algos.POLICY_LOSS_REGISTRY, core_algos.ADV_ESTIMATOR_REGISTRY
     for names, registry, verls in zip(of_kpo, registries, (VERL_LOSSES, VERL_ESTIMATORS), strict=True):
@@ -175,6 +174,21 @@ def test_section_checks_itself():
         validate_config.without_kpo(config, need_reference_policy(config), need_critic(config))
 
 
+def test_kind_that_verl_cannot_feed():
+    """Rewards by component are summed before they reach an estimator."""
+
+    @advantage_kind("by-component")
+    def by_component(rewards_PG, graded_PG, *, components):
+        return rewards_PG
+
+    kpo.verl.register()
+    try:
+        with pytest.raises(ValueError, match="by-component needs the components of each reward"):
+            validated("algorithm.adv_estimator=by-component")
+    finally:
+        del ADVANTAGE_KINDS["by-component"], core_algos.ADV_ESTIMATOR_REGISTRY["by-component"]
+
+
 def test_stock_verl_is_left_alone():
     """A configuration without kpo gets verl's check only."""
     validated()
@@ -205,6 +219,11 @@ def test_example_script(tmp_path):
 
 def test_command_of_the_reproduction(tmp_path):
     """What the workflow gives to verl for a run of config/paper.yaml, through verl's configuration and its check."""
+    # Imported here, because the reproduction adds advantage kinds of its own to the library's.
+    from reproduction.settings.configuration import load
+    from reproduction.settings.run import get_run
+    from reproduction.training.through_verl import launch_command
+
     settings = {"training": {"gradient_clip": 0.7, "weight_decay": 0.02, "epochs": 2}}
     run = get_run(load({"scale": "paper", "experiments": {"kpo": settings}}), "kpo", "kpo-clipped", 42)
     command = launch_command(run, tmp_path, tmp_path, 8)
