@@ -81,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     step("problems", _problems, "generate the train and held-out problems")
     command = step("pretrain", _pretrain, "pretrain the small base model of a seed")
     command.add_argument("--seed", type=int, required=True)
-    run_step("train", _train, "train one method from a base model")
+    command = run_step("train", _train, "train one method from a base model")
+    command.add_argument(
+        "--sample", action="store_true", help="also sample what the run's evaluation needs (small models)"
+    )
     command = run_step("evaluate", _evaluate, "answer the held-out problems with a model of a run", default="base")
     command.add_argument(
         "--share", type=_share, metavar="I/N", help="of a Hugging Face model make only the shards I, I+N, I+2N, ..."
@@ -206,12 +209,19 @@ def _train(arguments) -> None:
     if run.method is None:
         raise ConfigurationError("'base' is the untrained model; name a method to train")
     base, problems = _untrained_model(configuration, run, arguments), training_problems(configuration, run.settings)
+    if arguments.sample and run.hub is not None:
+        raise ConfigurationError("--sample is for the small models; evaluate a Hugging Face model in a job of its own")
+    from reproduction.evaluation.evaluate import sample_ahead
+
     if run.hub is not None and run.hub.trainer == "verl":
         from reproduction.training.through_verl import train_through_verl as train
     else:
         from reproduction.training.train import train
 
-    train(run, base, problems, arguments.terminal)
+    def then() -> None:
+        sample_ahead(run, run.folder / "model", evaluation_problems(configuration, run.settings), arguments.terminal)
+
+    train(run, base, problems, arguments.terminal, *([then] if arguments.sample else []))
 
 
 def _evaluate(arguments) -> None:

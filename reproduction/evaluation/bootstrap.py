@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from reproduction.evaluation.aggregates import interquartile_mean, seeds_by_tasks
 from reproduction.evaluation.intervals import (
@@ -182,6 +181,8 @@ def seed_bootstrap(
     columns = np.arange(num_tasks)
     drawn = scores[rng.integers(num_seeds, size=(num_resamples, num_seeds, num_tasks)), columns]
     if statistic is interquartile_mean:
+        from scipy import stats
+
         draws = stats.trim_mean(drawn.reshape(num_resamples, -1), 0.25, axis=1)
     else:
         draws = np.array([statistic(one) for one in drawn])

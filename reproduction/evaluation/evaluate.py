@@ -100,6 +100,16 @@ def evaluate(
         evaluation.write()
 
 
+def sample_ahead(run: Run, model_folder: Path, splits: Splits, progress_stream=None) -> None:
+    """Make the shards that `evaluate` will need, in a process that has a model's libraries loaded already.
+
+    `evaluate` then only writes tables and results, if settings, problems, code and versions are still the same. The
+    caller holds the run's folder.
+    """
+    evaluation = _Evaluation(run, model_folder, splits, progress_stream)
+    evaluation.make(evaluation.shards)
+
+
 class _Evaluation:
     """An evaluation under way. decided: what evaluation.json says of how its numbers were made."""
 

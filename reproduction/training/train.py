@@ -51,6 +51,7 @@ def train(
     base_model: Path,
     problems: Sequence[Problem] | Sequence[MathProblem],
     progress_stream=None,
+    then: Callable[[], None] = lambda: None,
 ) -> None:
     """Train and write metrics.jsonl, structure.safetensors, config.yaml, provenance.json and model/ into `run.folder`.
 
@@ -59,6 +60,9 @@ def train(
     other samples if vLLM draws them, whose random states are its own. A checkpoint of other settings, data, code or
     versions is removed with a line in the log. If another process trains the run, this one waits, and does nothing if
     that one has finished it.
+
+    then: called when the results are written. The last checkpoint is removed after it, so that a run whose files are
+    removed while it is at work need not begin again.
 
     Under a launcher every process calls this; the first writes. Raises ValueError if the processes cannot share a
     minibatch equally or no prompt is short enough, and RuntimeError with one line if the process cannot go on (memory,
@@ -137,6 +141,7 @@ def train(
             write_checksums(run.folder, "train", names, [base_model / "model.safetensors"] if hub is None else [])
         except Exception as error:
             raise checkpoints.ended(run.name, len(recorder.rows), error) from error
+        then()
         checkpoints.remove()
 
 

@@ -26,10 +26,13 @@ rule pretrain:
         "{ON_CPU} pretrain --config {input.config:q} --seed {wildcards.seed} --threads {threads} --log {log:q}"
 
 
+# The process that trains samples the evaluation's answers too, and leaves them as shards: loading the libraries takes
+# longer than sampling. `evaluate` takes them from there, and samples itself if they are not what it needs.
 rule train:
     input:
         config=ancient(CONFIG),
         problems=f"{FOLDER}/problems/train.jsonl",
+        held_out=f"{FOLDER}/problems/held_out.jsonl",
         base=f"{FOLDER}/base/seed{{seed}}/model",
     output:
         model=directory(f"{FOLDER}/{{experiment}}/{{method}}/seed{{seed}}/model"),
@@ -50,4 +53,4 @@ rule train:
         settings=lambda wildcards: run_settings(configuration, wildcards.experiment, wildcards.method),
     shell:
         "{ON_CPU} train --config {input.config:q} --experiment {wildcards.experiment} --method {wildcards.method}"
-        " --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        " --seed {wildcards.seed} --threads {threads} --log {log:q} --sample"
