@@ -211,7 +211,7 @@ def _train(arguments) -> None:
     base, problems = _untrained_model(configuration, run, arguments), training_problems(configuration, run.settings)
     if arguments.sample and run.hub is not None:
         raise ConfigurationError("--sample is for the small models; evaluate a Hugging Face model in a job of its own")
-    from reproduction.evaluation.evaluate import sample_ahead
+    from reproduction.sampling.answers import sample_ahead
 
     if run.hub is not None and run.hub.trainer == "verl":
         from reproduction.training.through_verl import train_through_verl as train

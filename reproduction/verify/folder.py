@@ -14,7 +14,7 @@ from typing import Any
 
 from reproduction.data import Problem, normalise_question, read_problems
 from reproduction.data.splits import FILE_SPLIT, evaluation_splits
-from reproduction.evaluation.shards import FOLDER as SHARDS
+from reproduction.sampling.shards import FOLDER as SHARDS
 from reproduction.evaluation.summary import summary_markdown, summary_rows
 from reproduction.jobs.checksums import checksums_path
 from reproduction.jobs.files import read_json

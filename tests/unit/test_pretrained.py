@@ -16,9 +16,9 @@ from reproduction.data.experiment_data import split_held_out, training_problems
 from reproduction.data.mathematics import DataError, MathProblem
 from reproduction.data.model_source import check_model, model_folder
 from reproduction.data.prompts import prompt_tokens
-from reproduction.evaluation import evaluate as evaluation
 from reproduction.evaluation.summary import write_summary
 from reproduction.sampling import engine as engines
+from reproduction.sampling.answers import Shard
 from reproduction.settings.configuration import ConfigurationError
 from reproduction.settings.hub import LoraSettings
 from reproduction.settings.run import get_run
@@ -206,7 +206,7 @@ def test_shares_make_every_shard_once_and_each_shard_draws_for_itself(finished, 
     (folder / "samples.jsonl").unlink()
     assert step("evaluate", tiny[1], *run) == 0
     assert (folder / "samples.jsonl").read_bytes() == before and not (folder / "shards").exists()
-    names = [evaluation._Shard("a", greedy, number, 0, 1, 1) for greedy in (False, True) for number in range(50)]
+    names = [Shard("a", greedy, number, 0, 1, 1) for greedy in (False, True) for number in range(50)]
     assert len({shard.seed(0) for shard in names} | {shard.seed(1) for shard in names}) == 200
 
 

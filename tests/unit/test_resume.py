@@ -15,8 +15,8 @@ from reproduction.data import make_splits
 from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.evaluation.evaluate import evaluate
-from reproduction.evaluation.shards import ShardFolder
 from reproduction.jobs.files import read_jsonl
+from reproduction.sampling.shards import ShardFolder
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
 from reproduction.training.base_model import build_model, pretrain

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from reproduction.cli import main
-from reproduction.evaluation.shards import ShardFolder
 from reproduction.sampling import engine
+from reproduction.sampling.shards import ShardFolder
 from reproduction.settings.configuration import dump, load
 from tests.tiny_hub import tiny_configuration
 

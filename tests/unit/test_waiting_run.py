@@ -13,6 +13,8 @@ from reproduction.data.arithmetic import Problem
 from reproduction.evaluation import evaluate as evaluation
 from reproduction.jobs.checksums import checksums_path, is_made, write_checksums
 from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.sampling import answers
+from reproduction.sampling.answers import Answers
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
 from reproduction.training import processes
@@ -126,7 +128,7 @@ def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run,
         if case == "nothing":
             return
         asked = {"easy": PROBLEMS} if case == "other problems" else problems
-        decided = evaluation._Evaluation(run, model, asked, None).decided
+        decided = Answers(run, model, asked, None).decided
         write_json(run.folder / "evaluation.json", {**decided, "splits": {}})
         atomic_write(run.folder / "samples.jsonl", "")
         write_checksums(run.folder, "evaluate", ["evaluation.json", "samples.jsonl"])
@@ -137,9 +139,9 @@ def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run,
             write_json(path, read_json(path) | {"source_hash": "another"})
 
     monkeypatch.setattr(Progress, "lines", [])
-    monkeypatch.setattr(evaluation, "Progress", Progress)
+    monkeypatch.setattr(answers, "Progress", Progress)
     monkeypatch.setattr(evaluation, "only_process", after_another(leave, held=case != "not held"))
-    monkeypatch.setattr(evaluation._Evaluation, "make", worked)
+    monkeypatch.setattr(Answers, "make", worked)
     if case != "finished":
         with pytest.raises(Worked):
             evaluation.evaluate(run, model, problems)
