@@ -93,7 +93,7 @@ def load_set(
     if declared.distinct and len(kept) != declared.distinct:
         raise DataError(
             f"{name}: {len(kept):,} different questions, but {declared.distinct:,} are expected; the copy is another "
-            f"one, or it was counted otherwise (data.pins.{name}.distinct)"
+            f"one, or it was counted differently (data.pins.{name}.distinct)"
         )
     if not kept:
         raise DataError(f"{name}: no row of {declared.repository} belongs to it; the copy is another one")

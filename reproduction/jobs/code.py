@@ -1,4 +1,4 @@
-"""The code that a result depends on: all that a step imports, directly or not, found by reading files and running none.
+"""The code that a result depends on: all that a step imports, directly or not, found by reading files.
 
 A digest of it tells whether a result can be compared with another and whether it has to be made again. Comments, line
 breaks and docstrings do not count, except the docstrings of figures, whose first line is their caption.

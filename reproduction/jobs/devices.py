@@ -9,7 +9,7 @@ leases takes it exclusively and then keeps a share, each worker takes its own sh
 it), and nobody else can take it before all are gone. If a launcher was killed before its worker took a share, and
 another has the device, the worker finds another lease's token in the lock file and ends.
 
-Devices are asked for at nvidia-smi, not through torch, which takes seconds to import and opens every device.
+nvidia-smi lists the devices, not torch, which takes seconds to import and opens every device.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Reading and writing result files so that a final name never holds half a file."""
+"""Reading result files, and writing them atomically."""
 
 import contextlib
 import errno

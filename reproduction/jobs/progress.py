@@ -1,4 +1,4 @@
-"""One line every few seconds from a long job: how far, how good, how long still."""
+"""One line every few seconds from a long job: step, metrics and time remaining."""
 
 import sys
 import time

@@ -1,6 +1,6 @@
 """What readers see of published results: the folder's own page, and its short form in the repository's README.
 
-Both are made from the files of the published folder only, so that no number is typed.
+Both are made only from the files of the published folder, so that no number is typed.
 """
 
 from collections import Counter

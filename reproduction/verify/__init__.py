@@ -1,1 +1,1 @@
-"""A results folder held against itself."""
+"""Consistency checks of a results folder."""

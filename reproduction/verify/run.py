@@ -1,4 +1,4 @@
-"""Checks of one run's folder: its files are those that were written, and they agree with each other."""
+"""Checks of one run's folder: its files are unchanged and agree with each other."""
 
 import math
 from collections.abc import Iterator
