@@ -98,7 +98,7 @@ class Rule:
     kind "at most":  shown if e <= margin; refuted if it is larger
 
     Each of these is a one-sided statement at the level `significance` (two of them for "equal": Schuirmann 1987).
-    paper: the paper's own effect, for the kind "above" alone; paper_from: its source, or `CONVENTION`.
+    paper: the paper's own effect, for the kind "above" only; paper_from: its source, or `CONVENTION`.
     min_seeds: with fewer seeds nothing is decided.
     """
 
@@ -158,7 +158,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Evidence:
-    """An independent public result on a claim. certainty: how sure its figures are; source: who says so."""
+    """An independent public result on a claim. certainty: how certain its figures are; source: who says so."""
 
     says: str
     source: str

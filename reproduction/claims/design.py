@@ -1,4 +1,4 @@
-"""When a claim is judged: a sequence of looks that may go on for as long as one likes, or a single look.
+"""When a claim is judged: by a sequence of interim analyses ("looks") without a fixed end, or by a single one.
 
 The study's verdicts rest on seeds from `FIRST_SEED` on: seeds 1 to 5 were its pilot, from which rules, measures and
 clips were chosen. Look k is taken at the first n_k = 6, 12, 24, 48, ... of these seeds for which every run that a claim
@@ -31,7 +31,7 @@ class Design:
     kind: str
 
     def looks(self, num_seeds: int) -> list[tuple[int, float]]:
-        """(seeds, share of the significance) of the looks that so many complete seeds allow."""
+        """(seeds, share of the significance) of the looks that this many complete seeds allow."""
         if self.kind != SEQUENTIAL:
             return [(num_seeds, 1.0)] if num_seeds else []
         found = []
@@ -52,7 +52,7 @@ def schedule() -> Iterator[tuple[int, float]]:
 
 
 def next_look(num_seeds: int) -> int:
-    """The seeds of the first look that so many complete seeds do not allow yet."""
+    """The seeds of the first look that this many complete seeds do not allow yet."""
     return next(size for size, _ in schedule() if size > num_seeds)
 
 

@@ -2,7 +2,7 @@
 
 Seeds are the unit of chance: a seed decides base model, prompts, held-out problems and sampling, and is shared by the
 methods compared, so that differences are paired. p-values and intervals are Student's over seeds. Shares of runs that
-say yes or no have tests of their own (`reproduction.claims.betting`).
+say yes or no have their own tests (`reproduction.claims.betting`).
 """
 
 import math
@@ -18,7 +18,7 @@ MEASURED = "measured"
 COMPUTED = "computed"
 SHARES = "shares"
 KINDS = (MEASURED, COMPUTED, SHARES)
-# Differences of seeds that agree to so many parts of their size differ by rounding alone.
+# Differences of seeds that agree to this share of their size differ only by rounding.
 _ROUNDING = 1e-12
 _FLIPS = 9_999
 
@@ -54,7 +54,7 @@ def effect_of_means(
     """Mean over seeds with Student's interval.
 
     weight: the share of the rule's significance that this look may spend; the p-values are divided by it.
-    floor: the standard deviation that known noise alone gives a seed's value; a smaller one is raised to it.
+    floor: the standard deviation that known noise gives a seed's value; a smaller one is raised to it.
     Seeds that all give the same measured number leave no spread, hence neither an interval nor a p-value, unless a
     floor is known. Of a computed quantity they mean certainty.
     """

@@ -1,4 +1,4 @@
-"""The page of verdicts: claims.json and claims.md, made from the measured runs alone."""
+"""The page of verdicts: claims.json and claims.md, made only from the measured runs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

@@ -34,7 +34,7 @@ COLLAPSES = "kpo-stress-3"
 ACCURACY = "late_accuracy.normal"
 REWARD = "reward_half"
 STAND_INS = {
-    # Scales with models of the hub are evaluated on the paper's benchmarks, and at the end of training alone.
+    # Scales with Hugging Face models are evaluated on the paper's benchmarks, and only at the end of training.
     ACCURACY: ("accuracy.normal", BENCHMARKS),
     # Runs of the first study were measured so.
     REWARD: "reward_late",

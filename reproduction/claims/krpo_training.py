@@ -27,7 +27,7 @@ PAPER = "arXiv 2505.07527 (KRPO)"
 ACCURACY = "late_accuracy.normal"
 ON_NORMAL = {"krpo": "krpo-normal", ACCURACY: "accuracy.normal"}
 """The paper's scale trains on each level apart; what is not about another level is compared on normal arithmetic.
-Scales with models of the hub, and the first study, are evaluated at the end of training alone."""
+Scales with Hugging Face models, and the first study, are evaluated only at the end of training."""
 TWO_POINTS = Rule(ABOVE, 0.02, paper=0.05, paper_from=CONVENTION)
 NOISY_MOTIVE = "noisy rewards are the motive of v2's abstract; no experiment found"
 ACCURACY_IS = "accuracy on fresh normal problems, mean over the last third of training"

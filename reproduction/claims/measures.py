@@ -35,7 +35,7 @@ STRUCTURE_MEASURES = {"switch": "switch_frequency", "run": "mean_run_length", "e
 class Measure:
     """What a measure is and from which file it comes.
 
-    binary: a yes or no for each run. bounded: it lies between 0 and 1, so that a difference is at most 1. computed: it
+    binary: a yes or no for each run. bounded: it is between 0 and 1, so that a difference is at most 1. computed: it
     follows exactly from its input, so that runs which agree in it do so for no other reason.
     """
 
@@ -226,14 +226,14 @@ def late_counts(
 
 
 def _sampling_seconds(row: Mapping) -> float:
-    """The time to sample a rollout batch; runs of the first study timed it with rewards and advantages alone."""
+    """The time to sample a rollout batch; runs of the first study timed it only with rewards and advantages."""
     return _number(row.get("sampling_seconds", row["rollout_seconds"]))
 
 
 def structure_measures(
     log_ratio_BT: torch.Tensor, mask_BT: torch.Tensor, time_constant: float, seed: int
 ) -> dict[str, float]:
-    """Measures of raw and filtered log-ratios beside their nulls; time_constant in tokens is sqrt(V / Q)."""
+    """Measures of raw and filtered log-ratios with their nulls; time_constant in tokens is sqrt(V / Q)."""
     variances = {"process_variance": time_constant**-2, "observation_variance": 1.0}
     summary = structure_summary(log_ratio_BT, mask_BT, **variances, num_draws=STRUCTURE_DRAWS, seed=seed)
     values = {
@@ -299,7 +299,7 @@ def order_bias(rewards_by_batch: Sequence[torch.Tensor], seed: int) -> float:
 
         sum (A - M) N / sum M N.
 
-    Two means, since with one its own noise would enter squared. Where the sampled order is a random one this is 0 in
+    Two means, since with one its own noise would enter squared. If the sampled order is a random one this is 0 in
     expectation. For 48 groups of 12 rewards, 0.3 to 0.8 of them 1, it strays by 0.013 to 0.034 (standard deviation,
     simulated on independent rewards); rewards in ascending order give 0.14, -0.10 and -0.50 at 0.3, 0.5 and 0.8.
     """
@@ -319,7 +319,7 @@ def order_bias(rewards_by_batch: Sequence[torch.Tensor], seed: int) -> float:
 
 
 def mean_of_benchmarks(accuracies: Mapping[str, float]) -> float | None:
-    """`BENCHMARKS` from a run's accuracies by split; None where no split is one of the benchmarks."""
+    """`BENCHMARKS` from a run's accuracies by split; None if no split is one of the benchmarks."""
     found = [value for split, value in accuracies.items() if split in BENCHMARK_SPLITS]
     return sum(found) / len(found) if found else None
 

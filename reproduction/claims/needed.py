@@ -18,7 +18,7 @@ _MOST_SEEDS = 1_000
 
 @dataclass(frozen=True)
 class Needed:
-    """detectable: the smallest true effect that so many seeds show with probability 0.8, if it has a meaning; seeds:
+    """detectable: the smallest true effect that this many seeds show with probability 0.8, if it has a meaning; seeds:
     how many are likely to decide; text: both in a sentence, "" without an estimate."""
 
     detectable: float | None = None

@@ -28,7 +28,7 @@ _STRESS = {"kpo-stress-2": 2, "kpo-clips": 2, "kpo-q": 2, "kpo-stress-3": 3, "kp
 
 
 def floor(study: Study, part: Resolved, seeds: Sequence[int]) -> float:
-    """The standard deviation that known noise alone gives a seed's value of a comparison."""
+    """The standard deviation that known noise gives a seed's value of a comparison."""
     variance = 0.0
     for weight, measure, cells in part.terms:
         for cell in cells:

@@ -50,7 +50,7 @@ class Run:
     """One measured run. `correct`: for each split the counts of right samples by problem; `samples`: of how many.
 
     late: for each level (right answers, answers) of the checkpoints of the last third, if the run evaluated them.
-    code: what identifies the code that trained it; graded_by: that of its evaluation, "" where it was not recorded.
+    code: what identifies the code that trained it; graded_by: that of its evaluation, "" if it was not recorded.
     """
 
     experiment: str
@@ -77,7 +77,7 @@ class Run:
 def measure_run(
     configuration: Configuration, experiment: str, label: str, seed: int, wanted: Collection[str] = tuple(MEASURES)
 ) -> Run:
-    """Read one run's files and compute its measures; those from kept log-ratios only where they are `wanted`."""
+    """Read one run's files and compute its measures; those from kept log-ratios only if they are `wanted`."""
     folder = configuration.run_folder(experiment, label, seed)
     settings = configuration.experiments[experiment]
     provenance = _checked(read_json, folder / "provenance.json")
@@ -122,7 +122,7 @@ def measure_run(
 
 
 def code_of(provenance: dict) -> str:
-    """What identifies a run's code: its source hash where one was recorded, else its commit and if it was dirty."""
+    """What identifies a run's code: its source hash if one was recorded, else its commit and if it was dirty."""
     if provenance.get("source_hash"):
         return str(provenance["source_hash"])
     return f"commit {provenance.get('commit')}{' with changes' if provenance.get('dirty') else ''}"
@@ -134,7 +134,7 @@ def _stopped_by(provenance: dict) -> str:
 
 
 def _graded_by(folder: Path) -> str:
-    """The source hash of the step that evaluated a run; "" where that was not recorded."""
+    """The source hash of the step that evaluated a run; "" if that was not recorded."""
     path = checksums_path(folder, "evaluate")
     found = _checked(read_json, path) if path.is_file() else {}
     return str(found.get("source_hash") or "") if isinstance(found, dict) else ""

@@ -1,7 +1,7 @@
-"""The figures of the papers' main tables, as far as public sources give them, each with how sure it is.
+"""The figures of the papers' main tables, as far as public sources give them, each with its certainty.
 
 The full text of neither paper could be read: nearly every cell is second-hand, quoted by a public summary or a
-follow-up study. A cell that no source gives is not in these tables. Whoever has the papers can check the values here;
+follow-up study. A cell that no source gives is not in these tables. Readers of the papers can check the values here;
 everything that shows them reads them from this module.
 """
 
@@ -66,7 +66,7 @@ KPO_METHODS = {
 
 @dataclass(frozen=True)
 class Score:
-    """avg@16 and pass@16 in percent; None where no source gives it."""
+    """avg@16 and pass@16 in percent; None if no source gives it."""
 
     average: float
     passed: float | None = None

@@ -25,7 +25,7 @@ PREMISE_MEASURES = {
     "drift_assumed": "nats per memory by which a random walk plus noise with the Q / V that the run's filter assumes, "
     "and the most likely V, is likelier than independent noise",
 }
-"""What each measure is; their names end in _raw or _shuffled. `drift_share` lies between 0 and 1."""
+"""What each measure is; their names end in _raw or _shuffled. `drift_share` is between 0 and 1."""
 
 
 def premise_measures(

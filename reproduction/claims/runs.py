@@ -2,7 +2,7 @@
 
 `measure_runs` reads the run folders; its result is small enough to publish (`measures.json`) and holds all that
 verdicts need. A partial run, one of other settings or another seed than its folder says, and a seed that repeats
-another are refused. A missing run is refused as well, or listed as missing where that is asked for.
+another are refused. A missing run is refused too, or listed as missing if that is asked for.
 """
 
 import math
@@ -234,6 +234,6 @@ def _from_row(row: dict) -> Run:
     values = dict(row["values"])
     drop = values.get("entropy_drop")
     if "entropy_fall" not in values and drop is not None and drop < 1:
-        # Runs of the first study have 1 - last / first alone.
+        # Runs of the first study have only 1 - last / first.
         values["entropy_fall"] = -math.log(1 - drop)
     return Run(**{**row, "correct": counts, "values": values})

@@ -1,8 +1,8 @@
 """`python -m reproduction study --hours H`: goes on with the study of every claim, and judges it.
 
-A study is never finished or begun anew: each call finds which runs there are, here and in `results_published/`, judges
-the claims at the looks that these allow, and makes the runs that the next looks of open claims lack, the cheapest claim
-first, until the time is over or no claim is open. Settled claims get no run. What was interrupted is made up next time.
+A study has no end: each call finds the existing runs, here and in `results_published/`, judges the claims by the
+interim analyses that they allow, and makes the runs that the next ones of open claims lack, the cheapest claim first,
+until the time is over or no claim is open. Settled claims get no run. An interrupted run is made the next time.
 """
 
 import os
@@ -35,7 +35,7 @@ from reproduction.jobs.progress import clock
 from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, ConfigurationError, dump, load
 
 BATCH_SECONDS = 900.0
-"""Jobs are handed to Snakemake in batches of about so long, so that what a look settles is not run again."""
+"""Jobs are handed to Snakemake in batches of about this length, so that what a look settles is not run again."""
 RESERVE_SECONDS = 90.0
 """Kept for judging at the end."""
 SHOWN = "figures of the scale's own experiments"
@@ -52,12 +52,12 @@ class Wanted:
 
 
 def go_on(configuration: Configuration, hours: float, cores: int, say=print) -> None:
-    """Go on with the study for so many hours on so many cores; 0 hours judge what there is and say what is next.
+    """Go on with the study for this many hours and cores; 0 hours judge what there is and say what is next.
 
     configuration: `load({"study": "full", ...})`. Writes config.yaml, measures.json, claims.json and claims.md of the
     results folder for the runs that were made, and study/made.yaml and study/next.yaml: `snakemake --configfile` of the
     first makes figures and report of these runs, of the second the runs of the next looks (on a cluster, say).
-    Raises ConfigurationError for a configuration that is no study.
+    Raises ConfigurationError if the configuration is not a study.
     """
     if configuration.study != FULL_STUDY:
         raise ConfigurationError("study: goes on with config/study/full.yaml; leave out another study or scale")

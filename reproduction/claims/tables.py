@@ -1,9 +1,9 @@
 """tables.json and tables.md: the papers' main tables with what was measured here, from the verdicts and the summary.
 
-Each row stands twice, once with the paper's figures and once with ours, and a cell is empty where the figure was not
-found or nothing was measured. A number of ours comes from summary.json or claims.json, one of a paper from
-`reproduction.claims.paper_tables`; no number is written here. Comparisons on another task than the paper's have
-tables of their own.
+Each row occurs twice, with the paper's figures and with ours, and a cell is empty if the figure was not found or
+nothing was measured. Our numbers come from summary.json or claims.json, a paper's from
+`reproduction.claims.paper_tables`; no number is written here. Comparisons on another task than the paper's have their
+own tables.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ LEVELS = ("easy", "normal", "hard")
 def write_tables(configuration: Configuration) -> None:
     """Write tables.json and tables.md of a scale from its summary.json and claims.json.
 
-    Raises ClaimsError naming the file where one is missing, of another scale, or lacks what is looked for.
+    Raises ClaimsError naming the file if one is missing, of another scale, or lacks what is looked for.
     """
     record, page = tables_record(configuration)
     write_json(configuration.folder / "tables.json", record)
@@ -44,7 +44,7 @@ def write_tables(configuration: Configuration) -> None:
 
 
 def tables_record(configuration: Configuration) -> tuple[dict, str]:
-    """What tables.json and tables.md hold, filled anew from summary.json and claims.json."""
+    """What tables.json and tables.md hold, filled from summary.json and claims.json."""
     claims = {record["id"]: record for record in _read(configuration, "claims.json", "claims")}
     accuracies = {
         (row["experiment"], row["method"], row["split"]): row for row in _read(configuration, "summary.json", "rows")
@@ -110,7 +110,7 @@ def _kpo_benchmarks(
 def _row(
     accuracies: Mapping[tuple[str, str, str], dict], experiment: str, method: str, split: str
 ) -> Mapping[str, Any] | None:
-    """A row of the summary; of the untrained model the experiment's own where it has one, else the shared one."""
+    """A row of the summary; of the untrained model the experiment's own if it has one, else the shared one."""
     own = accuracies.get((experiment, method, split))
     return accuracies.get(("base", "base", split)) if own is None and method == "base" else own
 
@@ -237,7 +237,7 @@ def _fewer(row: Mapping[str, Any], configuration: Configuration) -> str:
     """The seeds of a row of the summary that lacks some of the configuration's."""
     if row["seeds"] == configuration.seeds_of(row["experiment"], row["method"]):
         return ""
-    return f" (seed{'s' * (len(row['seeds']) != 1)} {', '.join(map(str, row['seeds']))} alone)"
+    return f" (only seed{'s' * (len(row['seeds']) != 1)} {', '.join(map(str, row['seeds']))})"
 
 
 def _score_record(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def _value(row: str, column: str, paper: Any, certainty: str, record: Mapping[st
 
 
 def _effect(record: Mapping[str, Any]) -> str:
-    """A claim's effect in points; empty where it was not measured."""
+    """A claim's effect in points; empty if it was not measured."""
     estimate = record["effect"]["estimate"]
     return "" if estimate is None else _interval(estimate, 100, "+")
 

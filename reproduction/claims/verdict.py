@@ -17,7 +17,7 @@ margin or more; without a contrast, if the claim's own rule refutes it for the c
 
 Both bound the contrast: that a difference from the control was not found is no evidence that there is none.
 
-Each verdict is a statement with a one-sided p-value of its own (`PValues`), and each kind of statement is corrected
+Each verdict is a statement with its own one-sided p-value (`PValues`), and each kind of statement is corrected
 after Holm over the tested claims of a family. "Reproduced" says that the effect is there *and* beyond each control: its
 p-value is the largest of theirs, which needs no correction within the claim (an intersection-union test, Berger 1982).
 "The control does as well" says that *some* control does, in one of the two ways: the smallest p-value of the controls

@@ -89,7 +89,7 @@ def test_checksums_are_those_of_the_files_and_verify_says_that_it_does_not_know_
     assert "'kpo' has a Hugging Face model" in capsys.readouterr().err
 
 
-def test_a_summary_with_missing_runs_has_the_models_of_the_hub(finished, tmp_path):
+def test_a_summary_with_missing_runs_has_the_hugging_face_models(finished, tmp_path):
     """Each experiment's own untrained model is there; a run without an evaluation is named."""
     shutil.copytree(finished.folder, tmp_path / finished.scale)
     moved = finished.model_copy(update={"results": str(tmp_path)})

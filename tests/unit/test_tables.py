@@ -143,7 +143,7 @@ class TestMeasured:
         write_json(path, summary)
         write_tables(plain)
         rows = tables(plain)["krpo-arithmetic"]["rows"]
-        assert all(row[3].endswith(" (seed 2 alone)") and "alone" not in row[4] for row in rows)
+        assert all(row[3].endswith(" (only seed 2)") and "only" not in row[4] for row in rows)
 
     def test_arithmetic_is_that_of_summary_and_claims(self, study):
         table = tables(study)["kpo-arithmetic"]
