@@ -1,4 +1,4 @@
-"""Evaluation: avg@k and pass@k, and how sure they are. Sampling has its own modules, which import transformers."""
+"""Evaluation: avg@k and pass@k with confidence intervals. Sampling has its own modules, which import transformers."""
 
 from reproduction.evaluation.aggregates import (
     holm,

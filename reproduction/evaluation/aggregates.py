@@ -10,7 +10,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     """p-values adjusted for being one family, in the order given (Holm 1979).
 
     Sorted upwards, the i-th of m is multiplied by m - i + 1, and none is smaller than the one before it. A claim holds
-    at level a, with the family's error rate bounded by a, where its adjusted value is at most a.
+    at level a, with the family's error rate bounded by a, if its adjusted value is at most a.
     """
     p_values = np.asarray(p_values, dtype=float)
     if p_values.ndim != 1 or not ((p_values >= 0) & (p_values <= 1)).all():

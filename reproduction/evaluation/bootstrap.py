@@ -21,7 +21,7 @@ from reproduction.evaluation.intervals import (
 )
 from reproduction.evaluation.scores import Statistic, as_matrix, avg_at_k, correct_counts, pass_at_k, score_by_count
 
-# Resamples are drawn in blocks of so many numbers, which bounds the memory.
+# Resamples are drawn in blocks of this many numbers, which bounds the memory.
 _BLOCK = 1 << 21
 
 
@@ -40,9 +40,9 @@ def question_bootstrap(
     latter with k; or another function of such a matrix, called for every resample, which takes seconds rather than
     milliseconds.
 
-    Where all problems score the same, resampling knows no spread; the interval is then that of `without_spread`, which
+    If all problems score the same, resampling finds no spread; the interval is then that of `without_spread`, which
     for scores of 0 or 1 is Clopper and Pearson's. A single problem with a score between tells nothing about others: its
-    interval is (0, 1). A function of one's own has the plain percentile interval, and NaN where that has no width.
+    interval is (0, 1). A custom function has the plain percentile interval, and NaN if that has no width.
     """
     check_resampling(num_resamples, confidence)
     if callable(statistic) and statistic not in (avg_at_k, pass_at_k):
@@ -75,9 +75,9 @@ def hierarchical_bootstrap(
     levels: which of these three are drawn. Samples drawn on top of problems count the sampling noise twice, so the full
     interval errs on the wide side. With one seed, or without "seed", the interval says nothing about other seeds.
 
-    Where no draw differs from another, as with a method that is never right, the interval is that of `without_spread`
-    for as many units as the finest level drawn has: problems as in `question_bootstrap`, seeds where these alone are
-    drawn, samples where these are. With problems it says nothing about seeds that differ, of which none was seen.
+    If all draws are equal, as with a method that is never right, the interval is that of `without_spread` for as many
+    units as the finest level drawn has: problems as in `question_bootstrap`, seeds if only these are drawn, samples if
+    these are. With problems it says nothing about seeds that differ, of which none was seen.
     """
     counts, tables = _counts_by_seed(correct_by_seed, "correct_by_seed", statistic, k)
     check_resampling(num_resamples, confidence)
@@ -102,10 +102,10 @@ def paired_difference(
 
     correct_a, correct_b: (problems, samples) of 0 and 1 with the same problems in the same order; the numbers of
     samples may differ. The interval resamples problems. The p-value is that of the paired permutation test (under the
-    null hypothesis each problem's difference is as likely to have the other sign): exact where there are no more than
+    null hypothesis each problem's difference is as likely to have the other sign): exact if there are no more than
     num_resamples sign patterns, else from as many random ones, (1 + as extreme) / (1 + num_resamples).
 
-    With one problem the interval is (-1, 1); where all differ alike it is that of `without_spread`. Without any
+    With one problem the interval is (-1, 1); if all differ alike it is that of `without_spread`. Without any
     difference the p-value is 1.
     """
     scores_a, scores_b = _question_scores(correct_a, statistic, k), _question_scores(correct_b, statistic, k)
@@ -137,9 +137,9 @@ def hierarchical_difference(
 ) -> Interval:
     """Difference of two methods, a minus b, over the same seeds and problems, resampled as in `hierarchical_bootstrap`.
 
-    Both mappings must hold the same seeds: a seed stands for what the two runs share (base model, problems), and each
-    resample draws the same seeds and problems for both. Where no draw differs from another, as with two methods that
-    score the same on every problem, the interval is that of `without_spread`.
+    Both mappings must hold the same seeds: a seed identifies what the two runs share (base model, problems), and each
+    resample draws the same seeds and problems for both. If all draws are equal, as with two methods that score the same
+    on every problem, the interval is that of `without_spread`.
     """
     if not isinstance(correct_by_seed_a, Mapping) or not isinstance(correct_by_seed_b, Mapping):
         raise TypeError("correct_by_seed_a and correct_by_seed_b must map seeds to matrices")
@@ -171,8 +171,8 @@ def seed_bootstrap(
 ) -> Interval:
     """A statistic over (seeds, tasks) scores with a percentile interval from resampling seeds within each task.
 
-    The stratified bootstrap of arXiv 2108.13264. A one-dimensional array is the seeds of one task. Where no draw
-    differs from another, as with one seed, nothing is known about others: both ends are NaN.
+    The stratified bootstrap of arXiv 2108.13264. A one-dimensional array is the seeds of one task. If all draws
+    are equal, as with one seed, nothing is known about others: both ends are NaN.
     """
     scores = seeds_by_tasks("scores", scores)
     check_resampling(num_resamples, confidence)

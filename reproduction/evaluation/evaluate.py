@@ -24,8 +24,8 @@ def evaluate(
 ) -> None:
     """Write samples.jsonl (one record a response) and evaluation.json (a summary for each split) into `run.folder`.
 
-    Killed at any moment and called again, it goes on with the shards in `run.folder`/shards; where sampling repeats (on
-    a CPU) it leaves the same bytes. Shards of another model, of other settings, problems, code or versions are removed
+    Killed at any moment and called again, it goes on with the shards in `run.folder`/shards; if sampling repeats (on a
+    CPU) it leaves the same bytes. Shards of another model, of other settings, problems, code or versions are removed
     with a line each. If another process evaluates the model, this one waits, and does nothing if that one has finished.
 
     worker: the command that does the same in another process. It is run on each device if CUDA_VISIBLE_DEVICES names
@@ -92,7 +92,7 @@ def _write(answers: Answers) -> None:
 
 
 def _grading(records: list[dict]) -> dict:
-    """How often the grader gave each reason, and how often and where the second grader disagreed."""
+    """How often the grader gave each reason, and how often the second grader disagreed, by kind."""
     twice = [record for record in records if "second" in record]
     differing = [record for record in twice if record["second"] != record["correct"]]
     reasons: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Intervals from resampled draws, and what to say where resampling finds no spread."""
+"""Intervals from resampled draws, and what to say if resampling finds no spread."""
 
 import math
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Difference(NamedTuple):
 
 
 def without_spread(value: float, units: int, confidence: float, lowest: float) -> tuple[float, float]:
-    """Interval of a mean where all units gave the same value, which a bootstrap takes for certainty.
+    """Interval of a mean if all units gave the same value, which a bootstrap takes for certainty.
 
     Of n units none differed, so that the share of those that would is at most 1 - ((1 - confidence) / 2)^(1 / n)
     (Clopper and Pearson 1934; about 3.7 / n); these could have any value from `lowest` to 1. For a value of 0 or 1
@@ -40,7 +40,7 @@ def is_constant(draws: np.ndarray) -> bool:
 
 
 def quantiles_or_none(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The percentile interval, NaN where it would have no width for want of any spread."""
+    """The percentile interval, NaN if it would have no width for want of spread."""
     return (math.nan, math.nan) if is_constant(draws) else quantiles(draws, confidence)
 
 
@@ -55,4 +55,4 @@ def check_resampling(num_resamples: int, confidence: float) -> None:
     if isinstance(num_resamples, bool) or not isinstance(num_resamples, int | np.integer) or num_resamples < 1:
         raise ValueError(f"num_resamples must be an integer of at least 1, got {num_resamples!r}")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")

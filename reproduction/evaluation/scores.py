@@ -15,7 +15,7 @@ def avg_at_k(correct: Any) -> float:
 
     correct: (problems, samples) of 0 and 1, as numpy array, torch tensor or lists.
 
-    Raises ValueError where it is anything else, for instance where problems have different numbers of samples.
+    Raises ValueError if it is anything else, for instance if problems have different numbers of samples.
     """
     counts, num_samples = correct_counts(correct)
     return float(counts.mean() / num_samples)
@@ -41,7 +41,7 @@ def correct_counts(correct: Any, name: str = "correct") -> tuple[np.ndarray, int
 
 
 def as_matrix(correct: Any, name: str = "correct") -> np.ndarray:
-    """`correct` as an integer array (problems, samples); ValueError where it is not one of 0 and 1."""
+    """`correct` as an integer array (problems, samples); ValueError if it is not one of 0 and 1."""
     if hasattr(correct, "detach"):
         correct = correct.detach().cpu().numpy()
     try:
@@ -68,7 +68,7 @@ def score_by_count(statistic: Statistic, num_samples: int, k: int | None = None)
         raise ValueError(f"k must be an integer between 1 and the number of samples, got {k!r}")
     k = int(k)
     if not 1 <= k <= num_samples:
-        raise ValueError(f"k must lie between 1 and the number of samples, {num_samples}, got {k}; draw more samples")
+        raise ValueError(f"k must be between 1 and the number of samples, {num_samples}, got {k}; draw more samples")
     ways = math.comb(num_samples, k)
-    # Differences of exact integers, so that no cancellation occurs where the probability is small.
+    # Differences of exact integers, so that no cancellation occurs if the probability is small.
     return np.array([(ways - math.comb(num_samples - count, k)) / ways for count in range(num_samples + 1)])

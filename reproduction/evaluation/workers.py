@@ -1,4 +1,4 @@
-"""One evaluation on several devices: a process for each, which answers its own shards and sees no other device."""
+"""One evaluation on several devices: one process per device, which answers its own shards and sees no other device."""
 
 import os
 import subprocess
@@ -12,14 +12,14 @@ PARENT = "KPO_WORKER_OF"
 
 
 def own_devices() -> list[str]:
-    """The devices that CUDA_VISIBLE_DEVICES names, as a lease sets it; none where it is not set."""
+    """The devices that CUDA_VISIBLE_DEVICES names, as a lease sets it; none if it is not set."""
     return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
 
 
 def run_workers(command: Sequence[str], devices: Sequence[str], watch: Callable[[], None]) -> None:
     """Run `command --share <number>/<devices>` on each device and wait for all; `watch` is called while they work.
 
-    Raises RuntimeError where one fails; the others are ended then, as they are when this process ends.
+    Raises RuntimeError if one fails; the others are ended then, as they are when this process ends.
     """
     workers: list[subprocess.Popen] = []
     try:

@@ -1,9 +1,9 @@
 """Decoding for the small Qwen3 models that this project pretrains, without `generate`'s work for every token.
 
 transformers reads the prompts (each different one once); then every token costs a few fused operations on the model's
-own weights. Keys and values lie in one block for the longest response, and rows that have ended leave the batch.
+own weights. Keys and values are in one block for the longest response, and rows that have ended leave the batch.
 
-Every sampled token is drawn by inverting its distribution at one uniform number. Each row has numbers of its own, so a
+Every sampled token is drawn by inverting its distribution at one uniform number. Each row has its own numbers, so a
 response does not depend on the rows that are decoded with it (apart from the rounding of sums).
 """
 
@@ -152,7 +152,7 @@ class _Decoder:
 
 
 def _fused(layer) -> dict[str, torch.Tensor]:
-    """A layer's weights with those of the same input in one matrix, and transposed where a sum follows."""
+    """A layer's weights with those of the same input in one matrix, and transposed if a sum follows."""
     attention, mlp = layer.self_attn, layer.mlp
     return {
         "norm": layer.input_layernorm.weight,

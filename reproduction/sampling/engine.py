@@ -1,4 +1,4 @@
-"""Engines that sample responses to prompts of token ids; vLLM has a module of its own."""
+"""Engines that sample responses to prompts of token ids; vLLM has its own module."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class TransformersEngine:
         width, device = max(map(len, prompts)), self.model.device
         ids = torch.tensor([[self.pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-        # A model brings defaults of its own (top-k, a repetition penalty): nothing of them is to be used.
+        # A model brings its own defaults (top-k, a repetition penalty), which must not be used.
         choice = {} if greedy else {"temperature": self.settings.temperature, "top_p": self.settings.top_p, "top_k": 0}
         self.model.generation_config = GenerationConfig(
             do_sample=not greedy,

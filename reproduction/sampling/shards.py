@@ -1,10 +1,10 @@
-"""Finished parts of an evaluation under way, so that one that was stopped goes on with them.
+"""Finished parts of an evaluation, from which an interrupted one continues.
 
     <run folder>/shards/easy.sampled.00003.json     {"settings": what decided it, ...: what was made}
 
-A shard is a block of work that the configuration fixes. It is whole under its final name or not there at all, and says
-what decided it: weights, sampling, seed, problems, code, versions. One of other settings is not used, since half an
-evaluation of each would be a result of neither. When the evaluation is whole, its shards are removed.
+A shard is a block of work that the configuration fixes. It is written atomically and says what decided
+it: weights, sampling, seed, problems, code, versions. One of other settings is not used, since half an evaluation of
+each would be a result of neither. When the evaluation is complete, its shards are removed.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class ShardFolder:
         self.report = report
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What was kept under `name`, or None where it is not there, not whole or of other settings (then removed)."""
+        """What was kept under `name`, or None if it is missing, not whole or of other settings (then removed)."""
         path = self.folder / f"{name}.json"
         if not path.exists():
             return None
@@ -46,7 +46,7 @@ class ShardFolder:
             problem = f"made with another {', '.join(differing)}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problem = f"not a whole shard ({error})"
-        self.report(f"{path}: {problem}; removed and made anew")
+        self.report(f"{path}: {problem}; removed and made again")
         path.unlink(missing_ok=True)
         return None
 
@@ -55,7 +55,7 @@ class ShardFolder:
         write_json(self.folder / f"{name}.json", {**content, "settings": self.settings})
 
     def is_there(self, name: str) -> bool:
-        """Whether a shard of that name lies there, whatever it was made with."""
+        """Whether there is a shard of that name, whatever it was made with."""
         return (self.folder / f"{name}.json").exists()
 
     def remove(self) -> None:

@@ -7,14 +7,14 @@ sampled, o the trainer's own for the same token before the batch's first update,
     noise_floor            sum |n - o| / N'         noise_floor_max         max |n - o|    (N' tokens of that minibatch)
 
 No weight has moved between o and n, so the noise floor is what the trainer's arithmetic adds to every log-ratio; it is
-0 where the two passes round alike. All in nats.
+0 if the two passes round alike. All in nats.
 
-The gate stands at the first rollout batch and at the first one after an update that changed the trainer. Both times it
-asks for engine_difference <= bound, and the second time for two things more. The difference may have grown threefold,
-not further: weights of which a part was not handed over show there where arithmetic is exact. And since a step of 1e-6
-moves log-probabilities by less than 16-bit arithmetic does, the engine scores some responses of the first batch again:
-where the trainer's log-probabilities of these have changed and the engine's are the same to the bit, it has the old
-weights. Why a gate: huggingface/trl issues 2872, 2698 and 3466.
+The gate checks the first rollout batch and the first one after an update that changed the trainer. Both times it needs
+engine_difference <= bound, and the second time two things more. The difference may have grown at most threefold: with
+exact arithmetic this shows weights that were handed over only in part. And since a step of 1e-6 moves log-probabilities
+by less than 16-bit arithmetic does, the engine scores some responses of the first batch again: if the trainer's
+log-probabilities of these have changed and the engine's are the same to the bit, it has the old weights. Why a gate:
+huggingface/trl issues 2872, 2698 and 3466.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ PROBES = 4
 """Responses that the engine scores a second time, in each process."""
 
 GROWTH, HARMLESS = 3.0, 1e-3
-"""Over the first hand-over the difference may grow by this factor, and in any case up to so many nats."""
+"""Over the first hand-over the difference may grow by this factor, and in any case up to this many nats."""
 
 
 class EngineDisagreement(RuntimeError):
@@ -50,7 +50,7 @@ class EngineAgreement:
     bound: of engine_difference in nats; `pretrained.engine_log_prob_bound` of the configuration. score: takes the
     engine and sequences of token ids, returns the engine's log-probabilities of their tokens (`engine_log_probs`).
 
-    A run that continues from a checkpoint has a new engine, so that the gate stands at its beginning again.
+    A run that continues from a checkpoint has a new engine, so the gate checks it again.
     """
 
     def __init__(self, bound: float, score: Callable[[Any, list[list[int]]], torch.Tensor] | None = None):
@@ -62,7 +62,7 @@ class EngineAgreement:
     def rollout(self, trainer, output: dict[str, torch.Tensor]) -> dict[str, float | None]:
         """Take a rollout batch as TRL's `_generate_and_score_completions` returns it; returns its figures.
 
-        Reads prompt_ids, completion_ids and their masks, sampling_per_token_logps and, where TRL keeps them,
+        Reads prompt_ids, completion_ids and their masks, sampling_per_token_logps and, if TRL keeps them,
         old_per_token_logps; all (B, T). Every process has to call it.
         """
         mask = _mask(output)
@@ -91,7 +91,7 @@ class EngineAgreement:
             if changed and followed == 0.0:
                 raise EngineDisagreement(
                     f"after update {update} the engine gives the log-probabilities of the first weights to the bit, "
-                    f"where the trainer's moved by up to {moved:.2g}: it was not given the new weights; {advice}, or "
+                    f"but the trainer's moved by up to {moved:.2g}: it was not given the new weights; {advice}, or "
                     "use the versions of the lock"
                 )
             allowed = max(GROWTH * self._before, HARMLESS)
@@ -101,8 +101,8 @@ class EngineAgreement:
             raise EngineDisagreement(
                 f"before update {update + 1} the engine's log-probabilities of the sampled tokens differ from the "
                 f"trainer's by {mean:.3g} on average (at most {largest:.3g}), more than {limit:.3g}, {reason}: the "
-                f"engine has other weights, in part at least, or computes otherwise; {advice}, or raise the bound "
-                "where it is the bound and such a difference is meant"
+                f"engine has other weights, at least in part, or computes differently; {advice}, or raise "
+                "pretrained.engine_log_prob_bound if such a difference is intended"
             )
         if self._before is None:
             self._before, self._probe = mean, self._take_probe(trainer, output)

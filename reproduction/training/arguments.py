@@ -1,4 +1,4 @@
-"""What a run tells TRL and peft: the configuration's settings by the names of theirs."""
+"""The arguments of TRL and peft from a run's configuration."""
 
 import torch
 from trl import GRPOConfig

@@ -1,7 +1,7 @@
-"""The laptop scale's base model: a small Qwen3 that learns to add from a teacher who then turns forgetful.
+"""The laptop scale's base model: a small Qwen3 that learns to add from a teacher who later forgets to carry.
 
 It first reads correct worked solutions, then ones in which most carry marks are left out and the computation goes on
-without them. What remains is a model that hardly ever carries, although it could: reinforcement has to bring that back.
+without them. The resulting model hardly ever carries, although it could: reinforcement has to bring that back.
 """
 
 import math
@@ -56,11 +56,11 @@ def pretrain(
 ) -> Qwen3ForCausalLM:
     """Train a new model on worked solutions of normalised questions; each batch holds one level, so little padding.
 
-    Muon moves the layers' matrices and AdamW everything else (with AdamW alone the model is half trained in the same
+    Muon moves the layers' matrices and AdamW everything else (with only AdamW the model is half trained in the same
     time, and how far it gets depends on the seed). `report` receives {"step", "loss", "learning_rate_share"} each step.
 
-    checkpoints: where ten checkpoints are written on the way, and from where training goes on where there is one, with
-    the same weights in the end to the bit (on a CPU). on_continue: receives what was reported up to there then.
+    checkpoints: where ten checkpoints are written on the way; training continues from one if there is one, with the
+    same final weights to the bit (on a CPU). on_continue: then receives what was reported up to there.
     on_failed_checkpoint: says whether to go on without one that could not be written; its OSError is raised otherwise.
     """
     training = _Pretraining(settings, tokenizer, seed)

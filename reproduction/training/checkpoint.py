@@ -1,13 +1,13 @@
-"""Checkpoints of a run: a folder of safetensors and JSON, whole under its final name or not there at all.
+"""Checkpoints of a run: a folder of safetensors and JSON, written atomically.
 
     <run folder>/checkpoint/update-00040/     checkpoint.json  state.json  state.safetensors  model.safetensors
                                               trainer_state.json (transformers' own)
 
-Of a run in several processes, process k writes all but checkpoint.json into a folder process-0000k of its own, with
+Of a run in several processes, process k writes all but checkpoint.json into its own folder process-0000k, with
 what it holds of the model (`reproduction.training.fsdp`); they must see the same file system.
 
-A checkpoint is written into a temporary folder beside its place, flushed to disk and renamed; only then is the previous
-one removed. It holds nested dicts and lists of numbers, text and tensors, so reading it runs no code (no pickle).
+A checkpoint is written into a temporary folder, flushed to disk and renamed; only then is the previous one removed. It
+holds nested dicts and lists of numbers, text and tensors, so reading it runs no code (no pickle).
 
 `checkpoint.json` says what decided the run. A checkpoint of other settings, data, code or versions is not continued,
 since half a run of each would be a result of neither: `CheckpointFolder.latest` removes it and reports one line.
@@ -36,14 +36,14 @@ from reproduction.training.processes import from_all, in_all, in_first, process_
 
 MODEL = "model.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that transformers reads
-_TENSOR, _NUMBER = "tensor", "number"  # what stands in state.json for a tensor, and for a number JSON cannot say
+_TENSOR, _NUMBER = "tensor", "number"  # marks in state.json of a tensor, and of a number that JSON lacks
 
 
 class CheckpointFolder:
     """The checkpoints of one run, of which only the newest whole one is kept.
 
     folder: holds them and the history of the run's interruptions, nothing else. identity: JSON-ready; what must be
-    equal for a checkpoint to be continued; the first process's counts. report: called, there alone, with a line for
+    equal for a checkpoint to be continued; the first process's counts. report: called, only there, with a line for
     each checkpoint that cannot be.
     """
 
@@ -55,8 +55,8 @@ class CheckpointFolder:
     def write(self, update: int, fill: Callable[[Path], None]) -> Path:
         """Make the checkpoint of `update` with what `fill` writes into the folder it is given.
 
-        Every process of the run calls this. Raises OSError in all of them where one cannot write (a full disk); what
-        was there before is then still there.
+        Every process of the run calls this. Raises OSError in all of them if one cannot write (a full disk); the
+        earlier checkpoint is then still there.
         """
         final = self.folder / f"update-{update:05d}"
         temporary = None
@@ -72,7 +72,7 @@ class CheckpointFolder:
         return final
 
     def part(self, checkpoint: Path) -> Path:
-        """Where in a checkpoint this process has its files."""
+        """The folder of this process's files in a checkpoint."""
         return checkpoint if process_count() == 1 else checkpoint / f"process-{process_index():05d}"
 
     def _temporary(self, final: Path) -> Path:
@@ -124,11 +124,11 @@ class CheckpointFolder:
         return None
 
     def _discard(self, path: Path, problem: str) -> None:
-        self.report(f"{path}: {problem}; removed, the run starts anew")
+        self.report(f"{path}: {problem}; removed, the run starts again")
         shutil.rmtree(path)
 
     def note(self, event: dict[str, Any]) -> None:
-        """Add an event (JSON-ready) to the run's history, which lies beside the checkpoints; a full disk loses it."""
+        """Add an event (JSON-ready) to the run's history, which is next to the checkpoints; a full disk loses it."""
         with contextlib.suppress(OSError):
             history = {"identity": self.identity, "events": [*self.history(), event]}
             write_json(self.folder / "history.json", history)
@@ -147,7 +147,7 @@ class CheckpointFolder:
         if process_index() == 0:
             self.note({"failed_after_update": update, "error": type(error).__name__, "message": what})
         kept = any(self.folder.glob("update-*"))
-        then = f"continues from {self.folder}" if kept else "starts it anew"
+        then = f"continues from {self.folder}" if kept else "starts it again"
         return RuntimeError(f"{run} ended after update {update}: {what}; the same command {then}")
 
     def remove(self) -> None:
@@ -168,8 +168,8 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """What `save_state` wrote, its tensors on the CPU in memory of their own."""
-    # Cloned because a file's tensors lie in one block: training must find each as aligned as one that torch made.
+    """What `save_state` wrote, its tensors on the CPU in separate memory."""
+    # Cloned because a file's tensors share one block: each must be as aligned as one that torch made.
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / "state.safetensors").items()}
     return _unpack(read_json(folder / "state.json"), tensors)
 

@@ -1,10 +1,10 @@
-"""What a vLLM engine that samples for the trainer needs beside what TRL does: its precision, and weights on a CPU."""
+"""What a vLLM engine that samples for the trainer needs besides TRL's work: its precision, and weights on a CPU."""
 
 
 def prepare_engine(trainer, precision: str) -> None:
-    """Check the trainer's engine, where it has one, and make its weights arrive where it runs on a CPU.
+    """Check the trainer's engine, if it has one, and make its weights arrive if it runs on a CPU.
 
-    Raises ValueError where the engine does not compute in `precision` ("bfloat16", "float32").
+    Raises ValueError if the engine does not compute in `precision` ("bfloat16", "float32").
     """
     if not trainer.use_vllm:
         return
@@ -26,7 +26,7 @@ def _reload_weights(generation) -> None:
     """Make TRL's `VLLMGeneration` hand over weights by vLLM's `reload_weights`; GPUs keep TRL's own way.
 
     On a CPU vLLM packs the weights of linear layers for its matrix kernels once they are loaded, and TRL's
-    `sync_weights` writes into the packed ones, which fails. `reload_weights` unpacks, loads and packs anew. Names,
+    `sync_weights` writes into the packed ones, which fails. `reload_weights` unpacks, loads and packs again. Names,
     gathering and merging stay TRL's (`_iter_named_params`).
     """
 

@@ -1,8 +1,8 @@
-"""What goes wrong while a run trains: noticed, named, counted, and answered as the configuration says.
+"""Faults during training: detected, named, counted, and handled as the configuration says.
 
-A fault that stops a run leaves its weights and metrics as a result like any other: a collapse is a finding. One that
-does not is recorded and training goes on. What ends the process itself (memory, a full disk, a bug) is written beside
-the checkpoint, from which the same command continues.
+A fault that stops a run leaves its weights and metrics as a result: a collapse is a finding. One that does not is
+recorded and training goes on. What ends the process itself (memory, a full disk, a bug) is written next to the
+checkpoint, from which the same command continues.
 """
 
 import errno
@@ -68,10 +68,10 @@ class FaultMonitor:
         self._loss_is_finite = False
 
     def may_update(self, update: int, parameters: Iterable[torch.nn.Parameter]) -> bool:
-        """Asked before gradients are applied. Where not, they are dropped and no weight moves.
+        """Asked before gradients are applied. If False, they are dropped and no weight moves.
 
-        That is where the loss or a gradient is not finite, whether the run then ends or goes on, and where a run is to
-        end for any other reason. The processes of a run decide together, since each may see its own shard alone.
+        That is if the loss or a gradient is not finite, whether the run then ends or goes on, or if the run is to end
+        for another reason. The processes of a run decide together, since each may see only its own shard.
         """
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
         finite = all(bool(torch.isfinite(local_tensor(parameter.grad)).all()) for parameter in parameters)

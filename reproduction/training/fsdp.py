@@ -2,7 +2,7 @@
 
 A checkpoint keeps what each process holds as plain tensors, so nothing is gathered to write it and no index of shards
 is needed to read it: as many processes continue, each with its own. Weights that are not trained (under LoRA all those
-of the base model) are left out; whoever continues has loaded them already.
+of the base model) are left out; a continuing process has loaded them already.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def trained_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def load_trained_parameters(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put `trained_parameters` back; ValueError where names or shapes are those of another model or sharding."""
+    """Put `trained_parameters` back; ValueError if names or shapes are those of another model or sharding."""
     own = trained_parameters(model)
     differing = own.keys() ^ tensors.keys() or {name for name in own if own[name].shape != tensors[name].shape}
     if differing:
@@ -61,7 +61,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put `optimizer_state` back, each shard where its parameter lies."""
+    """Put `optimizer_state` back, each shard where its parameter is."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def whole(value: Any, parameter: torch.Tensor) -> Any:

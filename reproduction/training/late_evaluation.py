@@ -1,7 +1,7 @@
 """The policy's accuracy late in training: fresh problems after each rollout batch of the last third.
 
-The last checkpoint of a run says little of it: most of what sets it apart from its mean is gone two rollout batches
-later. The mean over several checkpoints, each asked other problems, varies less at the same number of answers.
+The last checkpoint says little about a run: most of its deviation from the mean is gone two rollout batches later. The
+mean over several checkpoints, each asked other problems, varies less at the same number of answers.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,8 +22,8 @@ class LateEvaluation:
     """Called with each row of metrics; adds `late_evaluation` to the last of a late rollout batch.
 
     That is {level: [right answers, answers]}, one answer a problem at temperature 1. The problems depend on the seed
-    and the rollout batch alone, so that every method is asked the same; those of `trained_on` are not among them.
-    model: gives the model as it is. torch's global generator is left alone.
+    and the rollout batch only, so every method is asked the same; those of `trained_on` are not among them.
+    model: gives the model as it is. torch's global generator is not touched.
     """
 
     def __init__(self, run: Run, trained_on: Iterable[Problem], tokenizer: Any, model: Callable[[], Any]):

@@ -1,4 +1,4 @@
-"""What the processes of one run tell one another. In a run of one process nothing is sent.
+"""Communication between the processes of one run. A run in one process sends nothing.
 
 The processes are those of torch.distributed's default group, which accelerate opens when the training arguments are
 made.

@@ -1,4 +1,4 @@
-"""What a run measures: a row of metrics for each update, and the token log-ratios that are kept."""
+"""A run's measurements: a row of metrics per update, and the kept token log-ratios."""
 
 import time
 from typing import Any

@@ -1,9 +1,9 @@
-"""A `kpo.trl.MethodTrainer` that continues to the bit after a kill, through the places that transformers has for it.
+"""A `kpo.trl.MethodTrainer` that continues to the bit after a kill, through the hooks of transformers.
 
 transformers decides when a checkpoint is due (`save_strategy`, `save_steps`), counts the updates, skips the prompts
-already used and asks for the random states at the right moment. Overridden is how each part is written and read, since
-transformers uses pickle, and added what it does not know of: TRL's rollout batch under way, and the method's own state.
-Of several processes each writes and reads what it holds itself, its random states and its part of the batch included.
+already used and asks for the random states at the right moment. This class overrides how each part is written and read,
+since transformers uses pickle, and adds what it does not know of: TRL's current rollout batch and the method's state.
+Each of several processes writes and reads what it holds, with its random states and its part of the batch.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Models on disk: a folder is whole or absent, and one that is neither is refused."""
+"""Models on disk: a folder is written atomically, and an incomplete one is refused."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTra
         )
     except MemoryError:
         raise
-    except Exception as error:  # each library below has errors of its own for a damaged file
+    except Exception as error:  # each library below has its own errors for a damaged file
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise ValueError(f"{folder}: not a model that can be loaded ({reason}); make it again") from error
     absent = [name for kind in ("missing_keys", "mismatched_keys") for name in loading[kind]]

@@ -126,7 +126,7 @@ def train(
                 save_file(recorder.tensors, temporary)
             atomic_write(run.folder / "config.yaml", run.resolved_text)
             save_model(trained, tokenizer, run.folder / "model", weights)
-            # A run that could not go on is a result too; what it reached is evaluated like any other.
+            # A run that could not go on is a result too; what it reached is evaluated as usual.
             record = {
                 **stopwatch.record(),
                 "wall_seconds": round(recorder.seconds, 3),
@@ -137,7 +137,7 @@ def train(
             }
             write_json(run.folder / "provenance.json", record)
             names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
-            # A Hugging Face model lies outside the results; its revision is in config.yaml.
+            # A Hugging Face model is outside the results; its revision is in config.yaml.
             write_checksums(run.folder, "train", names, [base_model / "model.safetensors"] if hub is None else [])
         except Exception as error:
             raise checkpoints.ended(run.name, len(recorder.rows), error) from error

@@ -1,4 +1,4 @@
-"""The trainer of this project's runs: `kpo.trl.MethodTrainer` with checkpoints, answers to faults, and records."""
+"""The trainer of this project's runs: `kpo.trl.MethodTrainer` with checkpoints, fault handling, and records."""
 
 import dataclasses
 import math
@@ -121,7 +121,7 @@ class MethodTrainer(ResumableTrainer):
         except RuntimeError as error:
             if "probability tensor contains" not in str(error):  # torch.multinomial's words
                 raise
-            # Something has to stand for the responses; the updates from it are left out.
+            # The step needs some responses; the updates from these are left out.
             self._could_not_sample = True
             return [[self.eos_token_ids[0]] for _ in prompt_ids], None
         finally:
@@ -279,7 +279,7 @@ class _EachUpdate(TrainerCallback):
 
 
 def _positions_are_relative(model: torch.nn.Module) -> bool:
-    """Whether log-probabilities do not depend on how much padding stands before a text, nor on the batch's length."""
+    """Whether log-probabilities do not depend on how much padding precedes a text, nor on the batch's length."""
     config = getattr(model, "config", None) or model.module.config
     rotation = getattr(config.get_text_config(), "rope_parameters", None) or {}
     return rotation.get("rope_type") in ("default", "linear", "llama3", "yarn")
