@@ -83,7 +83,7 @@ ENTRIES: dict[str, Entry] = {
             _KPO_STABLE,
         ),
         Entry(
-            "stress_curves", (METRICS, CLAIMS), ({"kpo-stress-2": ("grpo", "kpo-clipped")},),
+            "stress_curves", (METRICS, CLAIMS), ({"kpo-stress-2": ("grpo", "kpo-clipped"), "kpo-stress-3": ("grpo",)},),
             _ids("kpo-3", "reward", "collapse", "unclipped"), {"kpo": (), "kpo-stress-2": (), "kpo-stress-3": ()},
         ),
         Entry(
