@@ -40,6 +40,7 @@ def finished_results(
     raw["experiments"] = {name: raw["experiments"][name] for name in methods}
     for name, labels in methods.items():
         raw["experiments"][name]["methods"] = {label: {} for label in labels}
+        raw["experiments"][name] |= {"late_evaluation": {}}  # the made-up runs keep no late checkpoints
         raw["experiments"][name]["training"] |= {"rollout_batches": 5}
     raw["evaluation"]["bootstrap_resamples"] = 100
     configuration = validate(raw, "a made-up configuration")
