@@ -148,8 +148,8 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A number that is shown with a claim and decides nothing. what: it in words."""
+class Supplement:
+    """A number reported with a claim; it does not affect the verdict. what: its description."""
 
     name: str
     what: str
@@ -187,7 +187,7 @@ class Claim:
     family: str
     controls: tuple[Control, ...] = field(default=())
     no_control_because: str = ""
-    beside: tuple[Beside, ...] = field(default=())
+    beside: tuple[Supplement, ...] = field(default=())
     elsewhere: tuple[Evidence, ...] = field(default=())
     stand_ins: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 

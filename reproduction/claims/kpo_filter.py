@@ -11,12 +11,12 @@ from reproduction.claims.declare import (
     NOT_FOUND,
     SECOND_HAND,
     VERIFIED,
-    Beside,
     Claim,
     Comparison,
     Control,
     Evidence,
     Rule,
+    Supplement,
     between_measures,
     cell,
     difference,
@@ -45,13 +45,13 @@ def _null_controls(effect: Comparison, shuffled: Comparison, noise: Comparison, 
     )
 
 
-def _nulls_beside(measure: str, what: str) -> tuple[Beside, ...]:
+def _nulls_beside(measure: str, what: str) -> tuple[Supplement, ...]:
     """What tokens without structure give."""
     return (
-        Beside(
+        Supplement(
             "shuffled tokens", f"{what} of the same tokens in shuffled order", value(f"{measure}_shuffled", GRPO_RUNS)
         ),
-        Beside("white noise", f"{what} of white noise", value(f"{measure}_noise", GRPO_RUNS)),
+        Supplement("white noise", f"{what} of white noise", value(f"{measure}_noise", GRPO_RUNS)),
     )
 
 
@@ -77,7 +77,7 @@ def _structure_claims() -> list[Claim]:
             family=family,
             no_control_because=NULL_IS_THE_CLAIM,
             beside=(
-                Beside("level", "switch frequency itself, 0.43 in the paper", value("switch_raw", GRPO_RUNS)),
+                Supplement("level", "switch frequency itself, 0.43 in the paper", value("switch_raw", GRPO_RUNS)),
                 *_nulls_beside("switch", "switch frequency"),
             ),
         ),
@@ -137,7 +137,7 @@ def _structure_claims() -> list[Claim]:
                 ),
             ),
             beside=(
-                Beside("level", "switch frequency of the filtered log-ratios", value("switch_filtered", GRPO_RUNS)),
+                Supplement("level", "switch frequency of the filtered log-ratios", value("switch_filtered", GRPO_RUNS)),
             ),
         ),
         Claim(
@@ -225,7 +225,7 @@ def _filter_claims() -> list[Claim]:
             family="kpo-overhead",
             no_control_because="time is compared with GRPO's own on the same machine; nothing cheaper could explain it",
             beside=(
-                Beside(
+                Supplement(
                     "update",
                     "the same of the time of an update, not relative to sampling",
                     difference("log_update_seconds", cell("kpo", "kpo-clipped"), GRPO_RUNS),

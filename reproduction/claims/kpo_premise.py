@@ -4,7 +4,7 @@ The margin was set after seeds 1 to 5 of the laptop scale were seen; it is about
 would have if they did what the filter assumes (`reproduction.claims.premise`).
 """
 
-from reproduction.claims.declare import ABOVE, NOT_FOUND, Beside, Claim, Control, Rule, minus, value
+from reproduction.claims.declare import ABOVE, NOT_FOUND, Claim, Control, Rule, Supplement, minus, value
 from reproduction.claims.kpo_filter import GRPO_RUNS, PAPER
 
 MARGIN = 0.05  # nats per memory of the filter
@@ -37,8 +37,10 @@ KPO_PREMISE_CLAIMS = (
             ),
         ),
         beside=(
-            Beside("Q/(Q+V)", "most likely Q / (Q + V)", value("drift_share_raw", GRPO_RUNS)),
-            Beside("as assumed", "gain with the Q/V that the filter assumes", value("drift_assumed_raw", GRPO_RUNS)),
+            Supplement("Q/(Q+V)", "most likely Q / (Q + V)", value("drift_share_raw", GRPO_RUNS)),
+            Supplement(
+                "as assumed", "gain with the Q/V that the filter assumes", value("drift_assumed_raw", GRPO_RUNS)
+            ),
         ),
     ),
 )

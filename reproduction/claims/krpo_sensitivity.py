@@ -12,13 +12,13 @@ from reproduction.claims.declare import (
     NOT_FOUND,
     SECOND_HAND,
     VERIFIED,
-    Beside,
     Claim,
     Comparison,
     Control,
     Evidence,
     Rule,
     Side,
+    Supplement,
     cell,
     difference,
     minus,
@@ -207,7 +207,7 @@ ORDER = (
         no_control_because="GRPO's advantages give 0 whatever the order; orders that are not random are the other "
         "claims of this family",
         beside=(
-            Beside(
+            Supplement(
                 "one draw",
                 "root mean square change of the advantages under one random order, relative to their size: in an "
                 "update it is noise",
