@@ -13,7 +13,8 @@ import sys
 FORKER = """
 import json, os, psutil, signal, sys, time
 from tests.running import QUIET
-import reproduction.data, reproduction.evaluation.evaluate, reproduction.sampling.answers, reproduction.sampling.engine, reproduction.data.splits
+import reproduction.data, reproduction.data.splits, reproduction.evaluation.evaluate
+import reproduction.sampling.answers, reproduction.sampling.engine
 import reproduction.training.base_model, reproduction.training.train
 import torch
 from reproduction.cli import main

@@ -85,7 +85,7 @@ def _write(answers: Answers) -> None:
     folder = answers.run.folder
     write_jsonl(folder / "samples.jsonl", samples)
     write_json(folder / "evaluation.json", {**answers.decided, "splits": summaries, "grading": grading})
-    # A Hugging Face model lies outside the results; `weights` is its digest.
+    # A Hugging Face model is outside the results; `weights` is its digest.
     inputs = [answers.model_folder / "model.safetensors"] if answers.run.hub is None else []
     write_checksums(folder, "evaluate", ["evaluation.json", "samples.jsonl"], inputs)
     answers.folder.remove()

@@ -1,8 +1,8 @@
 """The answers of an evaluation: each problem of every split answered k times and once greedily, and graded.
 
-The problems of a split are cut into blocks. Each block, sampled or greedy, is a shard with a seed of its own, kept as
-soon as it is whole (`reproduction.sampling.shards`): an evaluation that was stopped goes on with the shards that are
-missing, and several devices share them without changing what any of them holds.
+The problems of a split are cut into blocks. Each block, sampled or greedy, is a shard with its own seed, kept as
+soon as it is whole (`reproduction.sampling.shards`): an interrupted evaluation continues with the missing shards, and
+several devices share them without changing what any of them holds.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Shard:
         return (self.stop - self.start) * self.count
 
     def seed(self, seed: int) -> int:
-        """A seed of its own: with one for all, every shard would draw the same numbers."""
+        """Its own seed: with one for all, every shard would draw the same numbers."""
         return int.from_bytes(hashlib.sha256(f"{seed}/{self.name}".encode()).digest()[:4]) % 2**31
 
 

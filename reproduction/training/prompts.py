@@ -19,7 +19,7 @@ def choose_prompts(problems: Sequence[Problem], settings: TrainingSettings, seed
     by_level = {level: [problem for problem in problems if problem.level == level] for level in settings.level_weights}
     for level, found in by_level.items():
         if not found and settings.level_weights[level]:
-            raise ValueError(f"the training problems have none of level {level!r}; generate them again")
+            raise ValueError(f"no training problem is of level {level!r}; generate them again")
         generator.shuffle(found)
     levels = generator.choices(
         list(settings.level_weights),

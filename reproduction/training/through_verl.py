@@ -1,8 +1,8 @@
 """A run through verl instead of TRL: its prompts and launch command, and verl's log as metrics.jsonl.
 
-verl asks for other versions, so it runs in an environment of its own: `KPO_VERL_PYTHON` names its Python, which needs
-`kpo` and what `reproduction.rewards` imports as well. One row of metrics stands for a rollout batch, because verl
-averages over its updates, and no token log-ratios are kept.
+verl needs other versions, so it runs in its own environment: `KPO_VERL_PYTHON` names its Python, which also needs `kpo`
+and what `reproduction.rewards` imports. Metrics have one row per rollout batch, because verl averages over its updates,
+and no token log-ratios are kept.
 """
 
 import json

@@ -14,11 +14,11 @@ from typing import Any
 
 from reproduction.data import Problem, normalise_question, read_problems
 from reproduction.data.splits import FILE_SPLIT, evaluation_splits
-from reproduction.sampling.shards import FOLDER as SHARDS
 from reproduction.evaluation.summary import summary_markdown, summary_rows
 from reproduction.jobs.checksums import checksums_path
 from reproduction.jobs.files import read_json
 from reproduction.jobs.provenance import source_hash
+from reproduction.sampling.shards import FOLDER as SHARDS
 from reproduction.settings.configuration import Configuration, ConfigurationError, read_resolved
 from reproduction.verify.derived import verify_derived
 from reproduction.verify.run import (

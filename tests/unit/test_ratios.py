@@ -13,7 +13,6 @@ from kpo.ratios import (
     log_importance_ratio,
     ratio_kind,
     straight_through,
-    token_log_ratio,
 )
 
 KALMAN = {"process_variance": 0.04, "observation_variance": 1.0}

@@ -163,7 +163,7 @@ def test_prompts_depend_on_the_seed_alone_and_follow_the_weights(problems):
     share = sum(problem.level == "normal" for problem in chosen) / len(chosen)
     assert abs(share - 2 / 3) < 5 * (2 / 9 / len(chosen)) ** 0.5
     assert {problem.level for problem in chosen} == {"easy", "normal"}
-    with pytest.raises(ValueError, match="have none of level 'normal'"):
+    with pytest.raises(ValueError, match="no training problem is of level 'normal'"):
         choose_prompts([problem for problem in problems if problem.level == "easy"], many, seed=3)
 
 
