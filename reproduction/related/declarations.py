@@ -126,7 +126,8 @@ RELATED = {
 }
 
 
-def declare_related(name: str) -> None:
-    """Add the related method `name` to the library's table, if there is one and it is not there yet."""
+def declare_related(name: str) -> bool:
+    """Add the related method `name` to the library's table, unless it is there; False if there is no such method."""
     if name in RELATED and name not in METHODS:
         declare(RELATED[name])
+    return name in METHODS

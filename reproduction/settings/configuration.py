@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kpo.checks import unknown_name
 from kpo.methods import METHODS, Method, get_method
-from reproduction.related.declarations import RELATED, declare_related
 from reproduction.rewards.perturb import RewardNoise
 from reproduction.settings.files import ConfigurationError, expanded, first_error, listing, merge, read_yaml
 from reproduction.settings.hub import DataSettings, PretrainedSettings
@@ -231,9 +230,11 @@ class ExperimentSettings(Section):
         """
         overrides = dict(self.methods[label])
         name = overrides.pop("method", label)
-        declare_related(name)
         if name not in METHODS:
-            raise ValueError(unknown_name("method", name, [*METHODS, *RELATED]))
+            from reproduction.related.declarations import RELATED, declare_related
+
+            if not declare_related(name):
+                raise ValueError(unknown_name("method", name, [*METHODS, *RELATED]))
         method = get_method(name)
         faster = PAPER_TIME_CONSTANT / self.kalman_time_constant
         fitted = {}

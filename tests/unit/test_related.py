@@ -458,7 +458,10 @@ class TestDeclarations:
             assert gradient[right].eq(0).all()
             near(gradient[wrong], 0.25 * math.exp(0.4) / (8 * 4096) * self.MASK[wrong], 1e-7)
 
-    def test_a_configuration_names_them(self):
+    def test_a_configuration_names_them(self, monkeypatch):
+        for name in ("pods", "raft"):
+            monkeypatch.setitem(METHODS, name, RELATED[name])  # so that it is taken out again
+            del METHODS[name]
         settings = load({"scale": "smoke", "experiments": {"krpo": {"methods": {"pods": {"keep": 2}, "raft": {}}}}})
         assert settings.experiments["krpo"].method("pods").advantage_parameters["keep"] == 2
         assert "pods" in METHODS
