@@ -29,7 +29,7 @@ TRL_OVERRIDES = {  # 384 completions, 24 updates, with a KL term
 
 
 class Side:
-    """One commit with a results folder of its own."""
+    """One commit with its own results folder."""
 
     def __init__(self, repository: Path, results: Path, overrides: dict):
         self.repository, self.new = repository, (repository / "reproduction").is_dir()
@@ -95,7 +95,7 @@ def in_alternation(rounds: int, this, other) -> dict:
 
 
 def train_once(kind: str, config: Path, seed: int) -> dict[str, float]:
-    """In a process of its own: train experiment kpo's first method with this project's trainer, or with plain TRL."""
+    """In its own process: train experiment kpo's first method with this project's trainer, or with plain TRL."""
     import torch
     from datasets import Dataset
     from trl import GRPOTrainer
@@ -134,7 +134,7 @@ def train_once(kind: str, config: Path, seed: int) -> dict[str, float]:
 
 
 def sampling(config: Path, seed: int) -> dict[str, float]:
-    """In a process of its own: samples a second of processor time, of a rollout batch and of an evaluation's shard."""
+    """In its own process: samples a second of processor time, of a rollout batch and of an evaluation's shard."""
     import torch
 
     from reproduction.data.expressions import normalise_question

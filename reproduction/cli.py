@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--scale", default=None)
     command.add_argument("--configfile", type=Path, action="append", default=[], metavar="FILE")
     command.add_argument("--cores", type=int, default=os.cpu_count())
-    command = plain("methods", _methods, "list the methods, where they come from, and whether they were measured")
+    command = plain("methods", _methods, "list the methods, their sources, and whether they were measured")
     command.add_argument("--json", action="store_true", help="as JSON, with every value")
 
     step("problems", _problems, "generate the train and held-out problems")
@@ -210,7 +210,7 @@ def _train(arguments) -> None:
         raise ConfigurationError("'base' is the untrained model; name a method to train")
     base, problems = _untrained_model(configuration, run, arguments), training_problems(configuration, run.settings)
     if arguments.sample and run.hub is not None:
-        raise ConfigurationError("--sample is for the small models; evaluate a Hugging Face model in a job of its own")
+        raise ConfigurationError("--sample is for the small models; evaluate a Hugging Face model in its own job")
     from reproduction.sampling.answers import sample_ahead
 
     if run.hub is not None and run.hub.trainer == "verl":

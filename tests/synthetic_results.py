@@ -58,7 +58,7 @@ def write_results(
     config["experiments"] = {
         name: own[name if name in own else "kpo"]
         | {
-            # A label that is no method's name stands for a variant of GRPO.
+            # A label that is not a method's name means a variant of GRPO.
             "methods": {label: {} if label in METHODS else {"method": "grpo"} for label in methods},
             "kalman_time_constant": time_constant,
             "training": own["kpo"]["training"] | sizes | {"prompts_per_rollout": prompts * minibatches},

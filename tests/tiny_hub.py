@@ -40,7 +40,7 @@ def write_model(mirror: Path, window: int = 1024, architecture: type[PreTrainedC
 
 
 def write_sets(mirror: Path, rows: dict[str, list[dict]]) -> None:
-    """Sets of the catalogue, given as the hub has them."""
+    """Datasets of the catalogue, as Hugging Face has them."""
     for name, given in rows.items():
         declared = get_set(name)
         folder = mirror / declared.repository / declared.revision

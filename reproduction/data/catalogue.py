@@ -34,7 +34,7 @@ MATH_SUBJECTS = {
 class MathematicsSet:
     """One dataset of problems on Hugging Face.
 
-    name: what configurations call it. repository, configuration, split, revision: where it is; a revision is a whole
+    name: what configurations call it. repository, configuration, split, revision: its place; a revision is a whole
     commit. rows: how many the split has. question, answer: fields, with dots into mappings and lists
     ("prompt.0.content"). answer_is_solution: the answer is the last box of a worked solution. drop: an instruction that
     ends some questions and is taken off. only: field and value of the rows to keep. subject_of: keep the questions that

@@ -1,4 +1,4 @@
-"""The methods as a table: where each comes from, its values, and where this project has measured it."""
+"""The methods as a table: their sources, values, and where this project has measured them."""
 
 from pathlib import Path
 from typing import Any

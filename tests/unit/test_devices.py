@@ -24,7 +24,7 @@ THREE = [Device(str(index), "Test", 24 * 10**9, f"GPU-{index}") for index in ran
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine with three devices and a lock folder of its own; returns the environment of its processes."""
+    """A machine with three devices and its own lock folder; returns the environment of its processes."""
     tools = tmp_path / "tools"
     tools.mkdir()
     script = tools / "nvidia-smi"
@@ -51,7 +51,7 @@ except devices.DeviceError as error:
 
 
 def job(environment, count, command, timeout=None):
-    """A job that leases in a process of its own."""
+    """A job that leases in its own process."""
     arguments = [sys.executable, "-c", LEASE, json.dumps([count, timeout, command])]
     return start(environment, arguments)
 
@@ -134,7 +134,7 @@ def test_a_killed_holder_frees_its_devices(machine):
                 process.wait(timeout=QUIET)
 
 
-# A launcher like accelerate's: its worker begins a session of its own and inherits no open file. The worker takes its
+# A launcher like accelerate's: its worker begins its own session and inherits no open file. The worker takes its
 # share once it may begin, and says its process id.
 LAUNCHER = """
 import subprocess, sys

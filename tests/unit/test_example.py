@@ -1,4 +1,4 @@
-"""examples/trl_gsm8k.py as a user runs it: in a process of its own, without a network, with problems of their own."""
+"""examples/trl_gsm8k.py as a user runs it: in its own process, without a network, with the user's problems."""
 
 import json
 import os

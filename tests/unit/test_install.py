@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "requirements" / "install.py"
 
 @pytest.fixture
 def installer(tmp_path, monkeypatch):
-    """The script as a module, in a checkout of its own, with pip and venv replaced by a record of what was asked."""
+    """The script as a module, in its own checkout, with pip and venv replaced by a record of what was asked."""
     (tmp_path / "requirements").mkdir()
     (tmp_path / "kpo").mkdir()
     for name, text in {

@@ -261,7 +261,7 @@ print("done")
 
 
 def test_the_wheel_works_by_itself(wheel, tmp_path):
-    """In a folder of its own, with the dependencies of the library and nothing else to be imported."""
+    """In its own folder, with the dependencies of the library and nothing else to be imported."""
     target = tmp_path / "target"
     run_pip("install", "--no-deps", "--no-index", "--target", target, wheel)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

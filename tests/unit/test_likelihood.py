@@ -215,7 +215,7 @@ def test_scale_shifts_padding_and_order_of_rows_change_nothing():
     offsets = torch.linspace(-5, 5, len(values), dtype=torch.float64)[:, None]
     shifted = fit_variances(values + offsets, mask, initial_variance=math.inf)
     np.testing.assert_allclose(shifted.ratio_interval, unknown.ratio_interval, rtol=1e-6)
-    # A level of its own for each row looks like drift to a model that starts at 0, and only to that.
+    # A separate level for each row looks like drift to a model that starts at 0, and only to that.
     assert fit_variances(walks(60, 24, 0.0, 1.0, seed=9) + 3.0).p_value < 1e-10
     assert fit_variances(walks(60, 24, 0.0, 1.0, seed=9) + 3.0, initial_variance=math.inf).p_value > 0.01
 

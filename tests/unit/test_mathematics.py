@@ -13,7 +13,7 @@ from reproduction.data.catalogue import CATALOGUE, MATH_SUBJECTS, MathematicsSet
 from reproduction.data.mathematics import DataError, load_set, pinned_set, write_mirror
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-# Two rows of each benchmark in the fields of its copy on the hub, and what must be made of the first.
+# Two rows of each benchmark in the fields of its copy on Hugging Face, and what must be made of the first.
 SMALL = {
     "math500": [{"problem": "1+1?", "answer": "2", "subject": "Algebra", "level": 1, "unique_id": "a"}],
     "aime24": [{"id": 60, "problem": " 1+1? ", "solution": "..", "answer": "204", "url": "", "year": "2024"}],

@@ -121,7 +121,7 @@ class TestContent:
             assert f"{verdicts[verdict]} {verdict}" in page.text
 
     def test_the_page_says_how_claims_were_judged(self, results):
-        """The default's runs get a look of their own; seeds of the pilot confirm nothing."""
+        """The default's runs get their own look; seeds of the pilot confirm nothing."""
         assert "These verdicts are a single look" in page_of(results).text
         assert "These verdicts are the pilot's" in page_of(results.model_copy(update={"study": "full"})).text
 

@@ -219,7 +219,7 @@ def test_example_script(tmp_path):
 
 def test_command_of_the_reproduction(tmp_path):
     """What the workflow gives to verl for a run of config/paper.yaml, through verl's configuration and its check."""
-    # Imported here, because the reproduction adds advantage kinds of its own to the library's.
+    # Imported here, because the reproduction adds its own advantage kinds to the library's.
     from reproduction.settings.configuration import load
     from reproduction.settings.run import get_run
     from reproduction.training.through_verl import launch_command

@@ -159,7 +159,7 @@ def test_samples_of_the_first_weights_are_not_taken_for_those_of_the_last(traine
 
 
 def test_evaluation_samples_k_times_and_agrees_with_transformers_where_it_is_greedy(tiny, trained):
-    """`python -m reproduction evaluate` in a process of its own, as the workflow runs it."""
+    """`python -m reproduction evaluate` in its own process, as the workflow runs it."""
     configuration, path = tiny
     for name in ("dapo", "math500"):
         assert main(["mathematics", "--config", str(path), "--set", name]) == 0

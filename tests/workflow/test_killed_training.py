@@ -114,7 +114,7 @@ def test_killed_at_random_moments(folder, capfd):
 
 
 def test_the_command_itself_killed_in_training(folder, tmp_path):
-    """`python -m reproduction train` in an interpreter of its own, killed once its first checkpoint is there."""
+    """`python -m reproduction train` in its own interpreter, killed once its first checkpoint is there."""
     config, configuration = configure(tmp_path, "results")
     assert main(["problems", "--config", str(config)]) == 0
     assert main(["pretrain", "--config", str(config), "--seed", "1"]) == 0
