@@ -1,4 +1,8 @@
-"""Kalman filters, importance ratios, advantages and losses of KPO (arXiv 2602.10609) and KRPO (arXiv 2505.07527)."""
+"""Kalman filters, importance ratios, advantages and losses of KPO (arXiv 2602.10609) and KRPO (arXiv 2505.07527).
+
+Suffixes give shapes: B sequences, T tokens, P prompts, G group members, K reward components, M models, N counted tokens
+of all sequences (in `kpo.verl`: responses of all groups).
+"""
 
 import importlib
 import importlib.abc

@@ -14,8 +14,6 @@ Old batches are forgotten geometrically, because the policy, and with it the noi
 
 Both estimates are bounded. R stays at or above the released 1e-2; KRPO is reported unstable at 1e-3. Q / R stays
 between 1e-6 (a running mean) and 1 (hardly any averaging): groups of realistic size cannot tell values beyond apart.
-
-Shape suffixes: P prompts, G group members.
 """
 
 from typing import Any
@@ -24,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpo.checks import check_real
+from kpo.checks import check_real, check_rows
 
 __all__ = ["RewardNoiseEstimator"]
 
@@ -67,14 +65,10 @@ class RewardNoiseEstimator:
         self._moments: dict[int, tuple[float, np.ndarray]] = {}
 
     def update(self, rewards: Tensor) -> None:
-        """Take in the rewards (P, G) of one rollout batch, NaN if ungraded, and update the estimates.
-
-        Raises TypeError or ValueError if they are no floating (P, G) tensor or hold an infinity.
-        """
-        if not isinstance(rewards, Tensor) or not rewards.is_floating_point():
-            raise TypeError("rewards must be a floating tensor of shape (P, G)")
-        if rewards.dim() != 2 or bool(torch.isinf(rewards).any()):
-            raise ValueError(f"rewards must be finite or NaN, of shape (P, G); found shape {tuple(rewards.shape)}")
+        """Take in the rewards (P, G) of one rollout batch, NaN if ungraded, and update the estimates."""
+        check_rows("rewards", rewards, shape="(P, G)")
+        if bool(torch.isinf(rewards).any()):
+            raise ValueError("rewards must be finite or NaN, found an infinity")
         decay = np.exp(-1.0 / self.memory)
         moments = {size: (weight * decay, matrix * decay) for size, (weight, matrix) in self._moments.items()}
         values = rewards.detach().to("cpu", torch.float64).numpy() - self.initial_mean

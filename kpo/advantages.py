@@ -25,8 +25,6 @@ Defined for every kind:
 - Equal means up to rounding: rewards of a group that differ by at most 1e-6 of the largest one's size, and by 1e-7 if
   that is below 0.1, count as one value in every kind. Float32 sums of components differ in their last digits although
   their values are equal: 0.1 + 0.6 and 0.7 by 6e-8.
-
-Shape suffixes: P prompts, G group members.
 """
 
 from collections.abc import Callable
@@ -37,7 +35,7 @@ import torch
 from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
-from kpo.checks import Kind, Registry, check_integer, checked_parameters
+from kpo.checks import Kind, Registry, check_integer, check_rows, checked_parameters
 from kpo.kalman import kalman_filter_group
 
 __all__ = [
@@ -72,10 +70,7 @@ UNKNOWN_NOISE = KRPO_FILTER._replace(process_variance=None, observation_variance
 
 @dataclass(frozen=True)
 class AdvantageKind(Kind):
-    """One kind of advantage."""
-
-    takes_filter: bool = False
-    """True if the function asks for a `reward_filter`, whose fields are then parameters."""
+    takes_filter: bool = False  # if its function asks for a `reward_filter`, whose fields are then parameters
 
 
 ADVANTAGE_KINDS = Registry("advantage kind")
@@ -111,8 +106,7 @@ def group_advantages(kind: str, rewards: Tensor, **parameters: Any) -> Tensor:
         filter; defaults as released: 1e-5, 1e-2, 0, 1); `lengths` (opo: tokens of each response, (P, G)); `generator`
         or `seed` (krpo-random-order); `components` (P, G, K) for kinds that ask for them.
 
-    Raises ValueError or TypeError naming the argument: unknown kind or parameter, wrong shape or dtype, infinite
-    rewards.
+    Raises ValueError or TypeError naming the argument.
     """
     chosen = ADVANTAGE_KINDS.find(kind)
     graded_PG = _check_rewards(rewards)
@@ -155,10 +149,7 @@ def leave_one_out(rewards_PG: Tensor, graded_PG: Tensor) -> Tensor:
 
 @advantage_kind("opo")
 def opo(rewards_PG: Tensor, graded_PG: Tensor, *, lengths: Tensor | None = None) -> Tensor:
-    """r - sum_j l_j r_j / sum_j l_j: OPO's baseline (arXiv 2505.23585), optimal if gradient norms grow with length.
-
-    `lengths` are the counted tokens of each response, (P, G), non-negative. A group without any token gets 0.
-    """
+    """r - sum_j l_j r_j / sum_j l_j: OPO's baseline (arXiv 2505.23585); 0 for a group without any token."""
     if lengths is None:
         raise ValueError("lengths are missing: the baseline weighs rewards by response length; pass tokens as (P, G)")
     weights_PG = torch.where(graded_PG, _check_lengths(lengths, rewards_PG), 0.0)
@@ -211,10 +202,7 @@ def krpo_random_order(
     rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER, seed: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """KRPO over each group in a random order, put back in place: is it the sampled order that matters?
-
-    The orders come from `generator` (on the CPU; it advances), or from a new one seeded with `seed`.
-    """
+    """KRPO over each group in a random order, from `generator` (on the CPU), or from a new one seeded with `seed`."""
     if generator is None:
         generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
     order_PG = torch.rand(rewards_PG.shape, generator=generator).argsort(dim=1).to(rewards_PG.device)
@@ -242,9 +230,7 @@ def _krpo_in_order(order_PG: Tensor, rewards_PG: Tensor, graded_PG: Tensor, rewa
 
 @advantage_kind("krpo-adaptive")
 def krpo_adaptive(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = UNKNOWN_NOISE) -> Tensor:
-    """KRPO whose Q and R are maximum-likelihood estimates (see `kpo.adaptive`): from earlier rollout batches if passed,
-    as `Method.advantages` does, otherwise from these rewards.
-    """
+    """KRPO with Q and R as passed by `Method.advantages`, or estimated from these rewards (see `kpo.adaptive`)."""
     unknown = [value is None for value in (reward_filter.process_variance, reward_filter.observation_variance)]
     if any(unknown) and not all(unknown):
         raise ValueError("process_variance and observation_variance are estimated together; pass both or neither")
@@ -314,20 +300,16 @@ def _check_components(components: Tensor | None, rewards: Tensor) -> Tensor:
 
 def _check_rewards(rewards: Tensor) -> Tensor:
     """Where the rewards are graded, (P, G) bool."""
-    if not isinstance(rewards, Tensor):
-        raise TypeError(f"rewards must be a tensor, found {type(rewards).__name__}")
-    if not rewards.is_floating_point():
-        raise TypeError(f"rewards must be a floating tensor, found {rewards.dtype}; convert with rewards.float()")
-    if rewards.dim() != 2 or rewards.numel() == 0:
-        raise ValueError(f"rewards must have shape (P, G), prompts by group members, found {tuple(rewards.shape)}")
+    check_rows("rewards", rewards, shape="(P, G)")
     if bool(torch.isinf(rewards).any()):
         raise ValueError("rewards hold an infinity; a response that could not be graded is NaN")
     return ~torch.isnan(rewards)
 
 
 def _check_lengths(lengths: Tensor, rewards_PG: Tensor) -> Tensor:
-    if not isinstance(lengths, Tensor) or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError("lengths must be a tensor of token counts, (P, G)")
+    check_rows("lengths", lengths, shape="(P, G)", floating=False)
+    if lengths.dtype == torch.bool:
+        raise TypeError("lengths must be token counts, found truth values")
     if lengths.shape != rewards_PG.shape:
         raise ValueError(
             f"lengths have shape {tuple(lengths.shape)}, rewards {tuple(rewards_PG.shape)}; make them equal"

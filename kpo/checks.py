@@ -1,7 +1,4 @@
-"""Checks of arguments that ratios, advantages and losses share; each refusal names the argument and what to do.
-
-Shape suffixes: B sequences, T tokens.
-"""
+"""Checks of arguments that ratios, advantages and losses share; each refusal names the argument and what to do."""
 
 import difflib
 import inspect
@@ -72,10 +69,8 @@ class Kind:
 
     name: str
     function: Callable[..., Tensor]
-    defaults: Mapping[str, Any]
-    """Parameters that a method may set, with their defaults; `inspect.Parameter.empty` if there is none."""
-    runtime: frozenset[str]
-    """Keywords that the function asks for and gets when it runs."""
+    defaults: Mapping[str, Any]  # of the parameters that a method may set; `inspect.Parameter.empty` if there is none
+    runtime: frozenset[str]  # keywords that the function asks for and gets when it runs
 
     @classmethod
     def of(cls, name: str, function: Callable[..., Tensor], runtime: Collection[str], **fields: Any):
@@ -90,21 +85,19 @@ class Kind:
 
 
 class Registry(dict[str, Any]):
-    """Names to what they stand for; a taken or unknown name is refused in one line."""
+    """Names to what they stand for; ValueError in one line for a taken or unknown name."""
 
     def __init__(self, what: str):
         super().__init__()
         self.what = what
 
     def add(self, name: str, value: Any) -> Any:
-        """`value`, registered; ValueError if the name is taken."""
         if name in self:
             raise ValueError(f"{self.what} {name!r} exists already; choose another name")
         self[name] = value
         return value
 
     def find(self, name: str) -> Any:
-        """What `name` stands for; ValueError with the closest name and all known ones if it does not exist."""
         if not isinstance(name, str) or name not in self:
             raise ValueError(unknown_name(self.what, name, self))
         return self[name]
@@ -125,28 +118,30 @@ def checked_parameters(
     return values
 
 
-def check_rows(name: str, values: Tensor, *, floating: bool = True) -> None:
-    """TypeError or ValueError unless `values` is a real tensor (B, T) with at least one element."""
+def check_rows(name: str, values: Tensor, *, shape: str = "(B, T)", floating: bool = True) -> None:
+    """TypeError or ValueError unless `values` is a real tensor of two dimensions with at least one element."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch tensor, found {type(values).__name__}")
-    if floating and values.dtype not in FLOATING_DTYPES:
+    if values.is_complex() or (floating and values.dtype not in FLOATING_DTYPES):
         raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, found {values.dtype}; convert it")
-    if values.is_complex():
-        raise TypeError(f"{name} must be real, found {values.dtype}")
     if values.dim() != 2:
-        raise ValueError(f"{name} must have shape (B, T), found {tuple(values.shape)}")
+        raise ValueError(f"{name} must have shape {shape}, found {tuple(values.shape)}")
     if values.numel() == 0:
-        raise ValueError(f"{name} is empty, shape {tuple(values.shape)}; pass at least one row of one element")
+        raise ValueError(f"{name} is empty, shape {tuple(values.shape)}; pass {shape} with at least one element")
+
+
+def _check_alike(name: str, values: Tensor, like: str, other: Tensor) -> None:
+    if values.shape != other.shape:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, {like} {tuple(other.shape)}; they must be equal")
+    if values.device != other.device:
+        raise ValueError(f"{name} is on {values.device}, {like} on {other.device}; move them to one device")
 
 
 def check_mask(mask: Tensor, values: Tensor, like: str = "observations") -> Tensor:
     """The mask as bool; it must hold 0 and 1 only and have the shape and device of `values`."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
-    if mask.shape != values.shape:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}, {like} {tuple(values.shape)}; they must be equal")
-    if mask.device != values.device:
-        raise ValueError(f"mask is on {mask.device}, {like} on {values.device}; move them to one device")
+    _check_alike("mask", mask, like, values)
     if mask.dtype == torch.bool:
         return mask
     if mask.is_complex():
@@ -173,10 +168,7 @@ def check_token_tensors(mask: Tensor, **tensors: Tensor) -> Tensor:
         raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
     for name, tensor in tensors.items():
         check_rows(name, tensor)
-        if tensor.shape != mask.shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, mask {tuple(mask.shape)}; they must be equal")
-        if tensor.device != mask.device:
-            raise ValueError(f"{name} is on {tensor.device}, mask on {mask.device}; move them to one device")
+        _check_alike(name, tensor, "mask", mask)
     return check_mask(mask, mask)
 
 
@@ -185,10 +177,8 @@ def check_finite(mask: Tensor, **tensors: Tensor) -> None:
     verdicts = torch.stack([(torch.isfinite(values) | ~mask).all() for values in tensors.values()]).tolist()
     for name, finite in zip(tensors, verdicts, strict=True):
         if not finite:
-            raise NonFiniteError(
-                f"{name} holds NaN or an infinity at a counted token; "
-                "look for a token that its policy could not sample, or an update that diverged"
-            )
+            remedy = "look for a token that its policy could not sample, or an update that diverged"
+            raise NonFiniteError(f"{name} holds NaN or an infinity at a counted token; {remedy}")
 
 
 def check_advantages(advantages: Tensor, mask_BT: Tensor) -> Tensor:

@@ -18,11 +18,7 @@ Masks. Masked tokens are skipped: the state is carried over and no process noise
 tokens of a row, and padding or holes never change a value. What a masked place holds, NaN included, does not matter.
 
 Gradients. The filters over tokens are linear maps, differentiable with respect to the observations only.
-
-Shape suffixes: B sequences, T tokens, P prompts, G group members.
 """
-
-from __future__ import annotations
 
 import functools
 import importlib.util
@@ -70,9 +66,8 @@ def kalman_gains(
     Raises TypeError or ValueError for anything but finite numbers that are not negative, fewer than 1 step, and
     Q = V = 0 (a gain of 0 / 0).
     """
-    num_steps = check_integer("num_steps", num_steps, minimum=1)
     variances = _check_variances(process_variance, observation_variance, initial_variance)
-    gains = _gains(num_steps, *variances)
+    gains = _gains(check_integer("num_steps", num_steps, minimum=1), *variances)
     return torch.from_numpy(gains), torch.from_numpy(gains * variances[1])
 
 
@@ -146,7 +141,6 @@ def kalman_filter_group(
     """The filter over each prompt's group of rewards, in sampled order, restarted for every prompt.
 
     rewards_PG: (P, G), any real dtype. mask: (P, G), 1 where a reward was graded; None if all were.
-
     The prior variance is P_{i-1|i-1} + Q, without the observation's noise. At an ungraded reward the posterior is that
     after the last graded one, or x_0 and P_0, and the prior the prediction for the next graded one. No gradient. Raises
     as `kalman_filter`.
@@ -232,10 +226,8 @@ def _check_variances(process_variance: Any, observation_variance: Any, initial_v
     observation_variance = check_real("observation_variance", observation_variance, minimum=0.0)
     initial_variance = check_real("initial_variance", initial_variance, minimum=0.0)
     if observation_variance == 0 and process_variance == 0:
-        raise ValueError(
-            "observation_variance and process_variance are both 0, so the gain is 0 / 0 once the state is known; "
-            "give at least one of them a positive value"
-        )
+        why = "so the gain is 0 / 0 once the state is known; give at least one of them a positive value"
+        raise ValueError(f"observation_variance and process_variance are both 0, {why}")
     return process_variance, observation_variance, initial_variance
 
 

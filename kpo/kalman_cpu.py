@@ -2,15 +2,10 @@
 
     m_n = (1 - k_n) m_{n-1} + k_n z_n    at a row's n-th observed token; elsewhere the state is carried over
 
-in float64 and in the order of the tokens. Nothing is divided or summed out of order, so no gain can overflow, and a
-row's values cannot depend on its neighbours, its padding or its holes. A single row would spend its time waiting for
-the latency of each addition, so four are taken side by side.
-
-A kernel is compiled when a dtype is first met, which takes about half a second of a process. Numba keeps the order of
-operations and fuses none, so that all processors agree to the bit.
+in float64 and in the order of the tokens, so a row's values cannot depend on its neighbours, its padding or its holes.
+Numba keeps the order of operations and fuses none, so that all processors agree to the bit. A kernel is compiled when a
+dtype is first met, which takes about half a second.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -38,10 +33,7 @@ def _is_observed(mask, t):
 
 @compiled
 def _step(state, seen, gains, value, observed):
-    """State, number of observed tokens and output after a token. What a masked place holds, NaN included, is dropped.
-
-    Selections instead of a branch, which a processor could not predict.
-    """
+    """State, number of observed tokens and output after a token, by selections, not by branches hard to predict."""
     gain = gains[seen]
     updated = (1.0 - gain) * state + gain * value
     return (updated if observed else state), seen + observed, (updated if observed else 0.0)
@@ -53,6 +45,7 @@ def _filter(values, mask, gains, initial_mean, result):
     num_rows, num_tokens = values.shape
     last = num_rows - 1
     total = 0.0
+    # Four rows at once, because one would wait for the latency of each addition.
     for a in range(0, num_rows, 4):
         # If fewer than four rows are left, the last one is filtered again, to the same bits.
         b, c, d = min(a + 1, last), min(a + 2, last), min(a + 3, last)
@@ -90,13 +83,10 @@ def _transpose(gradient, mask, gains, result):
                 result_T[t] = 0.0
 
 
-def filter_rows_cpu(
-    observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float
-) -> tuple[Tensor, bool]:
-    """Filtered means (B, T) and whether every observed value was finite.
+def filter_rows_cpu(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float):
+    """Filtered means (B, T), and whether every observed value was finite (False also if a sum of rows overflows).
 
-    observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64. All on the CPU; they
-    were checked by `kpo.kalman`. False also where float64 values are so large that the sum of some rows overflows.
+    observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64. All on the CPU.
     """
     rows, result = _rows_and_result(observations)
     total = _filter(rows.numpy(), _as_numpy(mask), gains.numpy(), initial_mean, result.numpy())

@@ -3,8 +3,7 @@
     m_t = d_t m_{t-1} + f_t z_t
 
 with d_t = 1 - k_n and f_t = k_n at the row's n-th observed token, d_t = 1 and f_t = 0 elsewhere. Pairs (d, f z) compose
-as (d1, s1) then (d2, s2) -> (d1 d2, d2 s1 + s2), which is associative. Nothing is divided, so no gain can overflow, and
-a masked token is the identity, so masks and holes need no copying. Sums are float64, as on the CPU.
+as (d1, s1) then (d2, s2) -> (d1 d2, d2 s1 + s2), which is associative; a masked token is the identity. All in float64.
 
 The order of the operations depends on a token's place in its row: results have the same bits in any batch and
 with more padding on the right; under other masks, and against the CPU, they agree within the rounding of the dtype.
@@ -31,18 +30,9 @@ def _compose(decay_before, sum_before, decay, total):
 
 @triton.jit
 def _filter_kernel(
-    observations,
-    mask,
-    gains,
-    result,
-    not_finite,
-    initial_mean,
-    num_tokens,
-    observation_stride,
-    HAS_MASK: tl.constexpr,
-    ROUND_TO_FLOAT32: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    observations, mask, gains, result, not_finite, initial_mean, num_tokens, observation_stride,
+    HAS_MASK: tl.constexpr, ROUND_TO_FLOAT32: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     observations += row * observation_stride
     mask += row * num_tokens
@@ -81,33 +71,17 @@ def _filter_kernel(
         tl.store(not_finite, 1)
 
 
-def filter_rows_triton(
-    observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float
-) -> tuple[Tensor, bool]:
-    """Filtered means (B, T) and whether every observed value was finite.
-
-    observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64, on the same device.
-    Arguments were checked by `kpo.kalman`.
-    """
+def filter_rows_triton(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float):
+    """Filtered means (B, T) and whether every observed value was finite; arguments as for the CPU, on one device."""
     num_rows, num_tokens = observations.shape
     if observations.stride(1) != 1:
         observations = observations.contiguous()
     result = torch.empty_like(observations, memory_format=torch.contiguous_format)
     not_finite = torch.zeros(1, dtype=torch.int32, device=observations.device)
+    start = torch.full((1,), initial_mean, dtype=torch.float64, device=observations.device)
+    tensors = (observations, result if mask is None else mask.contiguous(), gains, result, not_finite, start)
+    # Half types convert to and from float32 only.
+    constants = {"HAS_MASK": mask is not None, "ROUND_TO_FLOAT32": observations.dtype != torch.float64, "BLOCK": BLOCK}
     with torch.cuda.device_of(observations):
-        _filter_kernel[(num_rows,)](
-            observations,
-            result if mask is None else mask.contiguous(),
-            gains,
-            result,
-            not_finite,
-            torch.full((1,), initial_mean, dtype=torch.float64, device=observations.device),
-            num_tokens,
-            observations.stride(0),
-            HAS_MASK=mask is not None,
-            # Half types convert to and from float32 only.
-            ROUND_TO_FLOAT32=observations.dtype != torch.float64,
-            BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-        )
+        _filter_kernel[(num_rows,)](*tensors, num_tokens, observations.stride(0), **constants, num_warps=NUM_WARPS)
     return result, not bool(not_finite.item())

@@ -12,11 +12,7 @@ Masked tokens are no observation, as in `kpo.kalman.kalman_filter`: the state pa
 
 Start. P_0 = 0 (KPO): at initial_mean, so a level of its own for each row counts as drift. P_0 = infinity: each row has
 an unknown level, which its first token is spent on (the diffuse, or restricted, likelihood).
-
-Shape suffixes: B sequences, T tokens, M models.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -106,30 +102,25 @@ def fit_variances(
 
     observations, mask, initial_mean: as for `log_likelihood`. initial_variance: 0 or math.inf. level: of the intervals.
 
-    Given Q / V the gains are known and the best Q + V is a mean of e_n^2 / F_n, so the search is over log Q / V: a grid
-    with 0 and infinity, then finer grids around the maximum and the ends of the intervals.
-
+    Given Q / V the best Q + V is a mean of e_n^2 / F_n, so the search is over log Q / V, 0 and infinity included.
     Intervals hold the values that the likelihood ratio does not reject: 2 (max log L - max log L given the value) is at
     most the quantile of chi^2 with 1 degree of freedom. If Q or V truly is 0, their coverage is (1 + level) / 2.
     p_value refers the ratio at Q = 0 to its null distribution on the boundary, 0 or chi^2_1 with probability 1/2 each
     (Self and Liang 1987), which many rows are needed for.
 
-    Heavy tails. If values are not Gaussian, the estimate is still consistent, but intervals and p_value are too narrow
-    and too small. robust_ratio_interval and robust_p_value take the spread of the score from row to row: with u_b the
-    derivative of row b's log L by log Q / V, Q + V profiled out, they refer sum u_b / sqrt(sum u_b^2) to the normal
-    distribution, one-sided at Q = 0. Rows must be independent, and several tens of them; three or fewer reject nothing.
-    An upper end of almost 0 says that tokens alternate more than independent ones would.
+    If values are not Gaussian, the estimate is still consistent, but intervals and p_value too narrow and too small.
+    robust_ratio_interval and robust_p_value take the spread of the score from row to row: with u_b the derivative of
+    row b's log L by log Q / V, Q + V profiled out, they refer sum u_b / sqrt(sum u_b^2) to the normal distribution,
+    one-sided at Q = 0. Rows must be independent, and several tens of them. An upper end of almost 0 says that tokens
+    alternate more than independent ones would.
 
-    Raises as `log_likelihood`; ValueError also if no row has two observed tokens, so that Q and V cannot be told apart,
-    and if all innovations are 0, so that both variances are.
+    Raises as `log_likelihood`; ValueError also if no row has two observed tokens, and if all innovations are 0.
     """
     initial_mean = check_real("initial_mean", initial_mean)
     level = check_real("level", level, minimum=0.0, maximum=1.0 - 1e-12, exclusive=True)
     if isinstance(initial_variance, bool) or initial_variance not in (0, math.inf):
-        raise ValueError(
-            "initial_variance must be 0 (rows start at initial_mean) or math.inf (each row has an unknown level) to "
-            f"fit variances, found {initial_variance!r}"
-        )
+        meaning = "0 (rows start at initial_mean) or math.inf (each row has an unknown level)"
+        raise ValueError(f"initial_variance must be {meaning} to fit variances, found {initial_variance!r}")
     rows, observed = _checked_rows(observations, mask)
     scale = float(np.abs(np.where(observed, rows, initial_mean) - initial_mean).max())
     if not math.isfinite(scale):
@@ -178,18 +169,18 @@ class _Profile:
         models = list(zip(*_shares(np.append(points, neighbours)), strict=True))
         gains, precisions, constants = _tables(self.longest, models, self.initial_variance)
         squares = innovation_squares(self.rows, self.observed, gains, precisions, self.initial_mean, 1.0 / self.scale)
-        (squares, moved_squares), (constants, moved) = (
-            np.hsplit(both, 2) for both in (squares, constants[self.counts])
-        )
+        squares, moved_squares = np.hsplit(squares, 2)
+        constants, moved = np.hsplit(constants[self.counts], 2)
         size = self.num_observations
         total = squares.sum(axis=0) / size
         with np.errstate(divide="ignore", invalid="ignore"):
             value = -0.5 * (constants.sum(axis=0) + size * (np.log(total) + 1)) - size * math.log(self.scale)
             ahead = np.where(points == math.inf, -1.0, 1.0)
             moved = moved - constants
-            slope = -0.5 * ahead * (moved + (moved_squares - squares) / total)
+            slope = moved + (moved_squares - squares) / total
             # Less what the derivative by log(Q + V) explains of it, in the model's own covariance.
-            slope += 0.5 * (self.sizes[:, None] - squares / total) * (ahead * moved.sum(axis=0) / size)
+            slope -= (self.sizes[:, None] - squares / total) * (moved.sum(axis=0) / size)
+            slope *= -0.5 * ahead
             score = slope.sum(axis=0) / np.sqrt(np.square(slope).sum(axis=0))
         return np.stack((points, value, total * self.scale**2, score))
 

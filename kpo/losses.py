@@ -7,9 +7,8 @@ For counted token t of response i, with ratio r and advantage A (`kpo.ratios`, `
     weighted    w_t l_t  if the sampler's importance weights w are given, as in TRL and verl
     KL          l_t + weight k_t, k_t = exp(d_t) - d_t - 1 with d_t = log pi_ref - log pi   (k3, Schulman 2020)
 
-Both exponentials are bounded: log r and d count as at most 10, beyond which their gradient is 0, so that no single
-token can end a run. The bound on log r is that of KPO's release and of verl's GSPO. verl clips d to 20 and k to 10,
-which already lets go of tokens at d = 2.6; TRL has no bound.
+Both exponentials are bounded: log r and d count as at most 10, beyond which their gradient is 0. The bound on log r is
+that of KPO's release and of verl's GSPO. verl clips d to 20 and k to 10; TRL has no bound.
 
 and the aggregations, with B sequences of n_i counted tokens:
 
@@ -19,8 +18,6 @@ and the aggregations, with B sequences of n_i counted tokens:
 
 A response without tokens counts as a sequence and adds nothing. Given the totals of the whole minibatch, the losses of
 its micro-batches add up to the loss of the whole, and so do the gradients.
-
-Shape suffixes: B sequences, T tokens.
 """
 
 import functools
@@ -53,18 +50,14 @@ WEIGHT_EPSILON = 1e-10
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A loss to minimise, and sums from which its metrics follow."""
+    """A loss to minimise, scalar and differentiable, and sums from which its metrics follow (see `merge_metrics`)."""
 
     loss: Tensor
-    """Scalar, differentiable, float32 or float64."""
-    sums: Tensor
-    """Float64, on the device: see `_SUMS`; detached. `metrics` brings them to the CPU."""
-    clipped: Tensor | None = None
-    """(B, T) bool: the counted tokens of `clip_share`; None if the method does not clip."""
+    sums: Tensor  # of `_SUMS`; float64, detached, on the device; `metrics` brings them to the CPU
+    clipped: Tensor | None = None  # (B, T) bool: the counted tokens of `clip_share`; None if the method does not clip
 
     @functools.cached_property
     def metrics(self) -> dict[str, float]:
-        """See `merge_metrics`."""
         return merge_metrics([self])
 
 
@@ -136,9 +129,8 @@ def policy_loss(
         check_token_tensors(mask, ref_log_probs=ref_log_probs)
         finite["ref_log_probs"] = ref_log_probs
     elif method.kl_weight > 0:
-        raise ValueError(
-            f"ref_log_probs are missing: {method.name} has kl_weight {method.kl_weight}; pass them, or set it to 0"
-        )
+        weight = f"{method.name} has kl_weight {method.kl_weight}"
+        raise ValueError(f"ref_log_probs are missing: {weight}; pass them, or set it to 0")
     check_finite(mask_BT, **finite)
     # A masked position of per-token advantages may hold anything, so it must not meet arithmetic.
     advantages_BT = torch.where(mask_BT, advantages_BT.to(log_ratio_BT.dtype), 0.0)

@@ -1,7 +1,6 @@
 """Every method and control as one declaration: advantage, ratio, clip, aggregation, with the paper's values.
 
-`METHODS` maps names to `Method`s, `get_method(name, **overrides)` gives one with other values. CONTRIBUTING.md, "Adding
-a method", shows how to declare another.
+`get_method(name, **overrides)` gives one with other values; CONTRIBUTING.md shows how to declare another.
 """
 
 import dataclasses
@@ -103,16 +102,6 @@ class Method:
         return RATIO_KINDS.find(self.ratio).depends_on_ratio
 
     @property
-    def needs_lengths(self) -> bool:
-        """Whether the advantages need the response lengths."""
-        return "lengths" in ADVANTAGE_KINDS.find(self.advantage).runtime
-
-    @property
-    def needs_components(self) -> bool:
-        """Whether the advantages need each response's rewards by component, and not only their sum."""
-        return "components" in ADVANTAGE_KINDS.find(self.advantage).runtime
-
-    @property
     def parameters(self) -> dict[str, Any]:
         """Every value that `get_method` can override, under the shortest name that says which is meant."""
         values = {name: getattr(self, name) for name in _OWN_PARAMETERS}
@@ -133,9 +122,9 @@ class Method:
     ) -> Tensor:
         """Advantages (P, G) of one rollout batch's rewards (P, G), NaN if ungraded; see `kpo.advantages`.
 
-        lengths_PG: counted tokens of each response, used if `needs_lengths`. components_PGK: the rewards whose weighted
-        sum rewards_PG are, used if `needs_components`. generator: for random orders; without one they are the same in
-        every batch. estimator: from `make_estimator`; it takes the rewards in after the advantages are computed, so
+        lengths_PG: counted tokens of each response. components_PGK: the rewards whose weighted sum rewards_PG are. Both
+        are used if the kind asks for them. generator: for random orders; without one they are the same in every batch.
+        estimator: from `make_estimator`; it takes the rewards in after the advantages are computed, so
         that no reward sets its own scale.
         """
         runtime = {"lengths": lengths_PG, "components": components_PGK, "generator": generator}
@@ -174,9 +163,8 @@ def declare(method: Method) -> Method:
 def get_method(name: str, **overrides: Any) -> Method:
     """The method `name`, with other values for any of its `parameters`.
 
-    A parameter that only one part of the method has goes by its plain name (`process_variance`); a prefix says which
-    part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required if both have it.
-    Raises ValueError for an unknown name or override, ValueError or TypeError naming the parameter for a bad value.
+    A prefix says which part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required if both
+    have the parameter. Raises ValueError or TypeError naming the override.
     """
     method = METHODS.find(name)
     parts = ("ratio", "advantage")
@@ -205,9 +193,8 @@ _GSPO_CLIP = {"clip_low": 3e-4, "clip_high": 4e-4}
 _KPO_FILTER = {"process_variance": 1e-6, "observation_variance": 1.0}
 _WEAK_FILTER = {"process_variance": 1e-4, "observation_variance": 1.0}
 
-# KPO's comparison: same advantage and aggregation for all, no KL term; methods differ in ratio and clip only. Its
-# controls replace one thing in kpo-clipped. Then grpo with another advantage, and KRPO's comparison: token ratio, clip
-# 0.2, KL weight 0.01; methods differ in the advantage only.
+# KPO's comparison: methods differ in ratio and clip only, and controls replace one thing in kpo-clipped. Then grpo with
+# another advantage, and KRPO's comparison: token ratio, clip 0.2, KL weight 0.01; methods differ in the advantage only.
 _TABLE: tuple[tuple[str, str, bool, str, str, str, dict[str, Any]], ...] = (
     # Name, the method it varies, whether measured, paper, section, description, values of its own.
     ("grpo", "", True, "arXiv 2402.03300", "4.1; clip as in KPO's comparison",

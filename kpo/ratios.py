@@ -14,8 +14,6 @@ the ratio that the loss weighs the advantage with, and says what the gradient fl
 
 Straight-through means value and gradient are chosen apart: log r_t = sg[value_t] + z_t - sg[z_t], sg being
 stop-gradient. The derivative with respect to log pi(y_t) is 1, and no gradient crosses tokens.
-
-Shape suffixes: B sequences, T tokens.
 """
 
 from collections.abc import Callable
@@ -40,16 +38,15 @@ __all__ = ["RATIO_KINDS", "RatioKind", "log_importance_ratio", "ratio_kind", "st
 
 # Keywords that a function may ask for in addition to its parameters.
 RUNTIME = ("advantages", "clip", "old_log_probs")
+Clip = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
 class RatioKind(Kind):
     """One kind of ratio: its function and what the loss has to know of it."""
 
-    depends_on_ratio: bool
-    """False if the value is the same whatever the policies are, so that off-policy updates are not corrected."""
-    clips_itself: bool
-    """True if the clip acts on tokens inside the function instead of on the ratio."""
+    depends_on_ratio: bool  # False if the value is the same whatever the policies are
+    clips_itself: bool  # True if the clip acts on tokens inside the function instead of on the ratio
 
     def __call__(self, log_ratio_BT: Tensor, mask_BT: Tensor, **parameters: Any) -> Tensor:
         """The function's result, (B, T) with 0 where masked, or (B, 1)."""
@@ -58,10 +55,8 @@ class RatioKind(Kind):
             return torch.where(mask_BT, result, 0.0)
         if result.shape == (len(mask_BT), 1):
             return result
-        raise ValueError(
-            f"ratio kind {self.name!r} gave shape {tuple(result.shape)} for a mask of {tuple(mask_BT.shape)}; "
-            "its function must return (B, T) or (B, 1)"
-        )
+        found = f"shape {tuple(result.shape)} for a mask of {tuple(mask_BT.shape)}"
+        raise ValueError(f"ratio kind {self.name!r} gave {found}; its function must return (B, T) or (B, 1)")
 
 
 RATIO_KINDS = Registry("ratio kind")
@@ -70,11 +65,10 @@ RATIO_KINDS = Registry("ratio kind")
 def ratio_kind(name: str, *, depends_on_ratio: bool = True, clips_itself: bool = False) -> Callable:
     """Register a function `f(log_ratio_BT, mask_BT, **parameters) -> (B, T) or (B, 1)` as the ratio kind `name`.
 
-    `log_ratio_BT` is z, float32 or float64, differentiable in the log-probabilities and 0 where `mask_BT` (bool) is
-    False; what the result holds there is ignored. Keyword-only parameters, numbers, are those a method may set. Three
-    come at run time if the function asks for them: `old_log_probs` (B, T), detached, in z's dtype, 0 where masked;
-    `advantages` (B, 1) or (B, T); `clip`, the method's (low, high) or None.
-    Raises ValueError if the name is taken.
+    `log_ratio_BT` is z, differentiable in the log-probabilities and 0 where `mask_BT` (bool) is False; what the result
+    holds there is ignored. Keyword-only parameters, numbers, are those a method may set. Three come at run time if the
+    function asks for them: `old_log_probs` (B, T), detached, 0 where masked; `advantages` (B, 1) or (B, T); `clip`, the
+    method's (low, high) or None. Raises ValueError if the name is taken.
     """
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -97,8 +91,7 @@ def log_importance_ratio(
         `advantages`, `clip` (kinds that ask for them, as `geometric_mean` does).
 
     Returns (B, T), 0 where mask is 0; (B, 1) for `sequence` and `geometric-mean`, 0 for a response without tokens.
-    Raises ValueError or TypeError naming the argument: unknown kind or parameter, shapes, dtypes or devices that do not
-    fit, non-finite log-probabilities at counted tokens.
+    Raises ValueError or TypeError naming the argument.
     """
     chosen = RATIO_KINDS.find(kind)
     log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
@@ -116,10 +109,7 @@ def counted(values: Tensor, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def token_log_ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(z, mask as bool), both (B, T): z = log pi - sg[log pi_old] in at least float32, 0 where mask is 0.
-
-    What a masked position holds (infinities and NaN of padding included) reaches neither the value nor the gradient.
-    """
+    """(z, mask as bool), both (B, T): z = log pi - sg[log pi_old] in at least float32, 0 where mask is 0."""
     mask_BT = check_token_tensors(mask, log_probs=log_probs, old_log_probs=old_log_probs)
     dtype = torch.promote_types(torch.promote_types(log_probs.dtype, old_log_probs.dtype), torch.float32)
     difference_BT = log_probs.to(dtype) - old_log_probs.detach().to(dtype)
@@ -156,16 +146,11 @@ def sequence_token(log_ratio_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 @ratio_kind("geometric-mean", clips_itself=True)
 def geometric_mean(
-    log_ratio_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    advantages: Tensor | None = None,
-    clip: float | tuple[float, float] | None = None,
+    log_ratio_BT: Tensor, mask_BT: Tensor, *, advantages: Tensor | None = None, clip: Clip | None = None
 ) -> Tensor:
     """log r = mean_t c_t, shape (B, 1): GMPO (arXiv 2507.20673).
 
-    c_t = min(z_t, high) if the advantage is positive, max(z_t, -low) if it is negative, z_t if it is 0. Only
-    what would push the policy further the way it already moved is cut, before averaging.
+    c_t = min(z_t, high) if the advantage is positive, max(z_t, -low) if it is negative, z_t if it is 0.
 
     advantages: (B,) or (B, T), only their sign is used; clip: a bound in log space, or (low, high); None does not clip.
     """
@@ -183,7 +168,7 @@ def geometric_mean(
     return sequence_mean(clipped_BT, mask_BT)
 
 
-def clip_bounds(clip: float | tuple[float, float]) -> tuple[float, float]:
+def clip_bounds(clip: Clip) -> tuple[float, float]:
     """(low, high), both non-negative, from one number or a pair."""
     low, high = clip if isinstance(clip, (tuple, list)) else (clip, clip)
     return check_real("clip", low, minimum=0.0), check_real("clip", high, minimum=0.0)
@@ -203,13 +188,8 @@ def kalman(
     The filter starts at rho = 0 with variance `initial_variance` (0 as in the released loss) and sees detached values.
     The release bounds the logarithm at 10 before its exponential; here `kpo.losses` does so, alike for every kind.
     """
-    filtered_BT = kalman_filter(
-        log_ratio_BT.detach(),
-        mask_BT,
-        process_variance=process_variance,
-        observation_variance=observation_variance,
-        initial_variance=initial_variance,
-    )
+    variances = {"process_variance": process_variance, "observation_variance": observation_variance}
+    filtered_BT = kalman_filter(log_ratio_BT.detach(), mask_BT, **variances, initial_variance=initial_variance)
     return straight_through(filtered_BT, log_ratio_BT)
 
 
@@ -236,10 +216,7 @@ def ema_scheduled(
     observation_variance: float,
     initial_variance: float = 0.0,
 ) -> Tensor:
-    """Exponential moving average whose gain at the t-th counted token is the Kalman gain K_t (control).
-
-    The gains do not depend on what is observed, so this must equal `kalman`.
-    """
+    """Exponential moving average whose gain at the t-th counted token is K_t, so this must equal `kalman` (control)."""
     gains_T, _ = kalman_gains(log_ratio_BT.shape[1], process_variance, observation_variance, initial_variance)
     filtered_BT = linear_filter(log_ratio_BT.detach(), gains_T.to(log_ratio_BT.device), mask_BT)
     return straight_through(filtered_BT, log_ratio_BT)

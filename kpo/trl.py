@@ -96,24 +96,17 @@ class MethodTrainer(GRPOTrainer):
     def _compute_loss(self, model, inputs):
         whole = (torch.cat([inputs[f"prompt_{part}"], inputs[f"completion_{part}"]], dim=1) for part in ("ids", "mask"))
         known = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
-        log_probs, entropies, aux_loss = self._get_per_token_logps_and_entropies(
-            model,
-            *whole,
-            inputs["completion_ids"].size(1),
-            compute_entropy=True,
-            compute_aux_loss=self.aux_loss_enabled,
-            **{name: inputs[name] for name in known if name in inputs},  # images
-        )
+        options = {name: inputs[name] for name in known if name in inputs}  # images
+        options |= {"compute_entropy": True, "compute_aux_loss": self.aux_loss_enabled}
+        length = inputs["completion_ids"].size(1)
+        log_probs, entropies, aux_loss = self._get_per_token_logps_and_entropies(model, *whole, length, **options)
         mask, advantages = _loss_mask(inputs), inputs["advantages"]
         # TRL leaves the old log-probabilities out if sampling and updating policy are the same.
         old_log_probs = inputs.get("old_per_token_logps", log_probs.detach())
         micro_batches = self.current_gradient_accumulation_steps if model.training else 1
+        tensors = (log_probs, old_log_probs, advantages, mask, inputs.get("ref_per_token_logps"))
         result = self.method_loss(
-            log_probs,
-            old_log_probs,
-            advantages,
-            mask,
-            inputs.get("ref_per_token_logps"),
+            *tensors,
             sampler_weights=inputs.get("importance_sampling_ratio"),
             num_sequences=len(mask) * micro_batches * self.accelerator.num_processes,
             num_tokens=self._minibatch_tokens(mask, micro_batches),

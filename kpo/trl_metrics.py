@@ -1,6 +1,7 @@
 """The metrics of a minibatch from its micro-batches, as `kpo.trl` logs them. Shape suffixes: B sequences, T tokens."""
 
 import torch
+from torch import Tensor
 
 from kpo.losses import PolicyLoss, merge_metrics
 
@@ -17,12 +18,8 @@ _OWN = 7  # entries of `token_statistics` before those of `PolicyLoss.sums`
 
 @torch.no_grad()
 def token_statistics(
-    part: PolicyLoss,
-    entropies_BT: torch.Tensor,
-    aux_loss: torch.Tensor | None,
-    advantages: torch.Tensor,
-    mask_BT: torch.Tensor,
-) -> torch.Tensor:
+    part: PolicyLoss, entropies_BT: Tensor, aux_loss: Tensor | None, advantages: Tensor, mask_BT: Tensor
+) -> Tensor:
     """Of one micro-batch what `minibatch_metrics` needs, as one float64 row."""
     sign = advantages[:, None] if advantages.dim() == 1 else advantages
     clipped_BT = torch.zeros_like(mask_BT, dtype=torch.bool) if part.clipped is None else part.clipped
@@ -33,7 +30,7 @@ def token_statistics(
     return torch.cat([torch.stack([value.detach().to(part.sums) for value in values]), part.sums])
 
 
-def minibatch_metrics(rows: torch.Tensor) -> dict[str, float]:
+def minibatch_metrics(rows: Tensor) -> dict[str, float]:
     """Of the rows of all micro-batches in all processes: the loss, mean entropy, and those of `merge_metrics`.
 
     clip_region_mean is clip_share, clip_low_mean and clip_high_mean its parts at negative and at positive advantages,
@@ -42,14 +39,7 @@ def minibatch_metrics(rows: torch.Tensor) -> dict[str, float]:
     loss, entropy, low, high = rows[:, :4].sum(dim=0).tolist()
     tokens = max(rows[:, _OWN].sum().item(), 1.0)
     merged = merge_metrics(PolicyLoss(row[0], row[_OWN:]) for row in rows)
-    return {
-        "loss": loss,
-        "entropy": entropy / tokens,
-        **merged,
-        "clip_region_mean": merged["clip_share"],
-        "clip_low_mean": low / tokens,
-        "clip_high_mean": high / tokens,
-        "clip_low_min": rows[:, 4].min().item(),
-        "clip_high_max": rows[:, 5].max().item(),
-        "aux_loss": rows[:, 6].mean().item(),
-    }
+    shares = {"region_mean": merged["clip_share"], "low_mean": low / tokens, "high_mean": high / tokens}
+    shares |= {"low_min": rows[:, 4].min().item(), "high_max": rows[:, 5].max().item()}
+    clip = {f"clip_{of}": share for of, share in shares.items()}
+    return {"loss": loss, "entropy": entropy / tokens, **merged, **clip, "aux_loss": rows[:, 6].mean().item()}

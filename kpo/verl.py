@@ -3,13 +3,9 @@
 Importing this module registers them. verl imports it in each of its processes: by the entry point `verl.plugins`, or if
 `VERL_USE_EXTERNAL_MODULES` or `actor_rollout_ref.model.external_lib` name `kpo.verl`. verl's `validate_config` then
 checks kpo's settings first, so that a wrong one stops the driver and not a worker after its first rollout.
-`python -m kpo.verl kpo-clipped krpo` prints the overrides for the loss of one method with the advantages of another.
 
-Order in a group. verl hands a group over sorted by length or balanced over ranks, not in the order in which it was
-sampled, which KRPO's filters go by. Each group is filtered in a random order, drawn from `algorithm.kpo.seed` and the
-number of the call; the order in which rows arrive has no influence.
-
-Shape suffixes: B sequences, T tokens, N responses of all groups, P prompts, G group members.
+Order in a group. verl does not keep the order in which a group was sampled, which KRPO's filters go by. Each group is
+filtered in a random order, drawn from `algorithm.kpo.seed` and the number of the call.
 """
 
 import dataclasses
@@ -73,27 +69,17 @@ def policy_loss_function(loss_mode: str) -> Callable:
         values = config.policy_loss.get("kpo") or {}
         method = _resolved_method(loss_mode, tuple(sorted(values.items())), tuple(fields.items()))
         if log_prob.dtype in (torch.bfloat16, torch.float16):
-            _say_once(
-                logging.WARNING,
-                f"{loss_mode}: verl passes log-probabilities in {log_prob.dtype}. The loss is computed in float32, but "
-                f"near -4 such values lie up to 0.03 apart, and KPO clips ratios at 0.0003; for float32 set "
-                "actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32, or install flash-attn",
-            )
+            why = "near -4 such values lie up to 0.03 apart, and KPO clips ratios at 0.0003"
+            remedy = "set actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32, or install flash-attn"
+            what = f"{loss_mode}: verl passes log-probabilities in {log_prob.dtype}. The loss is computed in float32"
+            _say_once(logging.WARNING, f"{what}, but {why}; for float32 {remedy}")
         totals = [config.global_batch_info.get(name) for name in ("global_batch_size", "batch_num_tokens", "dp_size")]
         if None in totals:
             raise ValueError(f"{loss_mode} needs the totals of the minibatch, which verl 0.9 passes; found {totals}")
         num_sequences, num_tokens, ranks = map(int, totals)
+        given = {"sampler_weights": rollout_is_weights, "num_sequences": num_sequences, "num_tokens": num_tokens}
         with torch.autocast(log_prob.device.type, enabled=False):
-            result = policy_loss(
-                method,
-                log_prob,
-                old_log_prob,
-                advantages,
-                response_mask,
-                sampler_weights=rollout_is_weights,
-                num_sequences=num_sequences,
-                num_tokens=num_tokens,
-            )
+            result = policy_loss(method, log_prob, old_log_prob, advantages, response_mask, **given)
         metrics = {name: x if math.isfinite(x) else NEUTRAL.get(name, 0.0) for name, x in result.metrics.items()}
         change_BT = torch.where(response_mask.bool(), old_log_prob.float() - log_prob.detach().float(), 0.0)
         named = {"actor/pg_clipfrac": metrics.pop("clip_share")}  # verl's names for what verl's losses report
@@ -126,8 +112,8 @@ def estimator_function(estimator: str) -> Callable:
     def advantages(token_level_rewards, response_mask, config=None, index=None, **_):
         """(advantages, returns), the same tensor (N, T): each response's advantage at its counted tokens.
 
-        A response's reward is the sum over its tokens, NaN if ungraded; `index` holds the uid of its prompt. Groups may
-        differ in size. Rows that verl adds as padding (uid `pad...`) are left out and get 0.
+        A response's reward is the sum over its tokens, NaN if ungraded. index: the uid of each prompt; rows that verl
+        adds as padding (uid `pad...`) get 0.
         """
         import torch
 
@@ -136,11 +122,10 @@ def estimator_function(estimator: str) -> Callable:
         if index is None:
             raise ValueError(f"{estimator} needs to know the prompt of each response, and verl passed no uid")
         method, seed = advantage_method(estimator, (config or {}).get("kpo") or {})
-        _say_once(
-            logging.INFO,
-            f"{estimator}: {dict(method.advantage_parameters)}, each group in a random order (seed {seed}), because "
-            "verl does not keep the order in which it was sampled",
+        order = (
+            f"each group in a random order (seed {seed}), because verl does not keep the order in which it was sampled"
         )
+        _say_once(logging.INFO, f"{estimator}: {dict(method.advantage_parameters)}, {order}")
         rewards_N, lengths_N = token_level_rewards.sum(dim=-1), response_mask.sum(dim=-1)
         places_PG = group_places(rewards_N, lengths_N, index, seed, next(calls))
         advantages_N = torch.zeros_like(rewards_N)
@@ -160,8 +145,8 @@ def estimator_function(estimator: str) -> Callable:
 def group_places(rewards_N, lengths_N, index, seed: int, call: int):
     """Rows of each group in the order in which to filter them, (P, G); -1 fills up smaller groups.
 
-    Members are first sorted by reward and length, and groups by their members, so that arrival plays no part; then
-    each group is shuffled by a generator seeded with (seed, call).
+    Members are sorted by reward and length, and groups by their members, so that arrival plays no part; then each group
+    is shuffled by a generator seeded with (seed, call).
     """
     import numpy as np
     import torch
@@ -197,10 +182,8 @@ def _checked(validate: Callable) -> Callable:
         )
         used = check_config(config, core_algos.POLICY_LOSS_REGISTRY, core_algos.ADV_ESTIMATOR_REGISTRY)
         if used and not plugin and library != __name__:
-            logger.warning(
-                "A Ray cluster that was started before VERL_USE_EXTERNAL_MODULES was set does not import kpo.verl: add "
-                "actor_rollout_ref.model.external_lib=kpo.verl"
-            )
+            cluster = "A Ray cluster that was started before VERL_USE_EXTERNAL_MODULES was set does not import kpo.verl"
+            logger.warning(f"{cluster}: add actor_rollout_ref.model.external_lib=kpo.verl")
         return validate(config, *args, **kwargs)
 
     validate_config.without_kpo = validate

@@ -43,8 +43,7 @@ def loss_method(loss_mode: str, values: Mapping[str, Any], actor: Mapping[str, A
     """The method that a policy loss stands for. Its `kl_weight` is that of verl's trainer, which adds the KL term.
 
     values: `actor.policy_loss.kpo`: the ratio's parameters, and `clip` (false: no clip at all). actor: `ACTOR_FIELDS`
-    of verl's actor, None to leave what they decide as declared.
-    Raises ValueError or TypeError in one sentence for what is unknown, out of range, or not to be had from verl.
+    of verl's actor, None to leave what they decide as declared. Raises ValueError or TypeError in one sentence.
     """
     names = loss_names()
     declared, values = METHODS[names[_known(f"{ACTOR}.policy_loss.loss_mode", loss_mode, names)]], dict(values)
@@ -91,13 +90,12 @@ def advantage_method(estimator: str, values: Mapping[str, Any]) -> tuple[Method,
     lost = values.pop("state_is_lost", False)
     method = Method(estimator, "", "", "", advantage=kind, advantage_parameters=values)
     method.try_once()
-    if (method.make_estimator() is not None) is not lost:
-        raise ValueError(
-            f"{estimator} keeps no state; leave out algorithm.kpo.state_is_lost"
-            if lost
-            else f"{estimator} keeps estimates that verl cannot put into a checkpoint; if a resumed run may begin them "
-            "afresh, set +algorithm.kpo.state_is_lost=true"
-        )
+    keeps_state = method.make_estimator() is not None
+    if lost is not keeps_state and keeps_state:
+        remedy = "if a resumed run may begin them afresh, set +algorithm.kpo.state_is_lost=true"
+        raise ValueError(f"{estimator} keeps estimates that verl cannot put into a checkpoint; {remedy}")
+    if lost is not keeps_state:
+        raise ValueError(f"{estimator} keeps no state; leave out algorithm.kpo.state_is_lost")
     return method, seed
 
 

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from kpo.kalman import VarianceFit, fit_variances
-from kpo.structure import shuffled_order
 from paper_figures import style
 from paper_figures.aggregate import seeds_phrase
 from paper_figures.catalogue import claims_text
 from paper_figures.command import figure_main
 from paper_figures.results import Results, ResultsError
 from paper_figures.structure import EXPERIMENT, FILE, METHOD, stacked
+from reproduction.claims.structure import shuffled_order
 
 NAME = "premise"
 SMALLEST = 1e-5  # of Q / V on the axes; what is smaller is drawn there

@@ -14,7 +14,7 @@ import math
 import torch
 
 from kpo.kalman import fit_variances, log_likelihood
-from kpo.structure import shuffled_order
+from reproduction.claims.structure import shuffled_order
 
 PREMISE_DRAWS = 5
 PREMISE_SERIES = {"raw": "raw", "shuffled": "shuffled"}

@@ -91,7 +91,6 @@ def test_defaults_are_those_of_the_source(name):
     assert method.paper.startswith("arXiv ")
     assert method.aggregation_length == (4096 if name == "dr-grpo" else None)
     assert method.uses_ratio == (name != "kpo-unit")
-    assert method.needs_lengths == (name == "opo")
     assert (method.make_estimator() is not None) == (name == "krpo-adaptive")
 
 
@@ -163,7 +162,6 @@ def test_advantages_of_each_method():
         assert result.shape == (2, 3) and result.abs().max() > 0, name
     with pytest.raises(ValueError, match="lengths"):
         METHODS["opo"].advantages(rewards)
-    assert not any(method.needs_components for method in METHODS.values())
     generator = torch.Generator().manual_seed(0)
     drawn = [METHODS["krpo-random-order"].advantages(rewards.repeat(8, 1), generator=generator) for _ in range(2)]
     assert not torch.equal(*drawn)
@@ -234,7 +232,6 @@ def test_the_worked_example_of_contributing_runs():
         exec(compile("\n".join(blocks), "CONTRIBUTING.md", "exec"), {})
         assert set(METHODS) - known[0] == {"krpo-gspo", "kpo-running-mean", "two-rewards"}
         method = get_method("two-rewards", largest_move=0.1)
-        assert method.needs_components and not method.needs_lengths
         with pytest.raises(ValueError, match="components are missing"):
             method.advantages(torch.ones(1, 2))
         ones = torch.ones(1, 3)
