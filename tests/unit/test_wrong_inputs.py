@@ -183,7 +183,8 @@ CASES = {
     "an experiment's name leaves the folder": (key("experiments/..", {}), PROBLEMS, ["experiments", "pattern"]),
     "a method's name leaves the folder": (key(f"{METHODS}/..~1x", {}), PROBLEMS, ["methods", "pattern"]),
     "an experiment called base": (lambda place: key("experiments/base", yaml.safe_load(
-        (place / CONFIG).read_text())["experiments"]["krpo"])(place), PROBLEMS, ["experiments", "'base'", "choose another"]),
+        (place / CONFIG).read_text())["experiments"]["krpo"])(place), PROBLEMS,
+        ["experiments", "'base'", "choose another"]),
     # Values out of their range.
     "learning rate zero": (key(LEARNING_RATE, 0.0), PROBLEMS, ["learning_rate", "greater than 0"]),
     "learning rate NaN": (key(LEARNING_RATE, float("nan")), PROBLEMS, ["learning_rate", "finite"]),
