@@ -85,9 +85,8 @@ def kalman_filter(
     observations: (B, T), float32, float64, bfloat16 or float16; log-ratios in nats for KPO.
     mask: (B, T), bool or 0 / 1 of any dtype, 1 for an observed token; None if all are. Masked tokens give 0.
 
-    On a CPU only the output is rounded to its dtype, and a row has the same bits by itself, in a batch, and with other
-    padding or holes. On a CUDA device with Triton a kernel agrees with it within the rounding of the dtype; without
-    Triton, and on other devices, the CPU filters and the result is copied.
+    On a CPU a row has the same bits by itself, in a batch, and with other padding or holes; on a CUDA device a Triton
+    kernel agrees with it within the rounding of the dtype. Elsewhere the CPU filters and the result is copied.
 
     Raises TypeError or ValueError for a wrong type, dtype, shape, device or mask, and as `kalman_gains`;
     `kpo.checks.NonFiniteError` for an observed value that is not finite.
