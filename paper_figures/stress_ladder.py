@@ -8,7 +8,7 @@ from paper_figures.cells import draw_groups, seeds_text
 from paper_figures.command import figure_main
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
-from reproduction.claims.kpo_training import LADDER
+from reproduction.claims.kpo_training import COLLAPSES, LADDER
 
 NAME = "stress_ladder"
 METHODS = ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "kpo-ema", "kpo-unit")
@@ -22,7 +22,7 @@ PANELS = (
 
 def rungs(results: Results) -> list[str]:
     """The experiments of the ladder that the configuration has, from the mildest."""
-    return [name for name in LADDER if name in results.experiments]
+    return [name for name in (*LADDER, COLLAPSES) if name in results.experiments]
 
 
 def rung_label(results: Results, name: str) -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -31,7 +31,6 @@ from reproduction.claims.runs import (
 )
 from reproduction.claims.verdict import DECIDED, NOT_TESTED, VERDICTS
 from reproduction.jobs.files import atomic_write, only_process, read_json
-from reproduction.jobs.progress import clock
 from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, ConfigurationError, dump, load
 
 BATCH_SECONDS = 900.0
@@ -43,12 +42,14 @@ SHOWN = "figures of the scale's own experiments"
 
 @dataclass(frozen=True)
 class Wanted:
-    """The runs that a claim's next look lacks: at how many seeds, which, and their processor seconds by themselves."""
+    """The runs that a claim's next look lacks beyond those of cheaper ones: at how many seeds, which, and their
+    processor seconds. others: the claims that lack nothing else."""
 
     claim: str
     look: int
     runs: tuple[RunName, ...]
     seconds: float
+    others: list[str] = field(default_factory=list)
 
 
 def go_on(configuration: Configuration, hours: float, cores: int, say=print) -> None:
@@ -147,21 +148,29 @@ class _Progress:
         }
 
     def _cheapest_first(self, lacking: Mapping[str, tuple[int, list[RunName]]]) -> list[Wanted]:
-        found, taken = [], {(*cell, seed) for cell, runs in self.cells.items() for seed in runs}
+        found: list[Wanted] = []
+        taken = {(*cell, seed) for cell, runs in self.cells.items() for seed in runs}
         remaining = dict(lacking)
         while remaining:
             left = {name: [run for run in runs if run not in taken] for name, (_, runs) in remaining.items()}
-            name = min(left, key=lambda one: (self.seconds(left[one]), one))
+            costs = {name: self.seconds(runs, taken) for name, runs in left.items()}
+            name = min(costs, key=lambda one: (costs[one], one))
             look, _ = remaining.pop(name)
             if left[name]:
-                found.append(Wanted(name, look, tuple(left[name]), self.seconds(left[name])))
+                found.append(Wanted(name, look, tuple(left[name]), costs[name]))
                 taken.update(left[name])
+            elif found:
+                found[-1].others.append(name)
         return found
 
-    def seconds(self, runs: Iterable[RunName]) -> float:
-        """Processor seconds of runs, with the base models that their seeds lack."""
-        runs = list(runs)
-        bases = {seed for *_, seed in runs if not (self.settings.run_folder("base", "base", seed) / "model").exists()}
+    def seconds(self, runs: Iterable[RunName], besides: Iterable[RunName] = ()) -> float:
+        """Processor seconds of runs, with the base models that their seeds lack after the runs of `besides`."""
+        runs, known = list(runs), {seed for *_, seed in besides}
+        bases = {
+            seed
+            for seed in {seed for *_, seed in runs} - known
+            if not (self.settings.run_folder("base", "base", seed) / "model").exists()
+        }
         return sum(self.cost[experiment] for experiment, *_ in runs) + len(bases) * self.cost["base"]
 
     def _costs(self) -> dict[str, float]:
@@ -234,13 +243,18 @@ class _Progress:
             + "; ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         )
         if wanted:
-            self.say(f"{'open claim':<26} {'next look':>9} {'runs':>5} {'core-min':>9}  there after (h:min)")
+            self.say(f"{'open claim':<28}{'next look':>9} {'runs':>5} {'core-min':>9}  there after")
         total = 0.0
         for one in wanted:
             total += one.seconds
-            after = total / cores
-            end = f"{clock(after / 60)}{'' if after <= left else ', beyond the time left'}"
-            self.say(f"{one.claim:<26} {one.look:>9} {len(one.runs):>5} {one.seconds / 60:>9.1f}  {end}")
+            hours, minutes = divmod(round(total / cores / 60), 60)
+            late = ", beyond this time" if 0 < left < total / cores else ""
+            name = "(figures)" if one.claim == SHOWN else one.claim
+            self.say(
+                f"{name:<28}{one.look:>9} {len(one.runs):>5} {one.seconds / 60:>9.1f}  {hours} h {minutes:02} min{late}"
+            )
+            if one.others:
+                self.say(f"  and with it {', '.join(one.others)}")
         untested = [result.claim.id for result in results if result.verdict.verdict == NOT_TESTED]
         if untested:
             self.say(f"not tested: {', '.join(untested)}")

@@ -33,7 +33,7 @@ UNPACKED = "results/published"
 CHOICE = "published"
 """What `--config results=` is given to work from published results."""
 
-EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "krpo")
+EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4", "krpo")
 """The experiments whose runs figures look at; of all others `measures.json` holds what verdicts need."""
 LOG_RATIOS_OF = (("kpo", "grpo"),)
 REWARDS_OF = (("kpo", "grpo"), ("krpo", "grpo"))

@@ -17,7 +17,6 @@ from paper_figures import (
     ENTRIES,
     FIGURES,
     accuracy_gains,
-    clip_sweep,
     figures_for,
     forest,
     gain_schedule,
@@ -394,17 +393,6 @@ class TestNumbers:
         # KPO over GRPO in the paper: 37.91 - 27.29 on AIME'24.
         left = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "^"]
         assert left[0] == pytest.approx(10.62)
-
-    def test_clip_sweep_rings_the_clip_that_the_claims_take(self, study):
-        measures = Measures(Results(study))
-        claims = {record["id"]: record for record in read_json(study / "claims.json")["claims"]}
-        for baseline in ("grpo", "gspo", "gmpo"):
-            sides = claims[f"kpo-4-tuned-over-{baseline}"]["effect"]["sides"]
-            taken = {tuple(side["cells"][0].split("/")) for side in sides}
-            ringed = {
-                clip_sweep.cells(method)[clip_sweep.chosen(measures, method)] for method in ("kpo-clipped", baseline)
-            }
-            assert ringed == taken
 
     def test_smoothing_ratios(self, study, drawn):
         results = Results(study)

@@ -12,6 +12,7 @@ import yaml
 from reproduction.claims import get_claim
 from reproduction.claims.comparable import check_comparable
 from reproduction.claims.declare import NOT_FOUND, Claim, Rule, along, cell, difference
+from reproduction.claims.estimate import SHARES
 from reproduction.claims.judge import evaluate_claims, write_claims
 from reproduction.claims.one_run import METHOD_FIELDS, ClaimsError
 from reproduction.claims.runs import measure_runs, read_measures, write_measures
@@ -87,6 +88,9 @@ def results(template, tmp_path) -> Configuration:
 def six_seeds(results) -> Configuration:
     """The same with all six seeds, from which accuracies can be judged."""
     return configuration_of(Path(results.results), seeds=SPREAD)
+
+
+FEWER_COLLAPSES = difference("collapse", cell("kpo", "grpo"), cell("kpo", "kpo-clipped"))
 
 
 def compare(study, comparison, rule):
@@ -231,18 +235,16 @@ class TestMissing:
             write_measures(results, allow_missing=True)
         provenance = read_json(folder / "provenance.json")
         write_json(folder / "provenance.json", provenance | {"stopped": {"update": 13, "reason": "loss is not finite"}})
-        found = record(results, "kpo-3-collapse")
+        found = compare(measure_runs(results), FEWER_COLLAPSES, Rule("above", 0.1))
         # One of three KPO runs collapsed, no GRPO run: 0 - 1/3.
-        assert found["effect"]["estimate"]["value"] == pytest.approx(-1 / 3)
-        assert found["verdict"] == INCONCLUSIVE and "12 seeds would decide" in found["resolution"]
-        assert found["resolution"] in (results.folder / "claims.md").read_text()
+        assert found.effect.value == pytest.approx(-1 / 3) and found.effect.kind == SHARES
         # Stopped in the very last update it is one all the same.
         rows = read_jsonl(folder / "metrics.jsonl")
         rows += [{**rows[0], "update": number} for number in range(13, 21)]
         for number, row in enumerate(rows):
             row |= {"rollout_batch": number // 4 + 1, "minibatch": number % 4 + 1}
         write_jsonl(folder / "metrics.jsonl", rows)
-        assert record(results, "kpo-3-collapse")["effect"]["per_seed"]["1"] == -1
+        assert compare(measure_runs(results), FEWER_COLLAPSES, Rule("above", 0.1)).per_seed[1] == -1
 
     def test_a_run_that_the_grader_stopped_is_no_collapse(self, results):
         """It has no measures, and leaves each comparison by name."""
@@ -253,12 +255,12 @@ class TestMissing:
         others = {"kind": "collapse", "action": "continue", "message": "no response earned a reward"}
         stopped = {"stopped": "update 12: no response could be graded", "faults": [others, fault]}
         write_json(folder / "provenance.json", provenance | stopped)
-        found = record(results, "kpo-3-collapse")
+        assert sorted(compare(measure_runs(results), FEWER_COLLAPSES, Rule("above", 0.1)).per_seed) == [2, 3]
+        found = record(results, "kpo-4-over-grpo")
         assert sorted(found["effect"]["per_seed"]) == ["2", "3"]
         assert "without kpo/grpo/seed1, not defined there" in found["reason"]
         (line,) = [text for text in found["effect"]["left_out"] if text.startswith("kpo/grpo/seed1")]
-        assert "collapse is not defined for it (it was stopped: " in line and "could be graded" in line
-        assert sorted(record(results, "kpo-4-over-grpo")["effect"]["per_seed"]) == ["2", "3"]
+        assert "is not defined for it (it was stopped: " in line and "could be graded" in line
 
     def test_a_run_without_finite_entropy_near_its_end_stays(self, results):
         folder = results.run_folder("kpo", "grpo", 1)
