@@ -1,4 +1,4 @@
-"""`make study`: which runs it makes and which never, what it joins, what it names, and that it goes on where it stopped."""
+"""`make study`: which runs it makes and which never, what it joins and names, and that it goes on where it stopped."""
 
 import dataclasses
 
@@ -24,8 +24,8 @@ def run_of(experiment, label, seed, **values):
     base = {name: 0.5 + 0.001 * ((7 * seed + len(label)) % 5) for name in MEASURES}
     base |= {"collapse": 0.0, "schedule_deviation": 1e-16, "constant_gain_deviation": 0.3}
     return Run(
-        experiment, label, seed, base | values, {"normal": [2, 3]}, {"normal": 4}, source_hash(), versions(), {}, {}, {},
-        f"{experiment}/{label}/{seed}", late={"normal": [400, 800]},
+        experiment, label, seed, base | values, {"normal": [2, 3]}, {"normal": 4}, source_hash(), versions(), {}, {},
+        {}, f"{experiment}/{label}/{seed}", late={"normal": [400, 800]},
     )  # fmt: skip
 
 
