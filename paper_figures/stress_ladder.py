@@ -26,11 +26,11 @@ def rungs(results: Results) -> list[str]:
 
 
 def rung_label(results: Results, name: str) -> str:
-    """Updates from each rollout batch, and the learning rate, of a rung."""
+    """Updates made from each rollout batch, and the learning rate, of a rung."""
     training = results.experiment(name)["training"]
     updates = training.get("minibatches", 1) * training.get("epochs", 1)
     rate = training.get("learning_rate")
-    return f"{updates} updates a batch" + ("" if rate is None else f"\nrate {rate:g}")
+    return f"{updates} updates" + ("" if rate is None else f"\nrate {rate:g}")
 
 
 def table(results: Results, measures: Measures, measure: str) -> dict[tuple[int, str], dict[int, float]]:
@@ -52,9 +52,10 @@ def draw(results: Results) -> style.PaperFigure:
     looks = {method: look for method, look in style.looks(METHODS).items() if method in methods}
     seeds = seeds_text((by_seed for part in tables.values() for by_seed in part.values()), measures.missing)
     caption = (
-        "On a rung every method has the same seeds and prompts; the first is the scale's own comparison, with as many "
-        "updates from each batch of responses as in KPO's paper. Late: over the last fifth of the rollout batches, a "
-        "stopped run counting 0 where it has none. Collapsed: right answers below half of the run's best, most "
+        "Rungs: updates from each batch of responses, and the learning rate. On a rung every method has the same seeds "
+        "and prompts; the first is the scale's own comparison, with as many updates as in KPO's paper. Late: over the "
+        "last fifth of the rollout batches, a stopped run counting 0 if it has none. Collapsed: right answers below half "
+        "of the run's best, most "
         "responses cut off, or stopped. Fall of the entropy: last fifth of the updates against the first. Spike: "
         f"gradient norm above three times the run's median. {seeds} {claims.notes_for(NAME)}"
     )

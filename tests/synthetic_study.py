@@ -16,14 +16,14 @@ from reproduction.jobs.files import atomic_write, write_json, write_jsonl
 from reproduction.settings.configuration import Configuration, dump, load, validate
 from tests.synthetic_results import generator, metrics_rows, write_results
 
-LADDER = ("kpo-stress-2", "kpo-stress-3")
+LADDER = ("kpo-stress-2", "kpo-stress-3", "kpo-stress-4")
 # Made up: how good a method is, and how far a rung of the ladder of stress throws it back.
 SKILL = {
     "grpo": 0.80, "gspo": 0.78, "gmpo": 0.77, "kpo-clipped": 0.84, "kpo-unclipped": 0.72, "kpo-unit": 0.81,
     "kpo-ema": 0.84, "krpo": 0.83, "krpo-mean": 0.82, "krpo-scale": 0.79, "grpo-rescaled": 0.83, "krpo-r1e-3": 0.66,
     "kpo-weaker": 0.81, "kpo-weakest": 0.74, "krpo-kl0": 0.80, "krpo-kl0.05": 0.78,
 }  # fmt: skip
-STRESS = {"kpo-stress-2": 0.1, "kpo-stress-3": 0.3, "kpo-clips": 0.1, "kpo-q": 0.1}
+STRESS = {"kpo-stress-2": 0.1, "kpo-stress-3": 0.3, "kpo-stress-4": 0.4, "kpo-clips": 0.1, "kpo-q": 0.1}
 FRAGILE = {"grpo": 1.0, "gmpo": 0.9, "gspo": 0.6, "kpo-unclipped": 1.6}
 STRUCTURE = {
     "switch_raw": 0.44, "switch_filtered": 0.11, "switch_shuffled": 0.47, "switch_shuffled_filtered": 0.12,

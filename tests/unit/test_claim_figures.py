@@ -35,7 +35,7 @@ from paper_figures.cells import which_seeds
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import NotConfigured, Results, ResultsError
 from reproduction.claims import CLAIMS
-from reproduction.claims.kpo_training import LADDER
+from reproduction.claims.kpo_training import COLLAPSES, LADDER
 from reproduction.claims.paper_tables import KRPO_ARITHMETIC
 from reproduction.jobs.files import read_json, write_json
 from reproduction.settings.configuration import load
@@ -108,9 +108,8 @@ class TestCatalogue:
 
     def test_figures_for_says_what_is_drawn(self):
         drawn = figures_for(methods_of(PLAIN))
-        assert "training_curves" in drawn and "overhead" in drawn and "krpo_parts" in drawn
+        assert {"training_curves", "overhead", "krpo_parts", "stress_ladder"} <= set(drawn)
         assert not {
-            "stress_ladder",
             "stress_curves",
             "clip_sweep",
             "smoothing",
@@ -134,7 +133,7 @@ class TestCatalogue:
         assert done.stdout.strip() == "[]", done.stderr
 
     def test_the_curves_of_the_ladder_read_the_runs_of_its_rungs(self):
-        assert tuple(ENTRIES["stress_curves"].runs) == LADDER
+        assert tuple(ENTRIES["stress_curves"].runs) == (*LADDER, COLLAPSES)
 
     def test_figures_say_which_claims_they_show(self):
         for entry in ENTRIES.values():
@@ -353,15 +352,16 @@ class TestNumbers:
         figure = drawn["stress_ladder"]
         expected = [
             np.mean(list(raw(study, "reward_late", rung, method).values()))
-            for rung in ("kpo", "kpo-stress-2", "kpo-stress-3")
+            for rung in (*LADDER, COLLAPSES)
             for method in stress_ladder.METHODS
+            if method in FULL[rung].methods
         ]
         assert marks(figure.axes[0]) == pytest.approx(expected)
         # 8 minibatches twice over.
         labels = [label.get_text() for label in figure.axes[2].get_xticklabels()]
-        rates = [FULL[name].training.learning_rate for name in ("kpo", "kpo-stress-2", "kpo-stress-3")]
+        rates = [FULL[name].training.learning_rate for name in (*LADDER, COLLAPSES)]
         assert labels == [
-            f"{updates} updates a batch\nrate {rate:g}" for updates, rate in zip((4, 8, 16), rates, strict=True)
+            f"{updates} updates\nrate {rate:g}" for updates, rate in zip((4, 8, 16, 16), rates, strict=True)
         ]
 
     def test_stress_curves_end_where_a_run_stopped(self, study, drawn):
