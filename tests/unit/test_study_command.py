@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from reproduction.claims import study as command
-from reproduction.claims.declare import Rule
 from reproduction.claims.measures import MEASURES
 from reproduction.claims.one_run import ClaimsError, Run
 from reproduction.claims.runs import _as_row, joinable_runs, measured_again
@@ -34,7 +33,7 @@ class Bench:
 
     def __init__(self, folder, monkeypatch):
         self.settings, self.made, self.asked, self.said = settings_of(folder), {}, [], []
-        self.fails = False
+        self.fails, self.clock = False, 0.0
 
         def measured(configuration, experiment, label, seed, known):
             return self.made.get((experiment, label, seed))
@@ -44,12 +43,14 @@ class Bench:
 
         def run(progress, runs, cores, deadline):
             self.asked.append(list(runs))
+            self.clock += progress.seconds(runs) / cores
             if self.fails:
                 progress.failed = True
                 return False
             self.made |= {one: run_of(*one) for one in runs}
             return True
 
+        monkeypatch.setattr(command.time, "monotonic", lambda: self.clock)
         monkeypatch.setattr(command, "measured_again", measured)
         monkeypatch.setattr(command._Progress, "_seeds_here", seeds_here)
         monkeypatch.setattr(command._Progress, "run", run)
@@ -188,7 +189,3 @@ def test_a_run_of_other_code_in_the_folder_is_refused_by_name(tmp_path):
         (folder / name).write_text("{}")
     with pytest.raises(ClaimsError, match="kpo-unit/seed6: its step train was made by other code"):
         measured_again(settings, "kpo", "kpo-unit", 6, {})
-
-
-def test_rules_have_what_a_study_needs():
-    assert Rule("above", 0.1).significance == 0.05
