@@ -172,18 +172,19 @@ STABILITY = (
         statement="Filtering is enough by itself: KPO without a clip collapses no more often than clipped GRPO.",
         paper_says="unclipped KPO (Q = 1e-4) trains; collapse not discussed",
         certainty=SECOND_HAND,
-        effect_is="share of collapsed runs under the strongest stress, KPO-unclipped minus GRPO",
-        effect=difference("collapse", cell(COLLAPSES, "kpo-unclipped"), cell(COLLAPSES, "grpo")),
+        effect_is="share of collapsed runs on the ladder's last step, on which GRPO did not collapse in the pilot, "
+        "KPO-unclipped minus GRPO",
+        effect=difference("collapse", cell(LADDER[-1], "kpo-unclipped"), cell(LADDER[-1], "grpo")),
         rule=Rule(AT_MOST, 0.1),
         family="kpo-stability",
         controls=(
             Control(
                 "kpo-unit",
                 "Does training without any ratio, hence without any clip, collapse no more often either?",
-                difference("collapse", cell(COLLAPSES, "kpo-unit"), cell(COLLAPSES, "grpo")),
+                difference("collapse", cell(LADDER[-1], "kpo-unit"), cell(LADDER[-1], "grpo")),
             ),
         ),
-        stand_ins=STAND_INS,
+        stand_ins={LADDER[-1]: "kpo"},
     ),
 )
 

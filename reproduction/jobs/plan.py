@@ -65,10 +65,12 @@ def plan_text(configuration: Configuration, cores: int | None, devices: Sequence
         seconds += seeds * configuration.base_model.expected_seconds
         seconds += seeds * configuration.evaluation.expected_seconds
     for name, experiment in configuration.experiments.items():
-        count = sum(len(configuration.seeds_of(name, label)) for label in experiment.methods)
+        runs = {label: len(configuration.seeds_of(name, label)) for label in experiment.methods}
+        count, labels = sum(runs.values()), [label for label, number in runs.items() if number]
         if name in small:
             seconds += count * (experiment.expected_seconds + configuration.evaluation.expected_seconds)
-        lines.append(f"  {name:<12} {count} runs: {', '.join(experiment.methods)}")
+        if labels:
+            lines.append(f"  {name:<12} {count} runs: {', '.join(labels)}")
     lines.append(f"  evaluations  {evaluations}")
     if small:
         lines.append(
