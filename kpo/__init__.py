@@ -44,10 +44,9 @@ class _Moved(importlib.abc.MetaPathFinder):
         "reproduction.publish": "publish published",
         "reproduction.verify": "verify verify_derived verify_run",
         "reproduction.training (MethodTrainer for your own training: kpo.trl)": "training",
+        **{f"reproduction.{same}": same for same in "claims cli evaluation notebook report rewards workflow".split()},
     }
     moved = {f"kpo.{name}": place for place, names in places.items() for name in names.split()}
-    for name in ("claims", "cli", "evaluation", "notebook", "report", "rewards", "workflow"):
-        moved[f"kpo.{name}"] = f"reproduction.{name}"
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None):

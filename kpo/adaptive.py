@@ -10,10 +10,9 @@ so it needs the rewards only through their n x n matrix of second moments S_n = 
 
     -2 log L = sum_n  N_n log det C_n + tr(C_n^{-1} S_n) + constant.
 
-Old batches are forgotten geometrically, because the policy, and with it the noise of its rewards, changes.
-
-Both estimates are bounded. R stays at or above the released 1e-2; KRPO is reported unstable at 1e-3. Q / R stays
-between 1e-6 (a running mean) and 1 (hardly any averaging): groups of realistic size cannot tell values beyond apart.
+Old batches are forgotten geometrically, because the noise of the rewards changes with the policy. R stays at or above
+the released 1e-2 (KRPO is reported unstable at 1e-3), and Q / R between 1e-6 (a running mean) and 1 (hardly any
+averaging): groups of realistic size cannot tell values beyond apart.
 """
 
 from typing import Any
@@ -28,8 +27,7 @@ __all__ = ["RewardNoiseEstimator"]
 
 BOUNDS = ((1e-6, 1.0), (1e-2, 1e4))
 """Lowest and highest Q / R, and R in squared reward units."""
-# The search starts no lower in Q / R: if Q is negligible the likelihood is flat in log Q, and a search that starts
-# there would stay although a drift has set in.
+# The search starts no lower in Q / R, where the likelihood is flat: it would stay there although a drift has set in.
 START_RATIO = 1e-2
 
 
@@ -91,13 +89,9 @@ class RewardNoiseEstimator:
 
     def state_dict(self) -> dict[str, Any]:
         """Estimates and moments as plain numbers and lists, ready for JSON."""
-        return {
-            "process_variance": self.process_variance,
-            "observation_variance": self.observation_variance,
-            "moments": {
-                str(n): {"weight": float(w), "matrix": matrix.tolist()} for n, (w, matrix) in self._moments.items()
-            },
-        }
+        moments = {str(n): {"weight": float(w), "matrix": matrix.tolist()} for n, (w, matrix) in self._moments.items()}
+        variances = {"process_variance": self.process_variance, "observation_variance": self.observation_variance}
+        return variances | {"moments": moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`'s result; ValueError if it does not have that form."""
@@ -116,10 +110,8 @@ class RewardNoiseEstimator:
 
     def _set_variances(self, process_variance: float, observation_variance: float) -> None:
         process_variance = check_real("process_variance", process_variance, minimum=0.0)
-        self.observation_variance = check_real(
-            "observation_variance", observation_variance, minimum=0.0, exclusive=True
-        )
-        self.process_variance = process_variance
+        observation_variance = check_real("observation_variance", observation_variance, minimum=0.0, exclusive=True)
+        self.process_variance, self.observation_variance = process_variance, observation_variance
 
     def _weight(self) -> float:
         return sum(weight for weight, _ in self._moments.values())

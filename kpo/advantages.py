@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
-from kpo.checks import Kind, Registry, check_integer, check_rows, checked_parameters
+from kpo.checks import Kind, Registry, check_integer, check_parameters, check_rows
 from kpo.kalman import kalman_filter_group
 
 __all__ = [
@@ -111,7 +111,7 @@ def group_advantages(kind: str, rewards: Tensor, **parameters: Any) -> Tensor:
     chosen = ADVANTAGE_KINDS.find(kind)
     graded_PG = _check_rewards(rewards)
     allowed = set(chosen.defaults) | chosen.runtime
-    values = checked_parameters(f"advantage kind {kind!r}", chosen.defaults, parameters, allowed)
+    values = check_parameters(f"advantage kind {kind!r}", chosen.defaults, parameters, allowed)
     if chosen.takes_filter:
         values["reward_filter"] = RewardFilter(*(values.pop(name) for name in RewardFilter._fields))
     if "components" in chosen.runtime:
@@ -218,8 +218,7 @@ def krpo_sorted(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardF
 @advantage_kind("krpo-reversed")
 def krpo_reversed(rewards_PG: Tensor, graded_PG: Tensor, *, reward_filter: RewardFilter = KRPO_FILTER) -> Tensor:
     """KRPO over each group from the highest reward to the lowest."""
-    order_PG = rewards_PG.argsort(dim=1, descending=True, stable=True)
-    return _krpo_in_order(order_PG, rewards_PG, graded_PG, reward_filter)
+    return _krpo_in_order(rewards_PG.argsort(dim=1, descending=True, stable=True), rewards_PG, graded_PG, reward_filter)
 
 
 def _krpo_in_order(order_PG: Tensor, rewards_PG: Tensor, graded_PG: Tensor, reward_filter: RewardFilter) -> Tensor:
@@ -306,15 +305,13 @@ def _check_rewards(rewards: Tensor) -> Tensor:
     return ~torch.isnan(rewards)
 
 
-def _check_lengths(lengths: Tensor, rewards_PG: Tensor) -> Tensor:
+def _check_lengths(lengths: Tensor, rewards: Tensor) -> Tensor:
     check_rows("lengths", lengths, shape="(P, G)", floating=False)
     if lengths.dtype == torch.bool:
         raise TypeError("lengths must be token counts, found truth values")
-    if lengths.shape != rewards_PG.shape:
-        raise ValueError(
-            f"lengths have shape {tuple(lengths.shape)}, rewards {tuple(rewards_PG.shape)}; make them equal"
-        )
-    lengths = lengths.to(rewards_PG)
+    if lengths.shape != rewards.shape:
+        raise ValueError(f"lengths have shape {tuple(lengths.shape)}, rewards {tuple(rewards.shape)}; make them equal")
+    lengths = lengths.to(rewards)
     if not bool((torch.isfinite(lengths) & (lengths >= 0)).all()):
         raise ValueError("lengths must be finite and not negative; pass the number of tokens of each response")
     return lengths

@@ -28,6 +28,13 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{suggestion} Known are: {', '.join(known) or 'none'}"
 
 
+def known(what: str, name: Any, names: Collection[str]) -> str:
+    """`name`; ValueError unless it is one of `names`."""
+    if not isinstance(name, str) or name not in names:
+        raise ValueError(unknown_name(what, name, names))
+    return name
+
+
 def check_real(
     name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf, exclusive: bool = False
 ) -> float:
@@ -98,12 +105,10 @@ class Registry(dict[str, Any]):
         return value
 
     def find(self, name: str) -> Any:
-        if not isinstance(name, str) or name not in self:
-            raise ValueError(unknown_name(self.what, name, self))
-        return self[name]
+        return self[known(self.what, name, self)]
 
 
-def checked_parameters(
+def check_parameters(
     what: str, defaults: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str] | None = None
 ) -> dict[str, Any]:
     """`defaults` updated by `given`; ValueError for a name that is not allowed or a parameter left without a value."""
@@ -209,15 +214,13 @@ def _check_against_mask(name: str, values: Tensor, mask_BT: Tensor, shapes: Mapp
         raise ValueError(f"{name} are on {values.device}, mask on {mask_BT.device}; move them to one device")
 
 
-def refuse_not_finite(observations: Tensor, mask: Tensor | None) -> None:
+def refuse_not_finite(values: Tensor, mask: Tensor | None, name: str = "observations", column: str = "token") -> None:
     """NonFiniteError naming the first observed value that is not finite, if there is one."""
-    wrong = ~torch.isfinite(observations)
+    wrong = ~torch.isfinite(values)
     if mask is not None:
         wrong &= mask.bool()
     places = wrong.nonzero()
     if len(places):
-        row, token = places[0].tolist()
-        raise NonFiniteError(
-            f"observations holds {observations[row, token].item()} at row {row}, token {token}, and {len(places)} such "
-            "values in all, where the mask is 1; mask them out or look for a diverged update"
-        )
+        i, j = places[0].tolist()
+        found = f"{values[i, j].item()} at row {i}, {column} {j}, and {len(places)} such values in all"
+        raise NonFiniteError(f"{name} holds {found}, where the mask is 1; mask them out or look for a diverged update")

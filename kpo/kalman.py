@@ -29,15 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpo.checks import (
-    NonFiniteError,
-    check_integer,
-    check_mask,
-    check_real,
-    check_rows,
-    observed_tokens,
-    refuse_not_finite,
-)
+from kpo.checks import check_integer, check_mask, check_real, check_rows, observed_tokens, refuse_not_finite
 from kpo.likelihood import VarianceFit, fit_variances, log_likelihood
 
 __all__ = [
@@ -149,9 +141,7 @@ def kalman_filter_group(
     whole = torch.ones_like(rewards_PG, dtype=torch.bool)
     graded_PG = whole if mask is None else check_mask(mask, rewards_PG, like="rewards_PG")
     rewards_PG = rewards_PG.detach().to(torch.float64).masked_fill(~graded_PG, 0.0)
-    if not bool(torch.isfinite(rewards_PG).all()):
-        raise NonFiniteError("rewards_PG holds NaN or an infinity at a graded place; set its mask to 0 there")
-
+    refuse_not_finite(rewards_PG, graded_PG, "rewards_PG", "member")
     num_groups, group_size = rewards_PG.shape
     gains, variances = kalman_gains(group_size, process_variance, observation_variance, initial_variance)
     gains = gains.to(rewards_PG.device)

@@ -77,7 +77,7 @@ def log_likelihood(
     Arguments and errors as for `kpo.kalman.kalman_filter`; initial_variance may also be math.inf. Computed on the CPU;
     it has no gradient.
     """
-    from kpo.likelihood_cpu import innovation_squares  # without Numba's import for those who only filter or train
+    from kpo.kalman_cpu import innovation_squares  # without Numba's import for those who only filter or train
 
     initial_mean = check_real("initial_mean", initial_mean)
     rows, observed = _checked_rows(observations, mask)
@@ -160,7 +160,7 @@ class _Profile:
         self.curve = curve[:, curve[0].argsort()]
 
     def _columns(self, points: np.ndarray) -> np.ndarray:
-        from kpo.likelihood_cpu import innovation_squares
+        from kpo.kalman_cpu import innovation_squares
 
         # The derivative is a difference to a neighbour: above, or, at the ends, a small step in Q / V or V / Q inside.
         neighbours = points + DIFFERENCE

@@ -29,14 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kpo.checks import (
-    check_advantages,
-    check_finite,
-    check_integer,
-    check_sampler_weights,
-    check_token_tensors,
-    unknown_name,
-)
+from kpo.checks import check_advantages, check_finite, check_integer, check_sampler_weights, check_token_tensors, known
 from kpo.methods import AGGREGATIONS, Method, get_method
 from kpo.ratios import RATIO_KINDS, counted, sequence_mean, token_log_ratio
 
@@ -186,8 +179,7 @@ def aggregate(
     Raises ValueError for an unknown kind, a missing length, totals smaller than this part, and no counted token without
     both totals.
     """
-    if kind not in AGGREGATIONS:
-        raise ValueError(unknown_name("aggregation", kind, AGGREGATIONS))
+    known("aggregation", kind, AGGREGATIONS)
     mask_BT = mask != 0
     tokens_B = mask_BT.sum(dim=1)
     rows, counted = mask_BT.shape[0], int(tokens_B.sum())

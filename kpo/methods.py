@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
 from kpo.advantages import ADVANTAGE_KINDS, group_advantages
-from kpo.checks import Registry, check_integer, check_real, checked_parameters, unknown_name
+from kpo.checks import Registry, check_integer, check_parameters, check_real, known, unknown_name
 from kpo.ratios import RATIO_KINDS
 
 __all__ = ["AGGREGATIONS", "METHODS", "Method", "declare", "get_method"]
@@ -56,7 +56,7 @@ class Method:
         kinds = {"advantage": ADVANTAGE_KINDS.find(self.advantage), "ratio": RATIO_KINDS.find(self.ratio)}
         for part, kind in kinds.items():
             given = getattr(self, f"{part}_parameters")
-            filled = checked_parameters(f"{self.name}, {part} {kind.name!r}", kind.defaults, given)
+            filled = check_parameters(f"{self.name}, {part} {kind.name!r}", kind.defaults, given)
             for name, value in filled.items():
                 # None if the kind finds the value itself, as krpo-adaptive does.
                 if value is not None or kind.defaults[name] is not None:
@@ -69,12 +69,9 @@ class Method:
             check_real("clip_low", self.clip_low, minimum=0.0, **({} if in_log_space else {"maximum": 1.0}))
             check_real("clip_high", self.clip_high, minimum=0.0)
         check_real("kl_weight", self.kl_weight, minimum=0.0)
-        if self.aggregation not in AGGREGATIONS:
-            raise ValueError(unknown_name("aggregation", self.aggregation, AGGREGATIONS))
+        known("aggregation", self.aggregation, AGGREGATIONS)
         if self.aggregation == "seq-mean-token-sum-norm" and self.aggregation_length is None:
-            raise ValueError(
-                f"{self.name}: seq-mean-token-sum-norm needs aggregation_length; give the longest response"
-            )
+            raise ValueError(f"{self.name}: {self.aggregation} needs aggregation_length; give the longest response")
         if self.aggregation_length is not None:
             check_integer("aggregation_length", self.aggregation_length, minimum=1)
 
@@ -124,8 +121,7 @@ class Method:
 
         lengths_PG: counted tokens of each response. components_PGK: the rewards whose weighted sum rewards_PG are. Both
         are used if the kind asks for them. generator: for random orders; without one they are the same in every batch.
-        estimator: from `make_estimator`; it takes the rewards in after the advantages are computed, so
-        that no reward sets its own scale.
+        estimator: from `make_estimator`; it takes the rewards in afterwards, so that no reward sets its own scale.
         """
         runtime = {"lengths": lengths_PG, "components": components_PGK, "generator": generator}
         asked = ADVANTAGE_KINDS.find(self.advantage).runtime

@@ -23,15 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kpo.checks import (
-    Kind,
-    Registry,
-    check_advantages,
-    check_finite,
-    check_real,
-    check_token_tensors,
-    checked_parameters,
-)
+from kpo.checks import Kind, Registry, check_advantages, check_finite, check_parameters, check_real, check_token_tensors
 from kpo.kalman import kalman_filter, kalman_gains, linear_filter
 
 __all__ = ["RATIO_KINDS", "RatioKind", "log_importance_ratio", "ratio_kind", "straight_through", "token_log_ratio"]
@@ -97,7 +89,7 @@ def log_importance_ratio(
     log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
     check_finite(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask_BT)
     allowed = set(chosen.defaults) | (chosen.runtime - {"old_log_probs"})
-    checked_parameters(f"ratio kind {kind!r}", chosen.defaults, parameters, allowed)
+    check_parameters(f"ratio kind {kind!r}", chosen.defaults, parameters, allowed)
     if "old_log_probs" in chosen.runtime:
         parameters["old_log_probs"] = counted(old_log_probs, mask_BT, log_ratio_BT.dtype)
     return chosen(log_ratio_BT, mask_BT, **parameters)
@@ -160,11 +152,8 @@ def geometric_mean(
         raise ValueError("advantages are missing: the clip goes by their sign; pass (B,) or (B, T), or clip=None")
     advantages_BT = check_advantages(advantages, mask_BT)
     low, high = clip_bounds(clip)
-    clipped_BT = torch.where(
-        advantages_BT > 0,
-        log_ratio_BT.clamp(max=high),
-        torch.where(advantages_BT < 0, log_ratio_BT.clamp(min=-low), log_ratio_BT),
-    )
+    clipped_BT = torch.where(advantages_BT > 0, log_ratio_BT.clamp(max=high), log_ratio_BT)
+    clipped_BT = torch.where(advantages_BT < 0, log_ratio_BT.clamp(min=-low), clipped_BT)
     return sequence_mean(clipped_BT, mask_BT)
 
 

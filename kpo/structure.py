@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from kpo.checks import NonFiniteError, check_mask, check_real, check_rows
+from kpo.checks import check_finite, check_mask, check_real, check_rows
 
 __all__ = ["low_frequency_energy", "run_lengths", "switch_frequency"]
 
@@ -92,8 +92,7 @@ def counted_tokens(log_ratio: Tensor, mask: Tensor) -> Tensor:
     check_rows("log_ratio", log_ratio)
     whole = torch.ones_like(log_ratio, dtype=torch.bool)
     observed = whole if mask is None else check_mask(mask, log_ratio, like="log_ratio")
-    if not bool((torch.isfinite(log_ratio) | ~observed).all()):
-        raise NonFiniteError("log_ratio holds NaN or an infinity at a counted token; mask it out")
+    check_finite(observed, log_ratio=log_ratio)
     return observed
 
 

@@ -77,12 +77,9 @@ class MethodTrainer(GRPOTrainer):
         rewards_PG = torch.where(self._rewards.isnan().all(dim=1), torch.nan, rewards).view(-1, group)
         lengths_PG = self.accelerator.gather(_loss_mask(output).sum(dim=1)).view(-1, group)
         # Evaluation leaves what the method has learnt about the rewards as it is.
-        advantages = self.method.advantages(
-            rewards_PG.cpu(),
-            lengths_PG=lengths_PG.cpu(),
-            generator=self.advantage_generator if training else None,
-            estimator=self.advantage_estimator if training else copy.deepcopy(self.advantage_estimator),
-        ).flatten()
+        estimator = self.advantage_estimator if training else copy.deepcopy(self.advantage_estimator)
+        state = {"generator": self.advantage_generator if training else None, "estimator": estimator}
+        advantages = self.method.advantages(rewards_PG.cpu(), lengths_PG=lengths_PG.cpu(), **state).flatten()
         start = self.accelerator.process_index * len(inputs)
         output["advantages"] = advantages[start : start + len(inputs)].to(output["advantages"])
         logged = self._logs["advantages"]

@@ -5,12 +5,8 @@ from torch import Tensor
 
 from kpo.losses import PolicyLoss, merge_metrics
 
-LOGGED_AS = {
-    "entropy": "entropy",
-    "kl": "kl",
-    "aux_loss": "aux_loss",
-    **{f"clip_{of}": f"clip_ratio/{of}" for of in ("region_mean", "low_mean", "high_mean", "low_min", "high_max")},
-}
+LOGGED_AS = {name: name for name in ("entropy", "kl", "aux_loss")}
+LOGGED_AS |= {f"clip_{of}": f"clip_ratio/{of}" for of in "region_mean low_mean high_mean low_min high_max".split()}
 """Names that TRL gives to metrics of `minibatch_metrics`; the others are logged as kpo/<name>."""
 
 _OWN = 7  # entries of `token_statistics` before those of `PolicyLoss.sums`

@@ -9,24 +9,21 @@ from kpo.methods import Method
 
 _LOSS = "the method sets the loss: give it another value, as in get_method('kpo-clipped', clip_low=0.001)"
 _ADVANTAGE = "the method sets the advantages: choose one that computes them so, such as dr-grpo or krpo"
-_KIND = "the method sets the ratio: choose gspo for a sequence's, kpo-clipped for a filtered one"
 _ENTROPY = "no method has an entropy term: leave it out, or use trl.GRPOTrainer"
 _SAMPLING = "ratios are defined for responses sampled from the policy itself: leave it out"
-_NOISE = "it changes the log-probabilities from one pass to the next, and so the ratios: leave it out"
 
-REFUSED = {
-    **dict.fromkeys(("loss_type", "epsilon", "epsilon_high", "delta"), _LOSS),
-    **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos", "label_smoothing_factor"), _LOSS),
-    **dict.fromkeys(("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"), _LOSS),
-    **dict.fromkeys(("scale_rewards", "multi_objective_aggregation"), _ADVANTAGE),
-    "importance_sampling_level": _KIND,
-    "off_policy_mask_threshold": "no method drops sequences: leave it out, or use trl.GRPOTrainer",
-    **dict.fromkeys(("top_entropy_quantile", "entropy_coef", "use_adaptive_entropy", "entropy_coef_min"), _ENTROPY),
-    **dict.fromkeys(("entropy_coef_max", "entropy_coef_delta", "entropy_target"), _ENTROPY),
-    **dict.fromkeys(("temperature", "top_p", "top_k", "min_p", "repetition_penalty"), _SAMPLING),
-    "vllm_structured_outputs_regex": _SAMPLING,
-    "neftune_noise_alpha": _NOISE,
-}
+_TABLE = (
+    ("loss_type epsilon epsilon_high delta sapo_temperature_neg sapo_temperature_pos label_smoothing_factor", _LOSS),
+    ("vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg", _LOSS),
+    ("scale_rewards multi_objective_aggregation", _ADVANTAGE),
+    ("importance_sampling_level", "the method sets the ratio: choose gspo or, for filtered ratios, kpo-clipped"),
+    ("off_policy_mask_threshold", "no method drops sequences: leave it out, or use trl.GRPOTrainer"),
+    ("top_entropy_quantile entropy_coef use_adaptive_entropy entropy_coef_min entropy_coef_max", _ENTROPY),
+    ("entropy_coef_delta entropy_target", _ENTROPY),
+    ("temperature top_p top_k min_p repetition_penalty vllm_structured_outputs_regex", _SAMPLING),
+    ("neftune_noise_alpha", "it changes the log-probabilities from pass to pass, and so the ratios: leave it out"),
+)
+REFUSED = {name: instead for names, instead in _TABLE for name in names.split()}
 """Options of GRPOConfig that must keep TRL's default: what to do instead."""
 
 _HARMLESS = {"max_new_tokens", "max_tokens", "stop", "stop_strings", "use_cache", "cache_implementation",
@@ -44,20 +41,14 @@ def check_arguments(method: Method, args: GRPOConfig) -> None:
     if others:
         raise ValueError(f"generation_kwargs holds {others[0]}, which MethodTrainer does not use: {_SAMPLING}")
     if args.beta != method.kl_weight:
-        raise ValueError(
-            f"method {method.name!r} has KL weight {method.kl_weight}, but beta is {args.beta}; "
-            f"set GRPOConfig(beta={method.kl_weight}), or give the method another kl_weight"
-        )
+        remedy = f"set GRPOConfig(beta={method.kl_weight}), or give the method another kl_weight"
+        raise ValueError(f"{method.name!r} has KL weight {method.kl_weight}, but beta is {args.beta}; {remedy}")
     if method.kl_weight > 0 and args.use_bias_correction_kl:
         warnings.warn("use_bias_correction_kl is not used: no ratio weighs the KL term; set it to False", stacklevel=3)
     accumulation, steps = args.gradient_accumulation_steps, args.steps_per_generation
     if method.uses_ratio and method.ratio != "token" and steps * args.num_iterations <= accumulation:
-        raise ValueError(
-            f"one update for each rollout batch: every ratio is 1 and {method.name!r} does nothing; "
-            f"set GRPOConfig(steps_per_generation={4 * accumulation}), or num_iterations above 1"
-        )
+        remedy = f"set GRPOConfig(steps_per_generation={4 * accumulation}), or num_iterations above 1"
+        raise ValueError(f"one update a rollout batch: every ratio is 1 and {method.name!r} does nothing; {remedy}")
     if method.aggregation == "token-mean" and steps % accumulation:
-        raise ValueError(
-            f"gradient_accumulation_steps {accumulation} does not divide steps_per_generation {steps}, so the tokens "
-            f"of a minibatch are not known; set steps_per_generation to a multiple of {accumulation}"
-        )
+        why = f"gradient_accumulation_steps {accumulation} does not divide steps_per_generation {steps}"
+        raise ValueError(f"{why}, so a minibatch's tokens are not known; make the latter a multiple of {accumulation}")

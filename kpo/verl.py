@@ -8,6 +8,7 @@ Order in a group. verl does not keep the order in which a group was sampled, whi
 filtered in a random order, drawn from `algorithm.kpo.seed` and the number of the call.
 """
 
+import argparse
 import dataclasses
 import functools
 import itertools
@@ -18,6 +19,9 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
+
+import numpy as np
+import torch
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.environ.get("VERL_LOGGING_LEVEL", "INFO"))
@@ -60,8 +64,6 @@ def policy_loss_function(loss_mode: str) -> Callable:
         old_log_prob, log_prob, advantages, response_mask, loss_agg_mode=None, config=None, rollout_is_weights=None
     ):
         """(this micro-batch's share of the minibatch's loss, times the number of ranks; metrics), tensors (B, T)."""
-        import torch
-
         from kpo.losses import policy_loss
         from kpo.verl_settings import ACTOR_FIELDS
 
@@ -115,16 +117,12 @@ def estimator_function(estimator: str) -> Callable:
         A response's reward is the sum over its tokens, NaN if ungraded. index: the uid of each prompt; rows that verl
         adds as padding (uid `pad...`) get 0.
         """
-        import torch
-
         from kpo.verl_settings import advantage_method
 
         if index is None:
             raise ValueError(f"{estimator} needs to know the prompt of each response, and verl passed no uid")
         method, seed = advantage_method(estimator, (config or {}).get("kpo") or {})
-        order = (
-            f"each group in a random order (seed {seed}), because verl does not keep the order in which it was sampled"
-        )
+        order = f"each group in a random order (seed {seed}), because verl does not keep the sampled one"
         _say_once(logging.INFO, f"{estimator}: {dict(method.advantage_parameters)}, {order}")
         rewards_N, lengths_N = token_level_rewards.sum(dim=-1), response_mask.sum(dim=-1)
         places_PG = group_places(rewards_N, lengths_N, index, seed, next(calls))
@@ -148,9 +146,6 @@ def group_places(rewards_N, lengths_N, index, seed: int, call: int):
     Members are sorted by reward and length, and groups by their members, so that arrival plays no part; then each group
     is shuffled by a generator seeded with (seed, call).
     """
-    import numpy as np
-    import torch
-
     content = list(zip(rewards_N.nan_to_num(nan=math.inf).tolist(), lengths_N.tolist(), strict=True))
     groups: dict[str, list[int]] = {}
     for row, uid in enumerate(map(str, index)):
@@ -211,8 +206,6 @@ def __getattr__(name: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the overrides for verl of a pair of methods."""
-    import argparse
-
     from kpo.methods import get_method
     from kpo.verl_settings import overrides
 

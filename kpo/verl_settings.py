@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kpo.advantages import ADVANTAGE_KINDS
-from kpo.checks import check_integer, unknown_name
+from kpo.checks import check_integer, known
 from kpo.methods import METHODS, Method
 
 # Fixed, not read from the verl at hand, so that a name means the same on every machine; a test compares them.
@@ -46,7 +46,7 @@ def loss_method(loss_mode: str, values: Mapping[str, Any], actor: Mapping[str, A
     of verl's actor, None to leave what they decide as declared. Raises ValueError or TypeError in one sentence.
     """
     names = loss_names()
-    declared, values = METHODS[names[_known(f"{ACTOR}.policy_loss.loss_mode", loss_mode, names)]], dict(values)
+    declared, values = METHODS[names[known(f"{ACTOR}.policy_loss.loss_mode", loss_mode, names)]], dict(values)
     clip = values.pop("clip", declared.clip is not None)
     if not isinstance(clip, bool):
         raise TypeError(f"policy_loss.kpo.clip must be true or false, found {clip!r}")
@@ -62,10 +62,9 @@ def loss_method(loss_mode: str, values: Mapping[str, Any], actor: Mapping[str, A
         if not actor["use_kl_loss"]:
             changes["kl_weight"] = 0.0
             if declared.kl_weight:
-                raise ValueError(
-                    f"{loss_mode} has a KL weight, and verl adds that term itself: set {ACTOR}.use_kl_loss=true "
-                    f"{ACTOR}.kl_loss_coef={declared.kl_weight}, or {ACTOR}.policy_loss.loss_mode=grpo to do without"
-                )
+                own = f"{ACTOR}.use_kl_loss=true {ACTOR}.kl_loss_coef={declared.kl_weight}"
+                without = f"{ACTOR}.policy_loss.loss_mode=grpo to do without"
+                raise ValueError(f"{loss_mode} has a KL weight; verl adds that term itself: set {own}, or {without}")
     if not clip:
         changes |= {"clip_low": None, "clip_high": None}
     try:
@@ -83,7 +82,7 @@ def advantage_method(estimator: str, values: Mapping[str, Any]) -> tuple[Method,
     values: `algorithm.kpo`: the kind's parameters, `seed` (0), and `state_is_lost: true` if the kind keeps a state.
     """
     kinds, values = estimator_names(), dict(values)
-    kind = kinds[_known("algorithm.adv_estimator", estimator, kinds)]
+    kind = kinds[known("algorithm.adv_estimator", estimator, kinds)]
     if needs := ADVANTAGE_KINDS[kind].runtime - {"lengths", "generator"}:
         raise ValueError(f"{estimator} needs the {', '.join(needs)} of each reward, which verl does not pass on")
     seed = check_integer("algorithm.kpo.seed", values.pop("seed", 0), minimum=0)
@@ -91,10 +90,10 @@ def advantage_method(estimator: str, values: Mapping[str, Any]) -> tuple[Method,
     method = Method(estimator, "", "", "", advantage=kind, advantage_parameters=values)
     method.try_once()
     keeps_state = method.make_estimator() is not None
-    if lost is not keeps_state and keeps_state:
+    if keeps_state and lost is not True:
         remedy = "if a resumed run may begin them afresh, set +algorithm.kpo.state_is_lost=true"
         raise ValueError(f"{estimator} keeps estimates that verl cannot put into a checkpoint; {remedy}")
-    if lost is not keeps_state:
+    if not keeps_state and lost is not False:
         raise ValueError(f"{estimator} keeps no state; leave out algorithm.kpo.state_is_lost")
     return method, seed
 
@@ -107,9 +106,9 @@ def check_config(config: Any, losses: Collection[str], estimators: Collection[st
     own_section = values is not None or target == "kpo.verl.PolicyLoss"
     if not own_section and own is None and loss_mode not in loss_names() and estimator not in estimator_names():
         return False
-    if own_section or _known(f"{ACTOR}.policy_loss.loss_mode", loss_mode, losses) in loss_names():
+    if own_section or known(f"{ACTOR}.policy_loss.loss_mode", loss_mode, losses) in loss_names():
         loss_method(loss_mode, values or {}, {name: actor.get(name) for name in ACTOR_FIELDS})
-    if own is not None or _known("algorithm.adv_estimator", estimator, estimators) in estimator_names():
+    if own is not None or known("algorithm.adv_estimator", estimator, estimators) in estimator_names():
         advantage_method(estimator, own or {})
     return True
 
@@ -128,9 +127,3 @@ def overrides(loss: Method, advantage: Method) -> list[str]:
     lines += [f"{ACTOR}.{name}={value}" for name, value in values.items() if value is not None]
     lines += [f"algorithm.adv_estimator={estimators[advantage.advantage]}"]
     return lines + [f"+{name}={value}" for name, value in own.items() if value is not None]
-
-
-def _known(what: str, name: Any, names: Collection[str]) -> str:
-    if name not in names:
-        raise ValueError(unknown_name(what, name, names))
-    return name
