@@ -7,6 +7,7 @@ set in them besides (addresses, ranks, FSDP's settings) is what accelerate's lau
 
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -14,12 +15,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
 import torch
 
 LETTERS, ENDS = range(100, 130), 1  # tokens of tests/byte_tokenizer.py
+GRACE = 15.0
+"""Seconds that the other processes of a job have to end by themselves."""
 
 
 class Server:
@@ -193,14 +197,20 @@ def _serve():
                 sys.stderr.flush()
                 os._exit(code)
             children.append(child)
-        statuses = {}
+        statuses, deadline = {}, None
         while len(statuses) < count:
-            child, status = os.wait()
-            statuses[child] = os.waitstatus_to_exitcode(status)
-            if statuses[child]:  # as a launcher does when one of its processes ends badly
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child:
+                statuses[child] = os.waitstatus_to_exitcode(status)
+                if statuses[child] and deadline is None:
+                    deadline = time.monotonic() + GRACE
+            elif deadline is not None and time.monotonic() > deadline:
+                # As a launcher does when one of its processes ends badly: the others get a while to end.
                 for other in set(children) - statuses.keys():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(other, signal.SIGKILL)
+                    os.kill(other, signal.SIGKILL)
+                deadline = math.inf
+            else:
+                time.sleep(0.02)
         answers.write(json.dumps([statuses[child] for child in children]) + "\n")
         answers.flush()
 

@@ -80,7 +80,7 @@ def test_what_training_and_grading_load_is_named_or_said_to_decide_nothing():
     """Independent of what packages declare: whatever distribution's module is in memory after the imports."""
     script = """
 import importlib.metadata, json, sys
-import reproduction.evaluation.run, reproduction.rewards.comparison, reproduction.training.run
+import reproduction.evaluation.evaluate, reproduction.rewards.comparison, reproduction.training.train
 owners = importlib.metadata.packages_distributions()
 names = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps(sorted({owner for name in names for owner in owners.get(name, ())})))

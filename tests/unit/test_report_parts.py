@@ -7,7 +7,6 @@ import pytest
 
 import reproduction.report
 from reproduction.report.bars import axis, bar
-from reproduction.report.figures import caption
 from reproduction.report.numbers import estimate, interval, number, p_value
 from reproduction.report.origin import grouped, words
 
@@ -82,11 +81,6 @@ def test_records_read_as_words():
     record = {"cores": 2, "cuda_devices": [], "memory_bytes": 3 * 2**30, "files": ["a", "b"], "more": {"torch": "2.13"}}
     assert words(record) == "cores 2, cuda_devices none, files a b, memory 3.0 GiB, more (torch 2.13)"
     assert words({}) == "not recorded"
-
-
-def test_captions_are_the_scripts_own_words():
-    assert caption("training_curves").startswith("Reward and accuracy over training")
-    assert caption("no_such_figure") == ""
 
 
 def luminance(colour: str) -> float:
