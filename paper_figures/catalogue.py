@@ -80,12 +80,13 @@ ENTRIES: dict[str, Entry] = {
             (*_KPO_STATED, *_KPO_TUNED, *_KRPO_LEVELS),
         ),
         Entry(
-            "stress_ladder", (MEASURES, CLAIMS), ({"kpo": ("grpo", "kpo-clipped")}, {"kpo-stress-4": ("grpo",)}),
+            "stress_ladder", (MEASURES, CLAIMS),
+            ({"kpo": ("grpo", "kpo-clipped")}, {"kpo-stress-3": ("grpo",)}, {"kpo-stress-4": ("grpo",)}),
             _KPO_STABLE,
         ),
         Entry(
             "stress_curves", (METRICS, CLAIMS),
-            ({"kpo-stress-2": ("grpo", "kpo-clipped")}, {"kpo-stress-4": ("grpo", "kpo-clipped")}),
+            tuple({f"kpo-stress-{step}": ("grpo", "kpo-clipped")} for step in (2, 3, 4)),
             _ids("kpo-3", "reward", "collapse", "unclipped"),
             {name: () for name in ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4")},
         ),

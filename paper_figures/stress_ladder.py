@@ -54,8 +54,8 @@ def draw(results: Results) -> style.PaperFigure:
     caption = (
         "Rungs: updates from each batch of responses, and the learning rate. On a rung every method has the same seeds "
         "and prompts; the first is the scale's own comparison, with as many updates as in KPO's paper. Late: over the "
-        "last fifth of the rollout batches, a stopped run counting 0 if it has none. Collapsed: right answers below half "
-        "of the run's best, most "
+        "last fifth of the rollout batches, a stopped run counting 0 if it has none. Collapsed: right answers below "
+        "half of the run's best, most "
         "responses cut off, or stopped. Fall of the entropy: last fifth of the updates against the first. Spike: "
         f"gradient norm above three times the run's median. {seeds} {claims.notes_for(NAME)}"
     )
