@@ -63,7 +63,6 @@ ENTRIES: dict[str, Entry] = {
     for entry in (
         Entry("verdicts_kpo", (CLAIMS,), _ANY_OWN, _ALL_KPO),
         Entry("verdicts_krpo", (CLAIMS,), _ANY_OWN, _ALL_KRPO),
-        Entry("looks", (CLAIMS,), ({"kpo-clips": ("kpo-wide",), "krpo-kl": ()},), (*_ALL_KPO, *_ALL_KRPO)),
         Entry("training_curves", (METRICS,), _ANY_OWN, ("kpo-3-reward", "krpo-1-speed"), _ALL_OWN),
         Entry("entropy_gradient_norm", (METRICS,), ({"kpo": ()},), _ids("kpo-3", "entropy", "gradient"), {"kpo": ()}),
         Entry("final_accuracy", (EVALUATION, SUMMARY), _ANY_OWN, (*_KPO_STATED, *_KRPO_LEVELS, *_KRPO_PARTS), _ALL_OWN),
