@@ -1,6 +1,5 @@
 """Snakemake with a job killed, and killed itself: the same command goes on from the checkpoint, unlocked by nobody."""
 
-import json
 import shutil
 import signal
 import sys
@@ -61,7 +60,8 @@ def test_killed_job_and_killed_snakemake(checkout, tmp_path_factory):
     assert ended.returncode != 0 and "The same command continues" in said
     assert not (checkout / RUN / "metrics.jsonl").exists() and newest(checkout) >= reached
 
-    # Only Snakemake dies; its job goes on, and the next call waits for it instead of training at the same time.
+    # Only Snakemake dies; its job goes on, and the next call never trains at the same time: it waits for that job, or
+    # makes the run again if the job has ended before it (test_waiting_run has the waiting itself).
     process = start(checkout)
     reached = wait_for_checkpoint(checkout, process, newest(checkout))
     process.process.kill()
@@ -74,9 +74,6 @@ def test_killed_job_and_killed_snakemake(checkout, tmp_path_factory):
     rows = read_jsonl(checkout / RUN / "metrics.jsonl")
     assert [row["update"] for row in rows] == list(range(1, 25))
     assert not (checkout / RUN / "checkpoint").exists()
-    assert (
-        "waiting for its end" in said or json.loads((checkout / RUN / "provenance.json").read_text())["interruptions"]
-    )
 
     # Undisturbed, from the same problems and base model.
     calm = tmp_path_factory.mktemp("calm")
