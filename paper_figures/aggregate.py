@@ -35,15 +35,21 @@ def over_seeds(by_seed: Mapping[int, Sequence[float]]) -> tuple[np.ndarray, np.n
     return values_SN.mean(axis=0), values_SN.min(axis=0), values_SN.max(axis=0)
 
 
-def seeds_phrase(num_seeds: int, missing: Iterable[str] = ()) -> str:
-    """`3 seeds` for captions; with notes of missing seeds it says that some methods have fewer."""
+def seeds_phrase(counts: tuple[int, int], missing: Iterable[str] = ()) -> str:
+    """`3 seeds`, or `1 to 5 seeds by method`, of the fewest and the most seeds of a method.
+
+    With notes of missing seeds it says that some methods have fewer.
+    """
     fewer = " (fewer where some are missing)" if any(missing) else ""
-    return f"{num_seeds} seed{'s' * (num_seeds != 1)}{fewer}"
+    low, high = counts
+    if low != high:
+        return f"{low} to {high} seeds by method{fewer}"
+    return f"{high} seed{'s' * (high != 1)}{fewer}"
 
 
-def band_phrase(num_seeds: int, missing: Iterable[str] = ()) -> str:
+def band_phrase(counts: tuple[int, int], missing: Iterable[str] = ()) -> str:
     """What line, band and thin lines mean, for captions."""
-    if num_seeds == 1:
+    if counts[1] == 1:
         return "One seed, so that no band can be given."
-    seeds = seeds_phrase(num_seeds, missing)
+    seeds = seeds_phrase(counts, missing)
     return f"Thick lines: mean over {seeds}; thin lines: each seed; bands: lowest to highest seed."

@@ -114,7 +114,7 @@ def draw(results: Results) -> style.PaperFigure:
         marks = "the only seed, with its"
         caution = "The interval says nothing of other seeds."
     else:
-        marks = f"mean over {seeds_phrase(len(results.seeds), missing)}, with its"
+        marks = f"mean over {seeds_phrase(results.seed_counts, missing)}, with its"
         caution = "Small circles: each seed."
         if len(results.seeds) < 10:
             caution += " With few seeds such an interval tends to be too narrow."

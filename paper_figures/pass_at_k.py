@@ -60,7 +60,7 @@ def draw(results: Results) -> style.PaperFigure:
     caption = (
         f"Level {LEVEL}, temperature 1. pass@k: chance that at least one of k samples is right, estimated without bias "
         "from all samples of a problem; at the largest k it is the share of problems with any right sample. "
-        f"{band_phrase(len(results.seeds), missing)}"
+        f"{band_phrase(results.seed_counts, missing)}"
     )
     figure = style.new_figure(2.7, f"pass@k on held-out problems ({results.scale} scale)", caption, looks, missing)
     axes = figure.subplots(1, len(experiments), sharey=True, squeeze=False)

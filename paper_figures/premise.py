@@ -74,7 +74,8 @@ def draw(results: Results) -> style.PaperFigure:
     memory = results.time_constant(EXPERIMENT)
     missing = results.missing_notes(EXPERIMENT, [METHOD], FILE)
     caption = (
-        f"GRPO's kept off-policy minibatches, experiment {EXPERIMENT}, {seeds_phrase(len(fits), missing)}. Model: a "
+        f"GRPO's kept off-policy minibatches, experiment {EXPERIMENT}, "
+        f"{seeds_phrase((len(fits), len(fits)), missing)}. Model: a "
         "random walk (variance Q a token) plus noise (V) from 0 at each response's start, fitted by maximum "
         "likelihood. Left: nats per memory of the filter over independent noise (Q = 0), with the best V at each "
         "Q / V, a line for each seed; one that stays below 0 prefers noise. Orange: the same for values that the model "

@@ -49,6 +49,12 @@ class Results:
         return self.configuration.seeds
 
     @property
+    def seed_counts(self) -> tuple[int, int]:
+        """The fewest and the most seeds of a method of the scale's own experiments."""
+        counts = [len(self.seeds_of(name, method)) for name in self.own_experiments for method in self.methods(name)]
+        return min(counts, default=0), max(counts, default=0)
+
+    @property
     def has_shared_base(self) -> bool:
         """Whether experiments start from the workflow's own base models, one per seed, not from Hugging Face models."""
         return self.configuration.base_model is not None

@@ -76,7 +76,7 @@ def write_study(
 
 
 def _configuration(results: Path, study: str | None, rollout_batches: int | None) -> Configuration:
-    chosen = {} if study is None else {"study": study, "seeds": [1, 2, 3, 4, 5]}
+    chosen = {"study": study, "seeds": [1, 2, 3] if study is None else [1, 2, 3, 4, 5]}
     raw = load({**chosen, "results": str(results)}).model_dump()
     for name, settings in raw["experiments"].items() if study is not None else ():
         # As the first study: all clips and both weaker filters, the sweeps with three seeds.

@@ -1,5 +1,6 @@
 """The page of verdicts: claims.json and claims.md, made only from the measured runs."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,7 +30,8 @@ from reproduction.claims.verdict import (
     p_values,
 )
 from reproduction.jobs.checksums import write_checksums
-from reproduction.jobs.files import atomic_write, write_json
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.publish.published import FOLDER, REPOSITORY
 from reproduction.settings.configuration import Configuration
 
 SINGLE_LOOK = Design(SINGLE)
@@ -78,12 +80,26 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What the published study says of a claim, and whether this run's effect agrees with its: the two differ by no
+    more than the half-widths of both intervals, added in squares; None if one of them has no interval."""
+
+    verdict: str
+    value: float | None
+    low: float | None
+    high: float | None
+    num_seeds: int
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
 class ClaimResult:
     """A claim with its numbers and its verdict.
 
     beside: (name, in words, outcome) of what is shown and decides nothing. family_size: tested claims that the p-values
     are corrected for. corrected: the p-values of the verdict's statements after that correction. decided_at: the seeds
-    of the look that decided. waiting: what the next look lacks.
+    of the look that decided. waiting: what the next look lacks. published: the published study on the same claim, for
+    a run that is not part of it.
     """
 
     claim: Claim
@@ -97,6 +113,7 @@ class ClaimResult:
     decided_at: int | None
     waiting: str
     needed: Needed
+    published: Published | None = None
 
 
 def write_claims(configuration: Configuration) -> None:
@@ -118,6 +135,9 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
     design = design_of(configuration)
     study = read_measures(configuration)
     results = evaluate_claims(study, design)
+    if design.kind == SINGLE and configuration.base_model is not None:
+        known = published_claims(configuration)
+        results = [replace(one, published=_published(one, known.get(one.claim.id))) for one in results]
     record = {
         "scale": study.scale,
         "seeds": configuration.seeds,
@@ -129,6 +149,26 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
     page = claims_markdown(results, study, configuration.seeds, design)
     # Of published results not every run was published.
     return record, without_dead_links(page, configuration.folder)
+
+
+def published_claims(configuration: Configuration) -> dict[str, dict]:
+    """The claims of the published study of a scale, by id; none if there is no such study."""
+    path = REPOSITORY / FOLDER / configuration.scale / "claims.json"
+    found = read_json(path) if path.is_file() else {}
+    return {one["id"]: one for one in found["claims"]} if found.get("design") == SEQUENTIAL else {}
+
+
+def _published(result: ClaimResult, record: dict | None) -> Published | None:
+    if record is None:
+        return None
+    own, other = result.compared.effect, record["effect"]["estimate"]
+    if other is None:
+        return Published(record["verdict"], None, None, None, 0, None)
+    agrees = None
+    if own is not None and None not in (own.low, own.high, other["low"], other["high"]):
+        halves = (own.high - own.low) / 2, (other["high"] - other["low"]) / 2
+        agrees = abs(own.value - other["value"]) <= math.hypot(*halves)
+    return Published(record["verdict"], other["value"], other["low"], other["high"], other["num_seeds"], agrees)
 
 
 def evaluate_claims(
@@ -421,6 +461,7 @@ def as_record(result: ClaimResult) -> dict:
         "elsewhere": [dict(one.__dict__) for one in claim.elsewhere],
         "looks": [dict(look.__dict__) for look in result.looks],
         "decided_at": result.decided_at,
+        "published": None if result.published is None else dict(result.published.__dict__),
         "waiting": result.waiting,
         "minimum_detectable_effect": result.needed.detectable,
         "seeds_needed": result.needed.seeds,

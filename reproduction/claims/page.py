@@ -114,6 +114,18 @@ def verdict_text(result) -> str:
     return f"**{verdict}**: at most {effect.high:.3g}, where {rule.paper:.3g} was looked for ({rule.paper_from})"
 
 
+def published_text(result) -> str:
+    """The published study's verdict with its effect, and whether this run's agrees; empty without one."""
+    found = result.published
+    if found is None:
+        return ""
+    effect = "no effect" if found.value is None else f"{found.value:.3g}"
+    if found.low is not None and found.high is not None:
+        effect += f" [{found.low:.3g}, {found.high:.3g}]"
+    says = {True: "this run agrees with it", False: "**this run differs from it**", None: "nothing to compare here"}
+    return f"published study: {found.verdict}, {effect}, {found.num_seeds} seeds; {says[found.agrees]}"
+
+
 def _row(result) -> str:
     claim = result.claim
     controls = "; ".join(f"{control.name}: {_short(control.effect.effect)}" for control in result.controls) or "none"
@@ -122,7 +134,7 @@ def _row(result) -> str:
     elsewhere = "; ".join(f"{one.says} ({one.source}; {MARKS[one.certainty]})" for one in claim.elsewhere)
     cells = [
         f"[{claim.id}](#{claim.id}) {claim.statement}", says, measured, controls, elsewhere or NO_EVIDENCE,
-        verdict_text(result),
+        "; ".join(filter(None, (verdict_text(result), published_text(result)))),
     ]  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -174,6 +186,8 @@ def _details(result) -> list[str]:
         lines.append(f"- Looks: {looks}.")
     decided = f", decided at {result.decided_at} seeds" if result.decided_at and len(result.looks) > 1 else ""
     lines.append(f"- Verdict: **{result.verdict.verdict}**{decided}: {result.verdict.reason}.")
+    if result.published is not None:
+        lines.append(f"- Beyond this run, {published_text(result)}.")
     if result.verdict.verdict == NOT_AT_SIZE:
         lines.append(f"- The size that is excluded, {claim.rule.paper:.3g}: {claim.rule.paper_from}.")
     if result.verdict.verdict in (INCONCLUSIVE, NOT_AT_SIZE) and result.needed.text:

@@ -388,12 +388,22 @@ def load(overrides: dict[str, Any] | None = None) -> Configuration:
         available = [name for name in SCALES if (CONFIG_FOLDER / f"{name}.yaml").exists()]
         raise ConfigurationError(f"the scale {scale!r} has no configuration yet; choose one of {listing(available)}")
     raw = read_yaml(path)
-    study = overrides.get("study")
+    study = overrides.get("study", raw["study"])
     if study is not None and raw["base_model"] is None:
         raise ConfigurationError(f"study {study!r} extends the laptop scale; the scale {scale!r} has its own sweeps")
     if study is not None:
-        raw = {**_with_study(raw, study), "study": study}
+        raw = _without_own_seeds({**_with_study(raw, study), "study": study}, overrides)
     return validate(merge(raw, overrides), f"scale {scale}")
+
+
+def _without_own_seeds(raw: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The raw configuration without a study's own seeds of methods if other seeds or methods are given."""
+    given = overrides.get("experiments") or {}
+    experiments = {
+        name: {**settings, "seeds": None} if "seeds" in overrides or "methods" in (given.get(name) or {}) else settings
+        for name, settings in raw["experiments"].items()
+    }
+    return {**raw, "experiments": experiments}
 
 
 def _with_study(raw: dict[str, Any], study: Any) -> dict[str, Any]:

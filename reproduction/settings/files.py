@@ -87,8 +87,8 @@ def expanded(path: str | None) -> str | None:
     return found
 
 
-REPLACED = ("methods", "reward_noise", "late_evaluation")
-"""Keys of an experiment whose mapping is replaced whole."""
+REPLACED = ("methods", "seeds", "reward_noise", "late_evaluation")
+"""Keys of an experiment that are replaced whole."""
 
 
 def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:

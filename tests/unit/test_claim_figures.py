@@ -44,7 +44,7 @@ from tests.synthetic_study import write_study
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"problems": 6, "response_length": 12}
 FULL = load({"study": "full"}).experiments
-PLAIN = load().experiments
+PLAIN = load({"study": None}).experiments
 
 
 def methods_of(experiments) -> dict:

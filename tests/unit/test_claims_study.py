@@ -212,6 +212,28 @@ def test_holm_makes_a_family_of_many_harder(results):
     assert found["corrected_p"]["claim"] >= found["corrected_p"]["effect"] >= alone.effect.p_for
 
 
+def test_beside_a_run_of_its_own_is_what_the_published_study_says(results, monkeypatch, tmp_path):
+    own = record(results, "kpo-1-runs")
+    assert own["published"] is None or own["published"]["verdict"]
+    value = own["effect"]["estimate"]["value"]
+    published = {**own, "verdict": "reproduced"}
+    for shift, design, says in (
+        (0.0, "sequential", "reproduced, {:.3g} [{:.3g}, {:.3g}], 3 seeds; this run agrees with it"),
+        (9.0, "sequential", "reproduced, {:.3g} [{:.3g}, {:.3g}], 3 seeds; **this run differs from it**"),
+        (0.0, "pilot", None),
+    ):
+        bounds = {"value": value + shift, "low": value + shift - 0.1, "high": value + shift + 0.1}
+        published["effect"] = {**own["effect"], "estimate": {**own["effect"]["estimate"], **bounds}}
+        write_json(tmp_path / "results_published/laptop/claims.json", {"design": design, "claims": [published]})
+        monkeypatch.setattr("reproduction.claims.judge.REPOSITORY", tmp_path)
+        found = record(results, "kpo-1-runs")["published"]
+        page = (results.folder / "claims.md").read_text()
+        if says is None:
+            assert found is None and "published study:" not in page
+        else:
+            assert found["agrees"] == (shift == 0.0) and says.format(*bounds.values()) in page
+
+
 class TestMissing:
     def test_a_missing_run_is_refused_or_listed(self, results):
         shutil.rmtree(results.run_folder("kpo", "grpo", 3))

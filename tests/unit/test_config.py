@@ -42,7 +42,10 @@ def test_laptop_is_the_default_and_has_all_six_methods():
         "grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "krpo",
     }  # fmt: skip
     assert set(configuration.experiments["krpo"].methods) == {"grpo", "krpo"}
-    assert len(configuration.seeds) == 3
+    assert len(configuration.seeds) == 5 and configuration.study == "first"
+    assert {label for name, label, _ in configuration.runs() if name == "kpo"} == set(
+        configuration.experiments["kpo"].methods
+    )
 
 
 def test_every_key_is_explained():
@@ -80,9 +83,23 @@ def test_filters_are_fitted_to_the_response_length():
 
 
 def test_an_experiment_may_have_seeds_of_its_own():
-    configuration = load(kpo(seeds=[2], methods={"grpo": {}}))
+    configuration = load({"study": None, **kpo(seeds=[2], methods={"grpo": {}})})
     assert [run for run in configuration.runs() if run[0] == "kpo"] == [("kpo", "grpo", 2)]
     assert {seed for experiment, _, seed in configuration.runs() if experiment == "krpo"} == {1, 2, 3}
+
+
+def test_each_method_may_have_seeds_of_its_own():
+    own = {"grpo": [3, 1], "gspo": []}
+    configuration = load({"study": None, **kpo(seeds=own, methods={"grpo": {}, "gspo": {}})})
+    assert [run for run in configuration.runs() if run[0] == "kpo"] == [("kpo", "grpo", 1), ("kpo", "grpo", 3)]
+    assert configuration.seeds_of("kpo") == [1, 3] and configuration.seeds_of("kpo", "gspo") == []
+    with pytest.raises(ConfigurationError, match="experiments.kpo.seeds: 'gsp' is no method"):
+        load({"study": None, **kpo(seeds={"gsp": [1]}, methods={"grpo": {}})})
+    with pytest.raises(ConfigurationError, match="must be different ones of the seeds"):
+        load({"study": None, **kpo(seeds={"grpo": [9]}, methods={"grpo": {}})})
+    # Other seeds or methods than a study's take the place of its own seeds for each method.
+    assert {seed for *_, seed in load({"seeds": [7]}).runs()} == {7}
+    assert [run[2] for run in load(kpo(methods={"grpo": {}})).runs() if run[0] == "kpo"] == [101, 102, 103, 104, 105]
 
 
 def test_the_full_study_holds_the_default_cells_and_is_valid():
@@ -139,7 +156,7 @@ WRONG = {
     "ratios always 1": (kpo(training={"minibatches": 1}), ["every ratio is exactly 1", "minibatches"]),
     "unknown level": (kpo(training={"level_weights": {"easy": 1.0, "harder": 1.0}}), ["harder", "easy"]),
     "no level weighs": (kpo(training={"level_weights": {"easy": 0.0, "normal": 0.0, "hard": 0.0}}), ["level_weights"]),
-    "seeds of an experiment that are no seeds": (kpo(seeds=[9]), ["experiments.kpo.seeds [9]", "[1, 2, 3]"]),
+    "seeds of an experiment that are no seeds": (kpo(seeds=[9]), ["experiments.kpo.seeds [9]", "[101, 102, 103, 104, 105]"]),
     "unknown noise": (kpo(reward_noise={"gausian": 0.1}), ["reward_noise", "'gausian'", "gaussian"]),
     "noise out of range": (kpo(reward_noise={"flips": 1.5}), ["reward_noise", "flips", "1.5"]),
     "unknown study": ({"study": "ful"}, ["'ful'", "did you mean 'full'"]),
