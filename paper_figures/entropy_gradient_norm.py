@@ -43,7 +43,8 @@ def draw(results: Results) -> style.PaperFigure:
     looks = style.looks(results.own_methods)
     caption = (
         f"Experiment {EXPERIMENT}. Each value is the mean over the minibatches of a rollout batch; the lower two "
-        f"panels leave out its first minibatch, in which every ratio is 1. {band_phrase(results.seed_counts, missing)} "
+        f"panels leave out its first minibatch, in which every ratio is 1. "
+        f"{band_phrase(results.drawn_counts, missing)} "
         f"A gap is a batch in which the value of a seed is undefined. {claims_text(NAME)}"
     )
     title = f"Entropy, gradient norm, clipping and log-ratios while training ({results.scale} scale)"

@@ -9,7 +9,7 @@ from paper_figures.catalogue import OWN, missing_for
 from paper_figures.errors import NotConfigured, ResultsError
 from paper_figures.kept import KeptUpdate, Structure, read_structure
 from reproduction.jobs.files import read_json, read_jsonl
-from reproduction.publish.published import METRICS
+from reproduction.publish.published import DRAWN_SEEDS, LARGE, METRICS
 from reproduction.settings.configuration import Configuration, ConfigurationError, read_resolved
 
 __all__ = ["METRICS", "KeptUpdate", "NotConfigured", "Results", "ResultsError", "Structure", "read_structure"]
@@ -66,6 +66,17 @@ class Results:
         seeds = self.configuration.seeds_of(experiment, None if method == "base" else method)
         return seeds[:1] if method == "base" else seeds
 
+    def drawn_seeds(self, experiment: str, method: str, name: str) -> list[int]:
+        """The seeds whose file `name` figures read: of large files a study's first ones, see `DRAWN_SEEDS`."""
+        seeds = self.seeds_of(experiment, method)
+        return seeds[:DRAWN_SEEDS] if name in LARGE else seeds
+
+    @property
+    def drawn_counts(self) -> tuple[int, int]:
+        """The fewest and the most seeds of a method in figures that draw large files of the scale's own runs."""
+        low, high = self.seed_counts
+        return min(low, DRAWN_SEEDS), min(high, DRAWN_SEEDS)
+
     @property
     def experiments(self) -> list[str]:
         """The names of all experiments, in the order of the configuration."""
@@ -78,8 +89,9 @@ class Results:
         return self.configuration.experiments[name].model_dump()
 
     def methods(self, experiment: str) -> list[str]:
-        """The labels of an experiment's methods, without `base`."""
-        return list(self.experiment(experiment)["methods"])
+        """The labels of an experiment's methods, without `base` and those that a study has not run yet."""
+        labels = self.experiment(experiment)["methods"]
+        return [label for label in labels if self.configuration.seeds_of(experiment, label)]
 
     @property
     def own_experiments(self) -> list[str]:
@@ -94,7 +106,7 @@ class Results:
 
     def require(self, figure: str) -> None:
         """Raise NotConfigured if the configuration lacks what the figure of that name shows."""
-        lacks = missing_for(figure, {name: value.methods for name, value in self.configuration.experiments.items()})
+        lacks = missing_for(figure, self.configuration.methods_run())
         if lacks:
             raise NotConfigured(f"{self.root / 'config.yaml'}: no {lacks}, which this figure shows")
 
@@ -123,7 +135,8 @@ class Results:
 
     def missing(self, experiment: str, method: str, name: str) -> list[int]:
         """The seeds whose file `name` does not exist."""
-        folders = {seed: self.run_folder(experiment, method, seed) for seed in self.seeds_of(experiment, method)}
+        seeds = self.drawn_seeds(experiment, method, name)
+        folders = {seed: self.run_folder(experiment, method, seed) for seed in seeds}
         return [seed for seed, folder in folders.items() if not (folder / name).is_file()]
 
     def missing_notes(self, experiment: str, methods: Iterable[str], name: str) -> list[str]:
@@ -260,7 +273,8 @@ class Results:
         }
 
     def _files(self, experiment: str, method: str, name: str) -> dict[int, Path]:
-        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in self.seeds_of(experiment, method)}
+        seeds = self.drawn_seeds(experiment, method, name)
+        paths = {seed: self.run_folder(experiment, method, seed) / name for seed in seeds}
         if self.allow_missing:
             return {seed: path for seed, path in paths.items() if path.is_file()}
         return {seed: self._existing(path) for seed, path in paths.items()}

@@ -87,7 +87,7 @@ def draw(results: Results) -> style.PaperFigure:
         f"sign; an exact 0 takes the sign before it; low: the lowest {FRACTION:.0%} of frequencies. Filter: V = 1, Q = "
         f"1/{time_constant:g}\u00b2. Shuffled: the same values in random order; white noise: independent Student-t "
         f"values, 3 degrees of freedom; means of {DRAWS} draws. Large marks: mean over "
-        f"{seeds_phrase(results.seed_counts, missing)}; bars: lowest to highest seed; small circles: each seed. What "
+        f"{seeds_phrase(results.drawn_counts, missing)}; bars: lowest to highest seed; small circles: each seed. What "
         "the filter does to shuffled values and to noise as well is no property of the log-ratios. Dashed: the paper's "
         "switch frequencies (second-hand, their definition not found, over responses of thousands of tokens). "
         f"{claims_text(NAME)}"

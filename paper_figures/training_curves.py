@@ -50,7 +50,7 @@ def draw(results: Results) -> style.PaperFigure:
     looks = style.looks(results.own_methods)
     caption = (
         "Problems sampled for training at temperature 1, before the updates on them; a response is right when its "
-        f"answer equals the exact one. {band_phrase(results.seed_counts, missing)} {claims_text(NAME)}"
+        f"answer equals the exact one. {band_phrase(results.drawn_counts, missing)} {claims_text(NAME)}"
     )
     legend = {method: look for method, look in looks.items() if method != "base"}
     title = f"Reward and accuracy while training ({results.scale} scale)"

@@ -19,7 +19,9 @@ from reproduction.jobs.files import atomic_write
 from reproduction.jobs.sizing import planned_count
 from reproduction.publish.published import (
     CHOICE,
+    DRAWN_SEEDS,
     FOLDER,
+    LARGE,
     REPOSITORY,
     UNPACKED,
     published_configuration,
@@ -160,11 +162,12 @@ def run_files(configuration: Configuration, entries: Iterable[Any]) -> list[str]
         shown = entry.runs or {}
         runs = [run for run in configuration.untrained() if run[0] in ("base", *shown)]
         runs = runs if "evaluation.json" in names else []
+        paths.update({f"{configuration.run_folder(*run).as_posix()}/{name}": None for run in runs for name in names})
         for experiment, method, seed in configuration.runs():
             if experiment in shown and (not shown[experiment] or method in shown[experiment]):
-                runs.append((experiment, method, seed))
-        folders = [configuration.run_folder(*run).as_posix() for run in runs]
-        paths.update({f"{folder}/{name}": None for folder in folders for name in names})
+                folder = configuration.run_folder(experiment, method, seed).as_posix()
+                first = configuration.seeds_of(experiment, method)[:DRAWN_SEEDS]
+                paths.update({f"{folder}/{name}": None for name in names if name not in LARGE or seed in first})
     if is_published(configuration):
         below = configuration.folder.as_posix()
         there = {f"{below}/{name}" for name in published_files(REPOSITORY / FOLDER / configuration.scale)}

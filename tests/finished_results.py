@@ -36,7 +36,7 @@ def finished_results(
     seeds: Sequence[int] = (1, 2, 3),
 ) -> Configuration:
     """Write `results`/<scale> up to its evaluations, with every method's runs of five rollout batches."""
-    raw = read_yaml(CONFIG_FOLDER / f"{scale}.yaml") | {"results": str(results), "seeds": list(seeds)}
+    raw = read_yaml(CONFIG_FOLDER / f"{scale}.yaml") | {"results": str(results), "seeds": list(seeds), "study": None}
     raw["experiments"] = {name: raw["experiments"][name] for name in methods}
     for name, labels in methods.items():
         raw["experiments"][name]["methods"] = {label: {} for label in labels}

@@ -35,6 +35,10 @@ CHOICE = "published"
 
 EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4", "krpo")
 """The experiments whose runs figures look at; of all others `measures.json` holds what verdicts need."""
+LARGE = ("metrics.jsonl", "structure.safetensors")
+DRAWN_SEEDS = 6
+"""Figures draw curves and log-ratios of so many seeds of a method, the first: a study can have a hundred, whose files
+would be too large to publish. Measures, accuracies and verdicts are of all seeds."""
 LOG_RATIOS_OF = (("kpo", "grpo"),)
 REWARDS_OF = (("kpo", "grpo"), ("krpo", "grpo"))
 METRICS = ("reward", "accuracy", "entropy", "gradient_norm", "clip_share", "log_ratio_std")
@@ -65,14 +69,18 @@ def write_compact(configuration: Configuration, missing: list[str], target: Path
         folder = configuration.run_folder(experiment, method, seed)
         name = folder.relative_to(source).as_posix()
         if experiment in EXPERIMENTS and name not in missing:
-            _write_compact_run(folder, target / name, (experiment, method))
+            drawn = seed in configuration.seeds_of(experiment, method)[:DRAWN_SEEDS]
+            _write_compact_run(folder, target / name, (experiment, method), drawn)
 
 
-def _write_compact_run(source: Path, target: Path, cell: tuple[str, str]) -> None:
+def _write_compact_run(source: Path, target: Path, cell: tuple[str, str], drawn: bool) -> None:
+    """drawn: whether figures draw the run's curves and log-ratios, whose files are large."""
+    write_lines_of_numbers(target / "evaluation.json", compact_evaluation(read_json(source / "evaluation.json")))
+    if not drawn:
+        return
     rows = compact_metrics(read_jsonl(source / "metrics.jsonl"), source / "metrics.jsonl")
     lines = [json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n" for row in rows]
     atomic_write(target / "metrics.jsonl", "".join(lines))
-    write_lines_of_numbers(target / "evaluation.json", compact_evaluation(read_json(source / "evaluation.json")))
     write_lines_of_numbers(target / "provenance.json", compact_provenance(read_json(source / "provenance.json")))
     if cell in LOG_RATIOS_OF + REWARDS_OF:
         from safetensors.torch import load_file, save_file

@@ -353,6 +353,14 @@ class Configuration(Section):
             for seed in self.seeds_of(experiment, label)
         ]
 
+    def methods_run(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The methods of each experiment that have a run; a study may not have come to some yet."""
+        found = {
+            name: {label: value for label, value in experiment.methods.items() if self.seeds_of(name, label)}
+            for name, experiment in self.experiments.items()
+        }
+        return {name: methods for name, methods in found.items() if methods}
+
     def untrained(self) -> list[tuple[str, str, int]]:
         """What is evaluated untrained: the base model of each seed, and each experiment's Hugging Face model once."""
         own = [("base", "base", seed) for seed in self.seeds] if self.base_model is not None else []

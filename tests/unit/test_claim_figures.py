@@ -92,7 +92,7 @@ def words(figure) -> str:
     """All text of a figure in one line."""
     texts = [text.get_text() for text in figure.texts]
     for panel in figure.axes:
-        texts += [text.get_text() for text in panel.texts]
+        texts += [panel.get_title(), *(text.get_text() for text in panel.texts)]
     return " ".join(" ".join(texts).split())
 
 

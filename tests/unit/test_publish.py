@@ -354,7 +354,7 @@ class TestConfiguration:
         found = published_configuration({"results": "published"}, repository)
         assert is_published(found) and found.folder == Path("results/published/laptop")
         assert found.experiments == configuration.experiments and found.seeds == configuration.seeds
-        same = {"results": "published", "scale": "laptop", "seeds": [1, 2, 3], "study": None}
+        same = {"results": "published", "scale": "laptop", "seeds": [1, 2, 3], "study": found.study}
         assert published_configuration(same, repository) == found
 
     @pytest.mark.parametrize(

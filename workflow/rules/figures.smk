@@ -1,7 +1,7 @@
 # The figures that the configured experiments can give, from files: `snakemake figures --cores all` redraws them and
 # trains nothing.
 
-CONFIGURED = figures_for({name: settings.methods for name, settings in configuration.experiments.items()})
+CONFIGURED = figures_for(configuration.methods_run())
 # pass@k is drawn of the level `normal`, which experiments on mathematics do not have.
 DRAWN = [figure for figure in CONFIGURED if figure != "pass_at_k" or not PRETRAINED]
 SCALE_FILES = ("summary.json", "measures.json", "claims.json")
