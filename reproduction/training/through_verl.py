@@ -118,11 +118,22 @@ def metrics_rows(log: Path, training: TrainingSettings) -> list[dict[str, Any]]:
     return rows
 
 
+def _check_python(python: str, environment: dict[str, str]) -> None:
+    """Raise ValueError with one line unless this Python can import `kpo.verl`, and with it a verl that it supports."""
+    try:
+        done = subprocess.run([python, "-c", "import kpo.verl"], env=environment, capture_output=True, text=True)
+    except OSError as error:
+        raise ValueError(f"{PYTHON}={python} cannot be run ({error.strerror})") from None
+    if done.returncode:
+        reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+        raise ValueError(f"{PYTHON}={python} cannot train through verl: {reason}")
+
+
 def train_through_verl(run: Run, model: Path, problems: Sequence, progress_stream=None) -> None:
     """Train by verl's main program and leave in `run.folder` what `reproduction.training.train` leaves.
 
-    Raises ValueError with one line if verl cannot do the run, or if `KPO_VERL_PYTHON` is not set: then the prompts and
-    the command are written, and verl/launch.sh can be taken to a cluster. RuntimeError if verl fails.
+    Raises ValueError with one line if verl cannot do the run here, or if `KPO_VERL_PYTHON` is not set: then the prompts
+    and the command are written, and verl/launch.sh can be taken to a cluster. RuntimeError if verl fails.
     """
     import pandas
     from safetensors.torch import save_file
@@ -132,6 +143,7 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
     from reproduction.jobs.files import atomic_path, atomic_write, write_json, write_jsonl
     from reproduction.jobs.progress import Progress
     from reproduction.jobs.provenance import Stopwatch
+    from reproduction.jobs.sizing import planned_count
     from reproduction.training.prompts import chosen_prompts
     from reproduction.training.saving import load_model, save_model
 
@@ -141,33 +153,45 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
             f"{run.name}: verl takes whole groups in each minibatch, prompts of a chat template and no adapters from "
             "here; change training.minibatches, train_prompt.template or lora, or set pretrained.trainer to trl"
         )
+    folder, python, found = run.folder / "verl", os.environ.get(PYTHON), visible_devices()
+    environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(folder / "log.jsonl"), "PYTHONPATH": str(ROOT)}
+    # A command for a cluster names as many devices as the run is planned for.
+    devices = len(found) if found or python else planned_count(run.settings, [])
+    if not devices:
+        raise ValueError(
+            f"{run.name}: verl trains on CUDA devices and there is none to use here; "
+            + (
+                f"run it where there is one, or unset {PYTHON} to get the command for a cluster"
+                if python
+                else "set pretrained.devices.count above 0, or pretrained.trainer to trl"
+            )
+        )
+    if python:
+        _check_python(python, environment)
     progress = Progress(run.name, training.rollout_batches, progress_stream)
-    folder = run.folder / "verl"
     folder.mkdir(parents=True, exist_ok=True)
     _, tokenizer = load_model(model)
     rows = prompt_rows(run, chosen_prompts(run.settings, problems, tokenizer, run.seed))
     with atomic_path(folder / "prompts.parquet") as temporary:
         pandas.DataFrame(rows).to_parquet(temporary)
-    python = os.environ.get(PYTHON)
-    command = launch_command(run, model.resolve(), folder.resolve(), len(visible_devices()), python or "python")
+    command = launch_command(run, model.resolve(), folder.resolve(), devices, python or "python")
     atomic_write(folder / "launch.sh", f"VERL_FILE_LOGGER_PATH={folder / 'log.jsonl'} {shlex.join(command)}\n")
-    if python is None:
+    if not python:
         raise ValueError(f"{PYTHON} is not set to a Python that has verl; the command is in {folder / 'launch.sh'}")
     progress.say(f"runs through verl; its output is in {folder / 'output.txt'}")
-    environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(folder / "log.jsonl"), "PYTHONPATH": str(ROOT)}
     with (folder / "output.txt").open("w") as output:
         done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RuntimeError(f"{run.name}: verl ended with status {done.returncode}; see {folder / 'output.txt'}")
-    found = sorted((folder / "checkpoint").rglob("config.json"))
-    if not found:
+    saved = sorted((folder / "checkpoint").rglob("config.json"))
+    if not saved:
         raise RuntimeError(f"{run.name}: verl left no model in {folder / 'checkpoint'}; see {folder / 'output.txt'}")
-    save_model(*load_model(found[-1].parent), run.folder / "model")
+    save_model(*load_model(saved[-1].parent), run.folder / "model")
     write_jsonl(run.folder / "metrics.jsonl", metrics_rows(folder / "log.jsonl", training))
     with atomic_path(run.folder / "structure.safetensors") as temporary:
         save_file({}, temporary)
     atomic_write(run.folder / "config.yaml", run.resolved_text)
-    ended = {"stopped": None, "faults": [], "interruptions": [], "processes": len(visible_devices()), "trainer": "verl"}
+    ended = {"stopped": None, "faults": [], "interruptions": [], "processes": devices, "trainer": "verl"}
     write_json(run.folder / "provenance.json", stopwatch.record() | ended)
     names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
     write_checksums(run.folder, "train", names, [])

@@ -1,14 +1,20 @@
 """A run through verl: its command says all that the configuration says, and verl's log becomes metrics.jsonl."""
 
+import dataclasses
+import importlib
 import json
 import math
 import os
+import sys
+from types import ModuleType
 
 import pytest
 
 import reproduction.training.through_verl as through_verl
 from kpo.verl_settings import overrides
+from reproduction.jobs.devices import Device
 from reproduction.jobs.plan import plan_text
+from reproduction.jobs.sizing import planned_count
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
 
@@ -56,11 +62,10 @@ def test_log_becomes_metrics(run, tmp_path):
 
 def test_without_verl_the_command_is_left(run, tmp_path, monkeypatch):
     """One line that says what is missing, and files that can be taken to a cluster; nothing that looks finished."""
-    import dataclasses
-
     from tests.byte_tokenizer import byte_tokenizer
 
     monkeypatch.delenv(through_verl.PYTHON, raising=False)
+    monkeypatch.setattr("reproduction.jobs.devices.visible_devices", list)
     monkeypatch.setattr("reproduction.training.saving.load_model", lambda folder: (None, byte_tokenizer()))
     prompts = [{"prompt": [{"role": "user", "content": f"1+{i}"}], "answer": str(1 + i)} for i in range(3)]
     monkeypatch.setattr("reproduction.training.prompts.chosen_prompts", lambda *_: prompts)
@@ -72,7 +77,62 @@ def test_without_verl_the_command_is_left(run, tmp_path, monkeypatch):
 
     table = pandas.read_parquet(run.folder / "verl" / "prompts.parquet")
     assert table.prompt[2][0]["content"] == "1+2" and table.reward_model[2]["ground_truth"] == "3"
-    assert table.extra_info[0]["rule"] == "math" and "main_ppo" in (run.folder / "verl" / "launch.sh").read_text()
+    command = (run.folder / "verl" / "launch.sh").read_text()
+    assert table.extra_info[0]["rule"] == "math" and "verl.trainer.main_ppo" in command
+    # No device here: the number is that of the plan for a cluster.
+    assert f"trainer.n_gpus_per_node={planned_count(run.settings, [])} " in command
+
+
+def refused(run, tmp_path, monkeypatch, *, devices, python=None):
+    """The one line that stops a run before its model is read or a file is written."""
+    monkeypatch.setattr("reproduction.jobs.devices.visible_devices", lambda: [Device("0", "made up", None)] * devices)
+    monkeypatch.delenv(through_verl.PYTHON, raising=False)
+    if python:
+        monkeypatch.setenv(through_verl.PYTHON, str(python))
+    run = dataclasses.replace(run, folder=tmp_path / "run")
+    with pytest.raises(ValueError) as caught:
+        through_verl.train_through_verl(run, tmp_path / "no model", [], open(os.devnull, "w"))
+    assert not run.folder.exists() and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_a_device(run, tmp_path, monkeypatch):
+    said = refused(run, tmp_path, monkeypatch, devices=0, python=sys.executable)
+    assert "verl trains on CUDA devices and there is none to use here" in said and "unset KPO_VERL_PYTHON" in said
+    settings = {"pretrained": {"trainer": "verl", "devices": {"count": 0}}}
+    on_the_cpu = get_run(load({"scale": "paper", "experiments": {"kpo": settings}}), "kpo", "kpo-clipped", 42)
+    assert "set pretrained.devices.count above 0" in refused(on_the_cpu, tmp_path, monkeypatch, devices=0)
+
+
+@pytest.mark.parametrize(("python", "reason"), [("/nowhere/python", "cannot be run"), (sys.executable, "needs verl")])
+def test_a_python_without_verl(python, reason, run, tmp_path, monkeypatch):
+    """This environment has no verl: the other Python's own sentence is passed on."""
+    said = refused(run, tmp_path, monkeypatch, devices=1, python=python)
+    assert f"KPO_VERL_PYTHON={python} " in said and reason in said
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (None, r"kpo.verl needs verl, which cannot be imported \(.*\): pip install 'verl\[verl-core\]>=0.9,<0.10'"),
+        ("0.8.0", "kpo.verl is written for verl 0.9, and this is 0.8.0: pip install"),
+        ("0.10.0", "kpo.verl is written for verl 0.9, and this is 0.10.0: pip install"),
+        ("1.0.9", "kpo.verl is written for verl 0.9, and this is 1.0.9: pip install"),
+        # A supported one gets further: this stand-in has no more than a version.
+        ("0.9.1", "No module named 'verl.trainer'"),
+    ],
+)
+def test_verl_missing_or_of_another_version(version, message, monkeypatch):
+    """Importing kpo.verl, which verl's driver does before Ray starts, fails with one sentence and registers nothing."""
+    stand_in = None if version is None else ModuleType("verl")
+    if stand_in is not None:
+        stand_in.__version__, stand_in.__path__ = version, []
+    monkeypatch.setitem(sys.modules, "verl", stand_in)
+    monkeypatch.delitem(sys.modules, "kpo.verl", raising=False)
+    with pytest.warns(UserWarning, match=f"kpo is not registered with verl: {message}"):
+        with pytest.raises(ImportError, match=f"^{message}") as caught:
+            importlib.import_module("kpo.verl")
+    assert "\n" not in str(caught.value) and "kpo.verl" not in sys.modules
 
 
 @pytest.mark.parametrize(("response", "reward"), [(r"so \boxed{7}", 1.0), (r"so \boxed{8}", 0.0)])
