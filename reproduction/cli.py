@@ -271,12 +271,14 @@ def _mathematics(arguments) -> None:
 def _model(arguments) -> None:
     configuration = _start(arguments, offline=False)
     from reproduction.data.experiment_data import longest_window
-    from reproduction.data.model_source import model_folder
+    from reproduction.data.model_source import model_folder, model_source
 
     hub = _hub_settings(configuration, arguments.experiment)
     folder = model_folder(hub.model, configuration.data.mirror, longest_window(configuration, hub.model))
     record = {"name": hub.model.name, "revision": hub.model.revision, "folder": str(folder.resolve())}
-    write_json(model_file(configuration, arguments.experiment), record)
+    source = model_source(folder)
+    write_json(model_file(configuration, arguments.experiment), {**record, "source": source})
+    print(f"{hub.model.name}: {', '.join(map(str, source.values()))}", file=arguments.terminal, flush=True)
 
 
 def _hub_settings(configuration: Configuration, experiment: str):

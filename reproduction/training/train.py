@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from reproduction.data.arithmetic import Problem
 from reproduction.data.mathematics import MathProblem
+from reproduction.data.model_source import model_source
 from reproduction.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
 from reproduction.jobs.checksums import is_made, sha256, write_checksums
 from reproduction.jobs.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
@@ -134,6 +135,7 @@ def train(
                 "faults": list(faults.records.values()),
                 "interruptions": checkpoints.history(),
                 "processes": processes,
+                **({} if hub is None else {"base_model": model_source(base_model)}),
             }
             write_json(run.folder / "provenance.json", record)
             names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
