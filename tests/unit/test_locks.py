@@ -12,7 +12,7 @@ from packaging.version import Version
 
 FOLDER = Path(__file__).resolve().parents[2] / "requirements"
 LOCKS = ["cpu", "gpu", "vllm-cpu", "verl-cpu"]
-OLDER_FOR_VERL = {"transformers", "tokenizers"}
+OLDER_FOR_VERL = {"transformers", "tokenizers", "antlr4-python3-runtime"}
 
 
 def requirement_lines(name: str) -> list[str]:
