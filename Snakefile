@@ -18,6 +18,7 @@ os.environ.update(PYTHONPATH=workflow.basedir, PYTHONNOUSERSITE="1", PYTHONSAFEP
 if os.pathsep in workflow.basedir:
     raise WorkflowError(f"the path of the checkout holds a {os.pathsep!r}, which separates paths; rename its folder")
 
+from reproduction.claims.design import design_of
 from reproduction.settings.configuration import ConfigurationError, dump
 from reproduction.notebook import NOTEBOOKS
 from reproduction.jobs.code import code_hash, notebook_hash, step_hash

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 OWN = ("kpo", "krpo")
 """The experiments of a scale itself; a study adds more, which have figures of their own."""
 
+NOISES = ("krpo-noise-gaussian", "krpo-noise-flips", "krpo-noise-drift")
+STUDY = (
+    "kpo-stress-2", "kpo-stress-3", "kpo-stress-4", "kpo-clips", "kpo-q", "krpo-group4", "krpo-order", "krpo-qr",
+    "krpo-kl", *NOISES,
+)  # fmt: skip
+"""The experiments that only the study of every claim has."""
+
 METRICS, EVALUATION, STRUCTURE = "metrics.jsonl", "evaluation.json", "structure.safetensors"
 SUMMARY, MEASURES, CLAIMS = "summary.json", "measures.json", "claims.json"
-
-NOISES = ("krpo-noise-gaussian", "krpo-noise-flips", "krpo-noise-drift")
 
 Needs = Mapping[str, tuple[str, ...]]
 
@@ -63,6 +68,7 @@ ENTRIES: dict[str, Entry] = {
     for entry in (
         Entry("verdicts_kpo", (CLAIMS,), _ANY_OWN, _ALL_KPO),
         Entry("verdicts_krpo", (CLAIMS,), _ANY_OWN, _ALL_KRPO),
+        Entry("looks", (CLAIMS,), tuple({name: ()} for name in STUDY), (*_ALL_KPO, *_ALL_KRPO)),
         Entry("training_curves", (METRICS,), _ANY_OWN, ("kpo-3-reward", "krpo-1-speed"), _ALL_OWN),
         Entry("entropy_gradient_norm", (METRICS,), ({"kpo": ()},), _ids("kpo-3", "entropy", "gradient"), {"kpo": ()}),
         Entry("final_accuracy", (EVALUATION, SUMMARY), _ANY_OWN, (*_KPO_STATED, *_KRPO_LEVELS, *_KRPO_PARTS), _ALL_OWN),

@@ -90,17 +90,7 @@ def draw_verdicts(results: Results, name: str, title: str) -> style.PaperFigure:
     )
     figure = style.new_figure(height, title, caption, missing=missing)
     figure.get_layout_engine().set(wspace=0.0, w_pad=0.0)
-    panels = figure.subplots(1, 4, sharey=True, width_ratios=WIDTHS)
-    for place, panel in enumerate(panels):
-        panel.set_ylim(sum(row.lines for row in rows), 0)
-        panel.grid(False)
-        panel.tick_params(left=False, labelleft=False)
-        panel.spines["left"].set_visible(False)
-        if place != 2:
-            panel.set_xlim(0, WIDTHS[place])
-            panel.set_xticks([])
-            panel.spines["bottom"].set_visible(False)
-    _axis(panels[2])
+    panels = columns(figure, WIDTHS, sum(row.lines for row in rows), (2,))
     top = 0.0
     for index, row in enumerate(rows):
         if index % 2 == 0:
@@ -111,12 +101,29 @@ def draw_verdicts(results: Results, name: str, title: str) -> style.PaperFigure:
     return figure
 
 
+def columns(figure: style.PaperFigure, widths: Sequence[float], lines: float, forests: Sequence[int]) -> list[Axes]:
+    """Columns of so many inches and lines; the `forests` among them have an axis of effects, the others hold text."""
+    panels = list(figure.subplots(1, len(widths), sharey=True, width_ratios=widths))
+    for place, panel in enumerate(panels):
+        panel.set_ylim(lines, 0)
+        panel.grid(False)
+        panel.tick_params(left=False, labelleft=False)
+        panel.spines["left"].set_visible(False)
+        if place in forests:
+            _margin_axis(panel)
+        else:
+            panel.set_xlim(0, widths[place])
+            panel.set_xticks([])
+            panel.spines["bottom"].set_visible(False)
+    return panels
+
+
 class _Row:
     """One claim's texts, wrapped, and how many lines they and its marks take."""
 
     def __init__(self, record: Mapping[str, Any]):
         self.record = record
-        self.colour, self.marker, self.filled = VERDICTS[record["verdict"]]
+        self.colour = VERDICTS[record["verdict"]][0]
         self.indent = _width(record["id"], "bold") + 0.05
         self.statement = _wrapped(record["statement"], WIDTHS[0] - 0.12, self.indent)
         self.verdict = textwrap.wrap(record["verdict"], 26)
@@ -129,40 +136,49 @@ class _Row:
     def draw(self, panels: Sequence[Axes], top: float) -> None:
         statement, names, forest, verdict = panels
         first = top + PADDING / 2 + 0.5
-        _write(statement, 0.06, first, self.record["id"], weight="bold")
+        write(statement, 0.06, first, self.record["id"], weight="bold")
         for number_of_line, text in enumerate(self.statement):
-            _write(statement, 0.06 if number_of_line else 0.06 + self.indent, first + number_of_line, text)
-        low, high = shown_where(self.record["rule"])
-        forest.fill_betweenx([top, top + self.lines], low, high, color="#0072B2", alpha=0.13, linewidth=0, zorder=0.5)
+            write(statement, 0.06 if number_of_line else 0.06 + self.indent, first + number_of_line, text)
+        draw_claimed(forest, top, top + self.lines, self.record["rule"])
         for place, (name, estimate) in enumerate(self.marks):
-            _write(names, WIDTHS[1] - 0.04, first + place, _cut(name or "measured", WIDTHS[1] - 0.04), ha="right",
+            write(names, WIDTHS[1] - 0.04, first + place, _cut(name or "measured", WIDTHS[1] - 0.04), ha="right",
                    color=CONTROL_COLOUR if name else self.colour)  # fmt: skip
             if estimate is None:
-                _write(forest, -0.9 * LIMIT, first + place, "not run", color=CONTROL_COLOUR)
+                write(forest, -0.9 * LIMIT, first + place, "not run", color=CONTROL_COLOUR)
             else:
-                self._mark(forest, first + place, in_margins(estimate, self.record["rule"]), bool(name))
+                draw_mark(
+                    forest, first + place, in_margins(estimate, self.record["rule"]), self.record["verdict"], bool(name)
+                )
         for number_of_line, text in enumerate(self.verdict):
-            _write(verdict, 0.1, first + number_of_line, text, weight="bold", color=self.colour)
+            write(verdict, 0.1, first + number_of_line, text, weight="bold", color=self.colour)
         estimate = self.record["effect"]["estimate"]
         measured = "not run" if estimate is None else number(estimate, "")
         text = f"{measured}; {rule_text(self.record['rule'])}"
-        _write(verdict, 0.1, first + len(self.verdict), text)
-
-    def _mark(self, panel: Axes, y: float, mark: Mark, control: bool) -> None:
-        colour = CONTROL_COLOUR if control else self.colour
-        if mark.low is not None and mark.high is not None:
-            ends = [min(LIMIT, max(-LIMIT, end)) for end in (mark.low, mark.high)]
-            panel.plot(ends, [y, y], color=colour, linewidth=0.9 if control else 1.5, solid_capstyle="butt", zorder=2)
-        outside = abs(mark.value) > LIMIT
-        marker = (">" if mark.value > 0 else "<") if outside else ("s" if control else self.marker or "o")
-        panel.plot(
-            [min(LIMIT, max(-LIMIT, mark.value))], [y], marker=marker, markersize=2.8 if control else 4.6,
-            color=colour, markerfacecolor=colour if control or self.filled else "white", markeredgecolor=colour,
-            linestyle="none", clip_on=False, zorder=3,
-        )  # fmt: skip
+        write(verdict, 0.1, first + len(self.verdict), text)
 
 
-def _axis(panel: Axes) -> None:
+def draw_mark(panel: Axes, y: float, mark: Mark, verdict: str, control: bool = False) -> None:
+    """An effect with its interval, in the colour and mark of its verdict; what lies outside the axis is an arrow."""
+    colour, marker, filled = VERDICTS[verdict]
+    colour = CONTROL_COLOUR if control else colour
+    if mark.low is not None and mark.high is not None:
+        ends = [min(LIMIT, max(-LIMIT, end)) for end in (mark.low, mark.high)]
+        panel.plot(ends, [y, y], color=colour, linewidth=0.9 if control else 1.5, solid_capstyle="butt", zorder=2)
+    outside = abs(mark.value) > LIMIT
+    shape = (">" if mark.value > 0 else "<") if outside else ("s" if control else marker or "o")
+    panel.plot(
+        [min(LIMIT, max(-LIMIT, mark.value))], [y], marker=shape, markersize=2.8 if control else 4.6,
+        color=colour, markerfacecolor=colour if control or filled else "white", markeredgecolor=colour,
+        linestyle="none", clip_on=False, zorder=3,
+    )  # fmt: skip
+
+
+def draw_claimed(panel: Axes, top: float, bottom: float, rule: Mapping[str, Any]) -> None:
+    """Shade where an effect is as claimed."""
+    panel.fill_betweenx([top, bottom], *shown_where(rule), color="#0072B2", alpha=0.13, linewidth=0, zorder=0.5)
+
+
+def _margin_axis(panel: Axes) -> None:
     panel.set_xscale("symlog", linthresh=LINEAR, linscale=1.0)
     panel.set_xlim(-LIMIT, LIMIT)
     panel.xaxis.set_major_locator(FixedLocator([-10, -2, -1, 0, 1, 2, 10]))
@@ -178,7 +194,7 @@ def _sides(record: Mapping[str, Any]):
         yield from part["sides"]
 
 
-def _write(panel: Axes, x: float, y: float, text: str, **options: Any) -> None:
+def write(panel: Axes, x: float, y: float, text: str, **options: Any) -> None:
     # Texts come from files: a dollar sign in one is a dollar sign, no formula.
     written = panel.text(x, y, text, va="center", **{"fontsize": TEXT, "parse_math": False, **options})
     written.set_in_layout(False)  # wrapped to its column already

@@ -40,6 +40,7 @@ def write_study(
     results: Path,
     *,
     study: str | None = "full",
+    seeds: list[int] | None = None,
     problems: int = 20,
     rollout_batches: int | None = 4,
     response_length: int = 24,
@@ -48,11 +49,11 @@ def write_study(
 ) -> Configuration:
     """Write `results/laptop` for the scale's own experiments, or with `study` for those of the study as well.
 
-    rollout_batches: of every experiment; None leaves the configuration's. values: called with (experiment, label, seed,
-    measures) and free to change the measures of a run. missing: runs, `experiment/label/seed1`, that measures.json
-    names as missing.
+    seeds: of every experiment; None for the pilot's, of which most experiments have three. rollout_batches: of every
+    experiment; None leaves the configuration's. values: called with (experiment, label, seed, measures) and free to
+    change the measures of a run. missing: runs, `experiment/label/seed1`, that measures.json names as missing.
     """
-    configuration = _configuration(results, study, rollout_batches)
+    configuration = _configuration(results, study, rollout_batches, seeds)
     rows = [
         _row(configuration, *run, problems, values)
         for run in configuration.runs()
@@ -75,8 +76,10 @@ def write_study(
     return configuration
 
 
-def _configuration(results: Path, study: str | None, rollout_batches: int | None) -> Configuration:
-    chosen = {"study": study, "seeds": [1, 2, 3] if study is None else [1, 2, 3, 4, 5]}
+def _configuration(
+    results: Path, study: str | None, rollout_batches: int | None, seeds: list[int] | None
+) -> Configuration:
+    chosen = {"study": study, "seeds": seeds or ([1, 2, 3] if study is None else [1, 2, 3, 4, 5])}
     raw = load({**chosen, "results": str(results)}).model_dump()
     for name, settings in raw["experiments"].items() if study is not None else ():
         # As the first study: all clips and both weaker filters, the sweeps with three seeds.
@@ -89,7 +92,7 @@ def _configuration(results: Path, study: str | None, rollout_batches: int | None
             }
         if name == "kpo-q":
             settings["methods"]["kpo-weaker"] = {"method": "kpo-clipped", "process_variance": 0.346}
-        if name not in ("kpo", "krpo", *LADDER):
+        if name not in ("kpo", "krpo", *LADDER) and seeds is None:
             settings["seeds"] = [1, 2, 3]
     for settings in raw["experiments"].values():
         if rollout_batches is not None:

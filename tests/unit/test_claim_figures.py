@@ -24,6 +24,7 @@ from paper_figures import (
     krpo_order,
     krpo_parts,
     krpo_sensitivity,
+    looks,
     noisy_rewards,
     overhead,
     smoothing,
@@ -272,6 +273,42 @@ class TestForest:
         configuration = write_study(tmp_path, study=None, missing=("kpo/grpo/seed2",), **SMALL)
         assert "Not in this figure: kpo/grpo/seed2." in words(draw("verdicts_kpo", configuration.folder))
         assert "Not in this figure" not in words(draw("verdicts_krpo", configuration.folder))
+
+
+class TestLooks:
+    def test_lines_hold_each_look_of_the_file(self, tmp_path):
+        """Bars and marks in the order of claims and looks, by hand from claims.json; a bar never widens."""
+        folder = write_study(tmp_path, seeds=list(range(6, 30)), **SMALL).folder
+        figure = draw("looks", folder)
+        records = {record["id"]: record for record in read_json(folder / "claims.json")["claims"]}
+        expected, sizes = [], []
+        for claim_id in ENTRIES["looks"].claims:
+            record = records[claim_id]
+            unit, target = record["rule"]["margin"] or 1.0, record["rule"]["target"]
+            for look in record["looks"]:
+                numbers = [(look[key] - target) / unit for key in ("low_so_far", "high_so_far", "value")]
+                expected.append([min(forest.LIMIT, max(-forest.LIMIT, number)) for number in numbers])
+                sizes.append(str(look["seeds"]))
+            lows, highs = ([look[end] for look in record["looks"]] for end in ("low_so_far", "high_so_far"))
+            assert lows == sorted(lows) and highs == sorted(highs, reverse=True)
+        assert {"6", "12", "24"} == set(sizes)
+        drawn, written = [], []
+        for names, panel in (figure.axes[:2], figure.axes[2:]):
+            level = [line for line in panel.lines if len(set(line.get_ydata())) == 1]
+            bars = [line.get_xdata() for line in level if len(line.get_xdata()) == 2]
+            marks = [line.get_xdata() for line in level if len(line.get_xdata()) == 1]
+            drawn += [[*bar, *mark] for bar, mark in zip(bars, marks, strict=True)]
+            written += [text.get_text() for text in names.texts if text.get_text().isdigit()]
+        assert written == sizes and np.allclose(drawn, expected)
+
+    def test_a_study_before_its_first_look(self, tmp_path):
+        figure = draw("looks", write_study(tmp_path, seeds=[6, 7], **SMALL).folder)
+        assert all(claim.id in figure.caption.partition("No look yet: ")[2] for claim in CLAIMS)
+        assert not any(panel.texts for panel in figure.axes)
+
+    def test_columns_are_about_as_high(self):
+        records = [{"looks": [{"low_so_far": 0.0}] * number} for number in (1, 4, 2, 1, 1, 3)]
+        assert [len(half) for half in looks._halves(records)] == [3, 3]
 
 
 class TestMeasures:

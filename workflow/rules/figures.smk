@@ -2,8 +2,10 @@
 # trains nothing.
 
 CONFIGURED = figures_for(configuration.methods_run())
-# pass@k is drawn of the level `normal`, which experiments on mathematics do not have.
-DRAWN = [figure for figure in CONFIGURED if figure != "pass_at_k" or not PRETRAINED]
+# pass@k is drawn of the level `normal`, which experiments on mathematics do not have; looks need their first seeds.
+IMPOSSIBLE = {"pass_at_k"} if PRETRAINED else set()
+IMPOSSIBLE |= set() if design_of(configuration).looks(len(configuration.seeds)) else {"looks"}
+DRAWN = [figure for figure in CONFIGURED if figure not in IMPOSSIBLE]
 SCALE_FILES = ("summary.json", "measures.json", "claims.json")
 # Only published results can lack runs; there a figure shows those that exist and names the others.
 ALLOWED = "--allow-missing" if PUBLISHED and missing_runs(REPOSITORY / PUBLISHED_FOLDERS / configuration.scale) else ""
