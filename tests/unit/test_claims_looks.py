@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reproduction.claims.declarations import CLAIMS
-from reproduction.claims.declare import ABOVE, NOT_FOUND, Claim, Rule, cell, difference
+from reproduction.claims.declare import ABOVE, NOT_FOUND, Claim, Rule, cell, difference, value
 from reproduction.claims.design import (
     FIRST_SEED,
     PILOT,
@@ -220,6 +220,16 @@ class TestNoise:
         # Only the second problem varies: (2/4)(2/4) 4/3 / 4 / 9.
         assert sampling_variance(four, "accuracy.normal") == pytest.approx(0.25 * (4 / 3) / 4 / 9)
         assert sampling_variance(four, "reward_half") == 0.0
+
+    def test_gains_that_are_all_zero_decide_with_their_known_deviation(self):
+        """Six gains of 0 with a deviation of .0057: by hand 0.05 is excluded (t = 21), 0.004 is not (1.7 < 2.02)."""
+        gain = value("drift_gain_raw", cell("x", "a"))
+        for margin, verdict in ((0.05, NOT_REPRODUCED), (0.004, INCONCLUSIVE)):
+            claim = dataclasses.replace(CLAIM, effect=gain, rule=Rule(ABOVE, margin, paper=None), controls=())
+            runs = [dataclasses.replace(run("a", seed, 0.5), values={"drift_gain_raw": 0.0}) for seed in range(6, 12)]
+            study = Study("laptop", {("x", "a"): {one.seed: one for one in runs}}, {("x", "a"): list(range(6, 12))}, [])
+            assert floor(study, resolve(study, gain, {}), range(6, 12)) == pytest.approx(0.0057)
+            assert evaluate_claims(study, Design(SINGLE), (claim,))[0].verdict.verdict == verdict
 
     def test_three_seeds_are_not_taken_quieter_than_the_first_study(self):
         study = study_of(spread(0.0, range(6, 12), 0.001), FLAT)
