@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     step("report", _report, "gather verdicts, figures and tables into one page, report.html")
     command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
     command.add_argument("--allow-missing", action="store_true", help="publish without runs that were not made")
+    command.add_argument("--unfinished", action="store_true", help="keep what a study has made so far, to go on with")
     command = step("unpack", _unpack, "copy published results, named by their config.yaml, into a results folder")
     command.add_argument("--output", type=Path, metavar="FOLDER", help="all results (default: results/published)")
     command = plain("verify", _verify, "check that a results folder is complete, untampered and consistent")
@@ -389,9 +390,12 @@ def _report(arguments) -> None:
 
 def _publish(arguments) -> None:
     configuration = _start(arguments)
-    from reproduction.publish.publish import publish
+    from reproduction.publish.publish import publish, publish_unfinished
 
-    publish(configuration, Path.cwd(), allow_missing=arguments.allow_missing)
+    if arguments.unfinished:
+        publish_unfinished(configuration, Path.cwd())
+    else:
+        publish(configuration, Path.cwd(), allow_missing=arguments.allow_missing)
 
 
 def _unpack(arguments) -> None:

@@ -16,7 +16,7 @@ from reproduction.claims.one_run import FILES, STRUCTURE, ClaimsError, Run, diff
 from reproduction.jobs.checksums import is_made, write_checksums
 from reproduction.jobs.files import read_json, write_json
 from reproduction.jobs.provenance import source_hash, versions
-from reproduction.publish.published import FOLDER, REPOSITORY
+from reproduction.publish.published import FOLDER, REPOSITORY, unfinished
 from reproduction.settings.configuration import Configuration, read_resolved
 
 RunName = tuple[str, str, int]
@@ -62,31 +62,31 @@ def measures_record(configuration: Configuration, *, allow_missing: bool = False
 def joinable_runs(configuration: Configuration) -> tuple[dict[RunName, Run], list[str]]:
     """The runs of the study that `results_published/` holds and that count as made, and a note on those that do not.
 
-    A run counts if its seed is the study's, it was made by the code and the versions of this checkout, and with the
-    settings of this configuration. Its measures are all that a verdict needs.
+    The study there may be finished or not. A run counts if its seed is the study's, it was made by the code and the
+    versions of this checkout, and with the settings of this configuration. Its measures are all that a verdict needs.
     """
-    folder = REPOSITORY / FOLDER / configuration.scale
-    if not (folder / "measures.json").is_file() or not (folder / "config.yaml").is_file():
-        return {}, []
-    made_with = read_resolved(folder / "config.yaml")
-    if made_with.study != FULL_STUDY:
-        return {}, []
     code, own_versions = source_hash(), versions()
     found, others = {}, []
-    for row in read_json(folder / "measures.json")["runs"]:
-        run = _from_row(row)
-        if run.seed < FIRST_SEED or run.experiment not in configuration.experiments:
+    for folder in (REPOSITORY / FOLDER / name for name in (unfinished(configuration.scale), configuration.scale)):
+        if not (folder / "measures.json").is_file() or not (folder / "config.yaml").is_file():
             continue
-        if run.label not in configuration.experiments[run.experiment].methods:
+        made_with = read_resolved(folder / "config.yaml")
+        if made_with.study != FULL_STUDY:
             continue
-        if run.code != code:
-            others.append(f"{run.name}: other code")
-        elif run.versions != own_versions:
-            others.append(f"{run.name}: versions differ in {differing(run.versions, own_versions)}")
-        elif _deciding(made_with, run) != _deciding(configuration, run):
-            others.append(f"{run.name}: other settings")
-        else:
-            found[run.experiment, run.label, run.seed] = run
+        for row in read_json(folder / "measures.json")["runs"]:
+            run = _from_row(row)
+            if run.seed < FIRST_SEED or run.experiment not in configuration.experiments:
+                continue
+            if run.label not in configuration.experiments[run.experiment].methods:
+                continue
+            if run.code != code:
+                others.append(f"{run.name}: other code")
+            elif run.versions != own_versions:
+                others.append(f"{run.name}: versions differ in {differing(run.versions, own_versions)}")
+            elif _deciding(made_with, run) != _deciding(configuration, run):
+                others.append(f"{run.name}: other settings")
+            else:
+                found.setdefault((run.experiment, run.label, run.seed), run)
     if not others:
         return found, []
     return found, [

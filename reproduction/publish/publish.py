@@ -9,16 +9,18 @@ import os
 import shutil
 from pathlib import Path
 
+from reproduction.claims.design import FULL_STUDY
 from reproduction.claims.page import without_dead_links
 from reproduction.claims.runs import read_measures
 from reproduction.jobs.checksums import check_files, read_checksums
 from reproduction.jobs.files import atomic_write, only_process, read_json, write_json
 from reproduction.jobs.provenance import said_commit
 from reproduction.publish.pages import SHOWN_FIGURES, readme_block, results_page
-from reproduction.publish.published import COPIED, FOLDER, copy, set_aside, write_compact
+from reproduction.publish.published import COPIED, FOLDER, copy, set_aside, unfinished, write_compact
 from reproduction.settings.configuration import Configuration
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
+STUDY_FILES = ("measures.json", "claims.json", "claims.md")
 JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 
 
@@ -67,6 +69,44 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
         atomic_write(readme, before + START + "\n" + block + END + after)
     for name in notebooks:
         copy(source / name, repository / name)
+
+
+def publish_unfinished(configuration: Configuration, repository: Path) -> None:
+    """Keep what a study has made so far in `results_published/<scale>-study`, for the same study to go on elsewhere.
+
+    configuration: the study's `<results>/<scale>/config.yaml`. Runs that the study joined from an earlier such folder
+    are kept from there. Raises ValueError if the study was not judged, or if runs come from differing code.
+    """
+    source, target = configuration.folder, repository / FOLDER / unfinished(configuration.scale)
+    if configuration.study != FULL_STUDY:
+        raise ValueError(f"{source}: --unfinished is for the study of every claim (`make study`)")
+    for name in STUDY_FILES:
+        if not (source / name).is_file():
+            raise ValueError(f"{source / name} is missing; judge the study first (make study HOURS=0)")
+    names = [configuration.run_folder(*run) for run in (*configuration.untrained(), *configuration.runs())]
+    joined = [path.relative_to(source).as_posix() for path in names if not (path / "provenance.json").is_file()]
+    if absent := [name for name in joined if not (target / "measures.json").is_file()]:
+        raise ValueError(f"{source / absent[0]} is missing, and so is {target}; finish the run (make study)")
+    digest = {**provenance_digest(configuration, joined), "missing": []}
+    with only_process(target.parent):
+        new = target.parent / f".{target.name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            write_compact(configuration, joined, new, copied=STUDY_FILES)
+            if joined:
+                earlier = read_json(target / "provenance.json")
+                for name in joined:
+                    if (target / name).is_dir():
+                        shutil.copytree(target / name, new / name)
+                for key in ("wall_seconds", "peak_memory_bytes"):
+                    digest[key] = {**{name: earlier[key][name] for name in joined}, **digest[key]}
+                digest["commits"] = sorted({*digest["commits"], *earlier["commits"]})
+            write_json(new / "provenance.json", digest)
+            page = (new / "claims.md").read_text(encoding="utf-8")
+            atomic_write(new / "claims.md", without_dead_links(page, new))
+            _replace_folder(target, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def _replace_folder(target: Path, new: Path) -> None:

@@ -52,19 +52,23 @@ COPIED = ("summary.json", "summary.md", "measures.json")
 REMADE = ("figures", "claims.json", "claims.md", "tables.json", "tables.md")
 
 
-def write_compact(configuration: Configuration, missing: list[str], target: Path) -> None:
+def write_compact(
+    configuration: Configuration, missing: list[str], target: Path, copied: tuple[str, ...] = COPIED
+) -> None:
     """Write configuration, summary, measures and the compact runs of a finished scale into `target`.
 
-    missing: runs, as `experiment/method/seed<n>`, that are left out. Raises ValueError or OSError naming the file if
-    a run lacks something.
+    missing: runs, as `experiment/method/seed<n>`, that are left out. copied: files of the scale itself. Raises
+    ValueError or OSError naming the file if a run lacks something.
     """
     source = configuration.folder
-    for name in COPIED:
+    for name in copied:
         copy(source / name, target / name)
     atomic_write(target / "config.yaml", dump(_without_machine_paths(configuration)))
     for untrained in configuration.untrained():
-        name = f"{configuration.run_folder(*untrained).relative_to(source).as_posix()}/evaluation.json"
-        write_lines_of_numbers(target / name, compact_evaluation(read_json(source / name)))
+        name = configuration.run_folder(*untrained).relative_to(source).as_posix()
+        if name not in missing:
+            evaluation = compact_evaluation(read_json(source / name / "evaluation.json"))
+            write_lines_of_numbers(target / name / "evaluation.json", evaluation)
     for experiment, method, seed in configuration.runs():
         folder = configuration.run_folder(experiment, method, seed)
         name = folder.relative_to(source).as_posix()
@@ -152,6 +156,11 @@ def _without_machine_paths(configuration: Configuration) -> Configuration:
             "data": data.model_copy(update={"mirror": None}),
         }
     )
+
+
+def unfinished(scale: str) -> str:
+    """The folder next to a scale's published results that holds what a study has made so far."""
+    return f"{scale}-study"
 
 
 def set_aside(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from reproduction.evaluation.summary import write_summary
 from reproduction.jobs.files import atomic_write, read_json, read_jsonl, write_json
 from reproduction.notebook import NOTEBOOKS
 from reproduction.publish.pages import decided_rows, readme_block, results_page, verdict_line
-from reproduction.publish.publish import END, START, publish
+from reproduction.publish.publish import END, START, publish, publish_unfinished
 from reproduction.publish.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
 from reproduction.settings.configuration import ConfigurationError, dump, read_resolved
 from reproduction.workflow import is_published, prepare, run_files
@@ -207,6 +207,41 @@ def test_a_scale_with_models_of_the_hub(tmp_path):
     page = (back.folder / "claims.md").read_text()
     links = re.findall(r"\]\(([^)#:]+)\)", page)
     assert links and "`kpo/grpo`" in page and [link for link in links if not (back.folder / link).exists()] == []
+
+
+class TestUnfinishedStudy:
+    @pytest.fixture
+    def study(self, finished):
+        configuration, repository = finished
+        return configuration.model_copy(update={"study": "full"}), repository
+
+    def test_what_is_kept_is_what_publishing_keeps_and_outlives_the_runs(self, study):
+        configuration, repository = study
+        publish_unfinished(configuration, repository)
+        kept = repository / "results_published/laptop-study"
+        before = contents(kept)
+        publish(configuration, repository)
+        whole = contents(repository / "results_published/laptop")
+        runs = {name for name in whole if name.count("/") >= 2}
+        assert runs and {name: before[name] for name in runs} == {name: whole[name] for name in runs}
+        assert {"measures.json", "claims.json", "claims.md", "config.yaml"} <= set(before)
+        # The same on a machine that joined some of the runs and holds others.
+        for name in ("kpo/grpo/seed1", "base/seed1"):
+            shutil.rmtree(configuration.folder / name)
+        publish_unfinished(configuration, repository)
+        assert contents(kept) == before
+
+    def test_refused(self, study, finished):
+        configuration, repository = study
+        with pytest.raises(ValueError, match="--unfinished is for the study of every claim"):
+            publish_unfinished(configuration.model_copy(update={"study": None}), repository)
+        shutil.rmtree(configuration.folder / "kpo/grpo/seed1")
+        with pytest.raises(ValueError, match="kpo/grpo/seed1 is missing, and so is .*laptop-study; finish the run"):
+            publish_unfinished(configuration, repository)
+        (configuration.folder / "claims.json").unlink()
+        with pytest.raises(ValueError, match="judge the study first"):
+            publish_unfinished(configuration, repository)
+        assert not (repository / "results_published/laptop-study").exists()
 
 
 class TestRefused:

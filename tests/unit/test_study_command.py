@@ -153,17 +153,18 @@ def test_another_study_is_refused(tmp_path):
 
 
 class TestJoined:
-    def publish(self, monkeypatch, tmp_path, runs, **changes):
-        folder = tmp_path / "results_published" / "laptop"
+    def publish(self, monkeypatch, tmp_path, runs, name="laptop", **changes):
+        folder = tmp_path / "results_published" / name
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(dump(load({"study": "full", **changes})))
         write_json(folder / "measures.json", {"scale": "laptop", "runs": [_as_row(run) for run in runs], "missing": []})
         monkeypatch.setattr("reproduction.claims.runs.REPOSITORY", tmp_path)
         return joinable_runs(settings_of(tmp_path / "results"))
 
-    def test_published_runs_of_this_code_count_as_made(self, monkeypatch, tmp_path):
+    @pytest.mark.parametrize("name", ["laptop", "laptop-study"])
+    def test_published_runs_of_this_code_count_as_made(self, monkeypatch, tmp_path, name):
         runs = [run_of("kpo", "grpo", 6), run_of("kpo", "grpo", 5), run_of("kpo", "dropped", 6)]
-        found, notes = self.publish(monkeypatch, tmp_path, runs)
+        found, notes = self.publish(monkeypatch, tmp_path, runs, name)
         assert list(found) == [("kpo", "grpo", 6)] and found["kpo", "grpo", 6] == runs[0] and notes == []
 
     @pytest.mark.parametrize(
