@@ -1,7 +1,6 @@
-"""Aggregates over runs, corrections for many claims, and what a study of a given size could have seen."""
+"""The correction for many claims, and what a study of a given size could have seen."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,27 +19,6 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
     return adjusted
-
-
-def interquartile_mean(scores: Any) -> float:
-    """Mean of the middle half of all scores: a quarter, rounded down, cut off at each end (arXiv 2108.13264, 4.3)."""
-    from scipy import stats  # takes half a second to import, which an evaluation need not pay for
-
-    return float(stats.trim_mean(_finite("scores", scores), 0.25, axis=None))
-
-
-def probability_of_improvement(scores_a: Any, scores_b: Any) -> float:
-    """Probability that a run of a scores above a run of b on the same task, ties counting half, averaged over tasks.
-
-    scores: (seeds, tasks), or (seeds,) of one task; the numbers of seeds may differ (arXiv 2108.13264, section 4.3).
-    """
-    scores_a, scores_b = seeds_by_tasks("scores_a", scores_a), seeds_by_tasks("scores_b", scores_b)
-    if scores_a.shape[1] != scores_b.shape[1]:
-        raise ValueError(
-            f"scores_a and scores_b must have the same tasks, got {scores_a.shape[1]} and {scores_b.shape[1]}"
-        )
-    a, b = scores_a[:, None], scores_b[None]
-    return float(((a > b) + 0.5 * (a == b)).mean())
 
 
 def minimum_detectable_effect(
@@ -72,19 +50,3 @@ def minimum_detectable_effect(
         largest *= 1.5
     noncentrality = optimize.brentq(excess_power, 0.0, largest)
     return float(noncentrality * standard_deviation / np.sqrt(num_units))
-
-
-def seeds_by_tasks(name: str, values: Any) -> np.ndarray:
-    values = _finite(name, values)
-    if values.ndim not in (1, 2):
-        raise ValueError(f"{name} must have shape (seeds,) or (seeds, tasks), got {values.shape}")
-    return values[:, None] if values.ndim == 1 else values
-
-
-def _finite(name: str, values: Any) -> np.ndarray:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    values = np.asarray(values, dtype=float)
-    if values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"{name} must hold at least one number, all finite")
-    return values

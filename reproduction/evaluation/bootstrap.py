@@ -1,25 +1,16 @@
-"""Confidence intervals and paired comparisons by resampling problems, seeds and samples.
+"""Confidence intervals by resampling problems, seeds and samples.
 
 Problems are the unit of chance: a benchmark is a sample of the problems that might have been asked (arXiv 2411.00640),
 and its samples per problem are not independent of each other. Seeds are a second unit, never pooled with the first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from reproduction.evaluation.aggregates import interquartile_mean, seeds_by_tasks
-from reproduction.evaluation.intervals import (
-    Difference,
-    Interval,
-    check_resampling,
-    is_constant,
-    quantiles,
-    quantiles_or_none,
-    without_spread,
-)
-from reproduction.evaluation.scores import Statistic, as_matrix, avg_at_k, correct_counts, pass_at_k, score_by_count
+from reproduction.evaluation.intervals import Interval, check_resampling, is_constant, quantiles, without_spread
+from reproduction.evaluation.scores import correct_counts, score_by_count
 
 # Resamples are drawn in blocks of this many numbers, which bounds the memory.
 _BLOCK = 1 << 21
@@ -27,7 +18,7 @@ _BLOCK = 1 << 21
 
 def question_bootstrap(
     correct: Any,
-    statistic: Statistic = "avg_at_k",
+    statistic: str = "avg_at_k",
     k: int | None = None,
     *,
     num_resamples: int = 10_000,
@@ -36,18 +27,15 @@ def question_bootstrap(
 ) -> Interval:
     """avg@k or pass@k with a percentile interval from resampling the problems.
 
-    correct: (problems, samples) of 0 and 1. statistic: "avg_at_k" or "pass_at_k" (or the functions of these names), the
-    latter with k; or another function of such a matrix, called for every resample, which takes seconds rather than
-    milliseconds.
+    correct: (problems, samples) of 0 and 1. statistic: "avg_at_k", or "pass_at_k" with k.
 
     If all problems score the same, resampling finds no spread; the interval is then that of `without_spread`, which
     for scores of 0 or 1 is Clopper and Pearson's. A single problem with a score between tells nothing about others: its
-    interval is (0, 1). A custom function has the plain percentile interval, and NaN if that has no width.
+    interval is (0, 1).
     """
     check_resampling(num_resamples, confidence)
-    if callable(statistic) and statistic not in (avg_at_k, pass_at_k):
-        return _bootstrap_function(correct, statistic, num_resamples, seed, confidence)
-    scores = _question_scores(correct, statistic, k)
+    counts, num_samples = correct_counts(correct)
+    scores = score_by_count(statistic, num_samples, k)[counts]
     estimate = float(scores.mean())
     if len(scores) == 1 and scores[0] not in (0.0, 1.0):
         return Interval(estimate, 0.0, 1.0)
@@ -58,7 +46,7 @@ def question_bootstrap(
 
 def hierarchical_bootstrap(
     correct_by_seed: Mapping[Any, Any] | Sequence[Any],
-    statistic: Statistic = "avg_at_k",
+    statistic: str = "avg_at_k",
     k: int | None = None,
     *,
     num_resamples: int = 10_000,
@@ -88,46 +76,10 @@ def hierarchical_bootstrap(
     return Interval(estimate, *quantiles(draws, confidence))
 
 
-def paired_difference(
-    correct_a: Any,
-    correct_b: Any,
-    statistic: Statistic = "avg_at_k",
-    k: int | None = None,
-    *,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Difference:
-    """Difference of two models on the same problems, a minus b, with a paired interval and p-value.
-
-    correct_a, correct_b: (problems, samples) of 0 and 1 with the same problems in the same order; the numbers of
-    samples may differ. The interval resamples problems. The p-value is that of the paired permutation test (under the
-    null hypothesis each problem's difference is as likely to have the other sign): exact if there are no more than
-    num_resamples sign patterns, else from as many random ones, (1 + as extreme) / (1 + num_resamples).
-
-    With one problem the interval is (-1, 1); if all differ alike it is that of `without_spread`. Without any
-    difference the p-value is 1.
-    """
-    scores_a, scores_b = _question_scores(correct_a, statistic, k), _question_scores(correct_b, statistic, k)
-    if len(scores_a) != len(scores_b):
-        raise ValueError(
-            f"correct_a and correct_b must hold the same problems, got {len(scores_a)} and {len(scores_b)} problems"
-        )
-    check_resampling(num_resamples, confidence)
-    differences = scores_a - scores_b
-    estimate = float(differences.mean())
-    p_value = _sign_flip_p_value(differences, num_resamples, seed)
-    if len(differences) == 1:
-        return Difference(estimate, -1.0, 1.0, p_value)
-    if is_constant(differences):
-        return Difference(estimate, *without_spread(estimate, len(differences), confidence, -1.0), p_value)
-    return Difference(estimate, *quantiles(_resampled_means(differences, num_resamples, seed), confidence), p_value)
-
-
 def hierarchical_difference(
     correct_by_seed_a: Mapping[Any, Any],
     correct_by_seed_b: Mapping[Any, Any],
-    statistic: Statistic = "avg_at_k",
+    statistic: str = "avg_at_k",
     k: int | None = None,
     *,
     num_resamples: int = 10_000,
@@ -161,43 +113,6 @@ def hierarchical_difference(
     return Interval(estimate, *quantiles(draws_a - draws_b, confidence))
 
 
-def seed_bootstrap(
-    scores: Any,
-    statistic: Callable[[np.ndarray], float] = interquartile_mean,
-    *,
-    num_resamples: int = 2_000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """A statistic over (seeds, tasks) scores with a percentile interval from resampling seeds within each task.
-
-    The stratified bootstrap of arXiv 2108.13264. A one-dimensional array is the seeds of one task. If all draws
-    are equal, as with one seed, nothing is known about others: both ends are NaN.
-    """
-    scores = seeds_by_tasks("scores", scores)
-    check_resampling(num_resamples, confidence)
-    rng = np.random.default_rng(seed)
-    num_seeds, num_tasks = scores.shape
-    columns = np.arange(num_tasks)
-    drawn = scores[rng.integers(num_seeds, size=(num_resamples, num_seeds, num_tasks)), columns]
-    if statistic is interquartile_mean:
-        from scipy import stats
-
-        draws = stats.trim_mean(drawn.reshape(num_resamples, -1), 0.25, axis=1)
-    else:
-        draws = np.array([statistic(one) for one in drawn])
-    return Interval(float(statistic(scores)), *quantiles_or_none(draws, confidence))
-
-
-def _bootstrap_function(
-    correct: Any, statistic: Callable, num_resamples: int, seed: int, confidence: float
-) -> Interval:
-    matrix = as_matrix(correct)
-    rng = np.random.default_rng(seed)
-    draws = [statistic(matrix[rng.integers(len(matrix), size=len(matrix))]) for _ in range(num_resamples)]
-    return Interval(float(statistic(matrix)), *quantiles_or_none(np.asarray(draws, dtype=float), confidence))
-
-
 def _units(counts: np.ndarray, tables: list[np.ndarray], levels: Sequence[str]) -> int:
     """How many units the finest level drawn has that are not the same ones again."""
     num_seeds, num_questions = counts.shape
@@ -206,14 +121,7 @@ def _units(counts: np.ndarray, tables: list[np.ndarray], levels: Sequence[str]) 
     return num_seeds if "seed" in levels else num_questions * min(len(table) - 1 for table in tables)
 
 
-def _question_scores(correct: Any, statistic: Statistic, k: int | None) -> np.ndarray:
-    counts, num_samples = correct_counts(correct)
-    return score_by_count(statistic, num_samples, k)[counts]
-
-
-def _counts_by_seed(
-    correct_by_seed, name: str, statistic: Statistic, k: int | None
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def _counts_by_seed(correct_by_seed, name: str, statistic: str, k: int | None) -> tuple[np.ndarray, list[np.ndarray]]:
     """Counts of right samples, (seeds, problems), and each seed's score by count."""
     items = correct_by_seed.items() if isinstance(correct_by_seed, Mapping) else enumerate(correct_by_seed)
     counts, tables = [], []
@@ -272,24 +180,3 @@ def _hierarchical_means(sides, levels: Sequence[str], num_resamples: int, seed: 
                 drawn = rng.binomial(size, drawn / size)
             side_means[start : start + rows] = table[seeds[:, :, None], drawn].mean(axis=(1, 2))
     return means
-
-
-def _sign_flip_p_value(differences: np.ndarray, num_resamples: int, seed: int) -> float:
-    # Problems without a difference contribute nothing under either sign.
-    nonzero = differences[differences != 0]
-    size = len(nonzero)
-    if size == 0:
-        return 1.0
-    # Sums that differ by rounding only are equally extreme.
-    threshold = abs(nonzero.sum()) - 1e-9
-    if 2**size <= num_resamples:
-        patterns = (np.arange(2**size)[:, None] >> np.arange(size)) & 1
-        return float((np.abs((1 - 2 * patterns) @ nonzero) >= threshold).mean())
-    rng = np.random.default_rng(seed)
-    extreme = 0
-    block = max(1, _BLOCK // size)
-    for start in range(0, num_resamples, block):
-        rows = min(block, num_resamples - start)
-        signs = rng.integers(2, size=(rows, size), dtype=np.int8) * 2.0 - 1.0
-        extreme += int((np.abs(signs @ nonzero) >= threshold).sum())
-    return (1 + extreme) / (1 + num_resamples)

@@ -1,6 +1,5 @@
 """Intervals from resampled draws, and what to say if resampling finds no spread."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +11,6 @@ class Interval(NamedTuple):
     estimate: float
     low: float
     high: float
-
-
-class Difference(NamedTuple):
-    """A difference (first minus second) with its confidence interval and a two-sided p-value."""
-
-    estimate: float
-    low: float
-    high: float
-    p_value: float
 
 
 def without_spread(value: float, units: int, confidence: float, lowest: float) -> tuple[float, float]:
@@ -37,11 +27,6 @@ def without_spread(value: float, units: int, confidence: float, lowest: float) -
 def is_constant(draws: np.ndarray) -> bool:
     """Whether all draws are the same number, but for rounding."""
     return bool(np.ptp(draws) <= 1e-12)
-
-
-def quantiles_or_none(draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The percentile interval, NaN if it would have no width for want of spread."""
-    return (math.nan, math.nan) if is_constant(draws) else quantiles(draws, confidence)
 
 
 def quantiles(draws: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -1,13 +1,9 @@
 """avg@k and pass@k of graded samples."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-# A score of a (problems, samples) matrix, by name or as a function.
-Statistic = str | Callable[..., float]
 
 
 def avg_at_k(correct: Any) -> float:
@@ -36,11 +32,11 @@ def pass_at_k(correct: Any, k: int) -> float:
 
 def correct_counts(correct: Any, name: str = "correct") -> tuple[np.ndarray, int]:
     """Number of right samples of each problem, (problems,), and the number of samples of every problem."""
-    matrix = as_matrix(correct, name)
+    matrix = _as_matrix(correct, name)
     return matrix.sum(axis=1), matrix.shape[1]
 
 
-def as_matrix(correct: Any, name: str = "correct") -> np.ndarray:
+def _as_matrix(correct: Any, name: str) -> np.ndarray:
     """`correct` as an integer array (problems, samples); ValueError if it is not one of 0 and 1."""
     if hasattr(correct, "detach"):
         correct = correct.detach().cpu().numpy()
@@ -55,14 +51,14 @@ def as_matrix(correct: Any, name: str = "correct") -> np.ndarray:
     return matrix.astype(np.int64)
 
 
-def score_by_count(statistic: Statistic, num_samples: int, k: int | None = None) -> np.ndarray:
+def score_by_count(statistic: str, num_samples: int, k: int | None = None) -> np.ndarray:
     """A problem's score for each count of right samples, (num_samples + 1,): the statistic is its mean over problems.
 
-    statistic: "avg_at_k" (k is not used) or "pass_at_k", or the function of that name.
+    statistic: "avg_at_k" (k is not used) or "pass_at_k".
     """
-    if statistic in ("avg_at_k", avg_at_k):
+    if statistic == "avg_at_k":
         return np.arange(num_samples + 1) / num_samples
-    if statistic not in ("pass_at_k", pass_at_k):
+    if statistic != "pass_at_k":
         raise ValueError(f"statistic must be 'avg_at_k' or 'pass_at_k', got {statistic!r}")
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise ValueError(f"k must be an integer between 1 and the number of samples, got {k!r}")

@@ -17,13 +17,9 @@ from reproduction.evaluation import (
     hierarchical_bootstrap,
     hierarchical_difference,
     holm,
-    interquartile_mean,
     minimum_detectable_effect,
-    paired_difference,
     pass_at_k,
-    probability_of_improvement,
     question_bootstrap,
-    seed_bootstrap,
 )
 
 CORRECT = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
@@ -101,16 +97,6 @@ def test_question_bootstrap_agrees_with_scipy(statistic, k):
     assert ours.high == pytest.approx(reference.high, abs=4e-3)
 
 
-def test_question_bootstrap_takes_names_and_functions():
-    correct = draw(40, 4, seed=3)
-    named = question_bootstrap(correct, "pass_at_k", 2, seed=4)
-    assert question_bootstrap(correct, pass_at_k, 2, seed=4) == named
-    assert question_bootstrap(correct, avg_at_k, seed=4) == question_bootstrap(correct, seed=4)
-    own = question_bootstrap(correct, lambda matrix: pass_at_k(matrix, 2), num_resamples=4_000, seed=5)
-    assert own.estimate == named.estimate
-    assert own[1:] == pytest.approx(named[1:], abs=0.015)
-
-
 def test_question_bootstrap_covers_the_truth():
     # The population's mean is known; a 90% interval misses it in about 10% of the draws.
     misses = 0
@@ -141,7 +127,6 @@ def test_bootstraps_are_seeded_and_quick():
     assert question_bootstrap(correct, seed=1) != question_bootstrap(correct, seed=2)
     started = time.process_time()
     question_bootstrap(correct, "pass_at_k", 4, num_resamples=10_000)
-    paired_difference(correct, correct[::-1], num_resamples=10_000)
     assert time.process_time() - started < 1.0
 
 
@@ -231,59 +216,6 @@ def test_hierarchical_difference():
         hierarchical_difference([base[0]], [base[0]])
 
 
-def test_paired_difference_by_enumeration():
-    a, b = [[1, 1], [1, 0], [1, 1], [0, 1]], [[0, 0], [1, 0], [0, 1], [1, 1]]
-    # Differences 1, 0, 1/2, -1/2: of the 8 signs of the three others, those with |sum| >= 1 are
-    # +++ (2), ++- (1), +-+ (1) and their negatives, 6 of 8.
-    difference = paired_difference(a, b)
-    assert difference.estimate == 0.25 and difference.p_value == 6 / 8
-    # All 4^4 resamples of the problems.
-    values = [1.0, 0.0, 0.5, -0.5]
-    means = [np.mean(resample) for resample in itertools.product(values, repeat=4)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    assert difference[1:3] == pytest.approx((low, high), abs=0.126)  # the means are on a grid of 1/8
-    assert paired_difference(b, a).p_value == difference.p_value
-    assert paired_difference(b, a).estimate == -0.25
-
-
-@pytest.mark.parametrize("problems", [9, 40])
-def test_paired_p_value_agrees_with_scipy(problems):
-    a, b = draw(problems, 8, seed=8), draw(problems, 8, seed=9)
-    b[: problems // 2] &= a[: problems // 2]
-    ours = paired_difference(a, b, num_resamples=50_000).p_value
-    reference = scipy.stats.permutation_test(
-        (a.mean(axis=1), b.mean(axis=1)),
-        lambda x, y, axis: (x - y).mean(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=50_000,
-        rng=np.random.default_rng(0),
-    ).pvalue
-    assert ours == pytest.approx(reference, abs=0.01)
-
-
-def test_paired_difference_degenerate_cases():
-    bound = scipy.stats.binomtest(0, 3).proportion_ci(0.95, method="exact").high
-    assert paired_difference(CORRECT, CORRECT) == pytest.approx((0.0, -bound, bound, 1.0))
-    # Everything won: as sure as 3 of 3.
-    assert paired_difference([[1]] * 3, [[0]] * 3)[:3] == pytest.approx((1.0, 1.0 - 2 * bound, 1.0))
-    assert paired_difference([[1]], [[0]]) == (1.0, -1.0, 1.0, 1.0)
-    # Different numbers of samples are compared by their means.
-    assert paired_difference([[1, 0]] * 2, [[1, 1, 0, 0]] * 2).estimate == 0.0
-    with pytest.raises(ValueError, match="same problems"):
-        paired_difference([[1], [0]], [[1]])
-
-
-def test_paired_p_values_are_uniform_without_an_effect():
-    p_values = [
-        paired_difference(draw(40, 4, 2 * seed), draw(40, 4, 2 * seed + 1), num_resamples=199).p_value
-        for seed in range(300)
-    ]
-    # Between 15 +- 5 standard deviations of 300 at level .05, and a median near one half.
-    assert 0 < sum(p <= 0.05 for p in p_values) <= 15 + 19
-    assert abs(np.median(p_values) - 0.5) < 0.15
-
-
 def test_holm_by_hand():
     # Sorted .01 .02 .03 .04 times 4 3 2 1 is .04 .06 .06 .04, cumulated .04 .06 .06 .06.
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
@@ -304,41 +236,6 @@ def test_holm_is_the_step_down_procedure(p_values, level):
             break
         rejected.add(index)
     assert {index for index, value in enumerate(holm(p_values)) if value <= level} == rejected
-
-
-def test_interquartile_mean_by_hand():
-    assert interquartile_mean([0, 1, 2, 100]) == 1.5
-    assert interquartile_mean([[0, 1, 2, 3], [4, 5, 6, 700]]) == 3.5
-    assert interquartile_mean([5.0]) == 5.0
-    for bad in ([], [float("inf")]):
-        with pytest.raises(ValueError, match="scores"):
-            interquartile_mean(bad)
-
-
-def test_probability_of_improvement_by_hand():
-    assert probability_of_improvement([1, 2, 3], [0, 2]) == (2 + 1.5 + 1) / 6 + 0.0
-    assert probability_of_improvement([[1, 0], [1, 0]], [[0, 1]]) == 0.5
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(size=12), rng.normal(0.5, size=9)
-    reference = scipy.stats.mannwhitneyu(a, b).statistic / (12 * 9)
-    assert probability_of_improvement(a, b) == pytest.approx(reference)
-    with pytest.raises(ValueError, match="same tasks"):
-        probability_of_improvement([[1, 2]], [[1]])
-
-
-def test_seed_bootstrap():
-    scores = np.array([[0.0, 10.0], [1.0, 11.0]])
-    # Each task draws its own seeds: the mean is 5, 5.5 or 6 with probabilities 1/4, 1/2, 1/4 and halves between.
-    interval = seed_bootstrap(scores, np.mean, num_resamples=4_000)
-    assert interval == (5.5, 5.0, 6.0)
-    for alone in ([0.3], [0.3, 0.3, 0.3]):
-        estimate, low, high = seed_bootstrap(alone, num_resamples=10)
-        assert estimate == pytest.approx(0.3) and math.isnan(low) and math.isnan(high)
-    values = [0.1, 0.2, 0.3, 0.5, 0.9]
-    assert seed_bootstrap(values) == pytest.approx(seed_bootstrap(values, lambda drawn: interquartile_mean(drawn)))
-    assert seed_bootstrap([1, 2, 3, 4, 5], seed=1) == seed_bootstrap([1, 2, 3, 4, 5], seed=1)
-    with pytest.raises(ValueError, match="scores"):
-        seed_bootstrap(np.zeros((2, 2, 2)))
 
 
 def test_minimum_detectable_effect():
@@ -378,6 +275,6 @@ def test_minimum_detectable_effect_refuses(arguments, message):
     "options", [{"num_resamples": 0}, {"num_resamples": 1.5}, {"confidence": 1.0}, {"confidence": 95}]
 )
 def test_resampling_options_are_checked(options):
-    for call in (question_bootstrap, lambda rows, **o: paired_difference(rows, rows, **o)):
+    for call in (question_bootstrap, lambda rows, **o: hierarchical_difference({1: rows}, {1: rows}, **o)):
         with pytest.raises(ValueError, match=next(iter(options))):
             call(CORRECT, **options)
