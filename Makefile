@@ -12,7 +12,7 @@ HOURS = 6
 WORKERS = logical
 
 # GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
-.PHONY: help setup reproduce study redraw figures claims notebooks report test test-vllm test-verl lint lab clean
+.PHONY: help setup reproduce study redraw figures claims notebooks report test test-desktop test-vllm test-verl lint lab clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -34,11 +34,11 @@ help: ## list the targets
 	@echo "Targets (those that run something do the set-up first, in .venv):"
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "Settings, given as NAME=value after the target:"
-	@echo "  SCALE    smoke, laptop, gpu or paper (default: laptop, on every machine)"
+	@echo "  SCALE    smoke, laptop, desktop, gpu or paper (default: laptop, on every machine)"
 	@echo "  CONFIG   further configuration, e.g. CONFIG=\"arithmetic_file=problems.json\" or CONFIG=\"study=full\""
 	@echo "  HOURS    how long \`make study\` goes on (default: 6; 0 judges and says what is next)"
 	@echo "  CORES    how many cores the workflow may use (default: all)"
-	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`, \`test-vllm\` and \`test-verl\`"
+	@echo "  ARGS     further arguments for snakemake, or for pytest in \`make test\`, \`test-desktop\`, \`test-vllm\` and \`test-verl\`"
 	@echo "  TESTS    which tests \`make test\` runs, e.g. TESTS=tests/unit/test_kalman.py (default: all)"
 	@echo "  WORKERS  processes that run tests (default: one per core, at most 8)"
 	@echo "  LOCK     cpu or gpu (default: gpu if nvidia-smi lists a device)"
@@ -81,6 +81,9 @@ else
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(wildcard tests/workflow tests/gpu) -n $(WORKERS) --maxprocesses 4 \
 	  --dist loadfile -m "not vllm" $(ARGS)
 endif
+
+test-desktop: setup ## SmolLM2-135M through what a CPU can run of the path for GPUs (a few minutes)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/desktop $(ARGS)
 
 test-vllm: ## the real vLLM engine on the CPU, in its own environment (Linux on x86-64)
 	$(need_python)

@@ -107,7 +107,7 @@ def train_once(kind: str, config: Path, seed: int) -> dict[str, float]:
     from reproduction.settings.run import get_run
     from reproduction.training.arguments import trainer_arguments
     from reproduction.training.prompts import chosen_prompts
-    from reproduction.training.rollouts import SmallModelTrainer
+    from reproduction.training.rollouts import DecodingTrainer
     from reproduction.training.saving import load_model
 
     torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def train_once(kind: str, config: Path, seed: int) -> dict[str, float]:
                 chosen_prompts(run.settings, training_problems(configuration, run.settings), tokenizer, seed)
             ),
         }
-        trainer = GRPOTrainer(**keywords) if kind == "trl" else SmallModelTrainer(**keywords, method=run.method)
+        trainer = GRPOTrainer(**keywords) if kind == "trl" else DecodingTrainer(**keywords, method=run.method)
         started, processor = time.perf_counter(), time.process_time()
         trainer.train()
         return {"processor": time.process_time() - processor, "seconds": time.perf_counter() - started}

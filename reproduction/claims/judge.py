@@ -17,6 +17,7 @@ from reproduction.claims.noise import floor
 from reproduction.claims.page import claims_markdown, names_of, rule_text, without_dead_links
 from reproduction.claims.resolve import Resolved, resolve, seeds_of
 from reproduction.claims.runs import Study, read_measures
+from reproduction.claims.scales import side_by_side
 from reproduction.claims.verdict import (
     DECIDED,
     INCONCLUSIVE,
@@ -146,7 +147,7 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
         "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
         "claims": [as_record(result) for result in results],
     }
-    page = claims_markdown(results, study, configuration.seeds, design)
+    page = claims_markdown(results, study, configuration.seeds, design, side_by_side(record["claims"], study.scale))
     # Of published results not every run was published.
     return record, without_dead_links(page, configuration.folder)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reproduction.claims.declare import Claim
@@ -60,8 +60,8 @@ def names_of(runs: Iterable[str], most: int = 12) -> str:
     return "; ".join(said[:most]) + (f"; and {len(said) - most} further cells" if len(said) > most else "")
 
 
-def claims_markdown(results, study, seeds: list[int], design: Design) -> str:
-    """The page for readers of a list of `ClaimResult`s."""
+def claims_markdown(results, study, seeds: list[int], design: Design, scales: Sequence[str] = ()) -> str:
+    """The page for readers of a list of `ClaimResult`s. scales: lines that show other scales with this one."""
     counts = Counter(result.verdict.verdict for result in results)
     lines = [
         f"# What the papers claim and what was measured at scale {study.scale}",
@@ -90,6 +90,7 @@ def claims_markdown(results, study, seeds: list[int], design: Design) -> str:
             "|---|---|---|---|---|---|",
         ]
         lines += [_row(result) for result in own]
+    lines += ["", *scales] if scales else []
     lines += ["", "## Details"]
     for result in results:
         lines += ["", f"### {result.claim.id}", "", *_details(result)]

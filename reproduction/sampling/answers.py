@@ -196,7 +196,7 @@ def _records(run: Run, shard: Shard, problems: Sequence[Any], responses: list[li
 def _grades(run: Run, split: str, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """The grade of each (response, answer): of mathematics by two graders, the configured one first."""
     if split in run.generated:
-        tags = (ANSWER_OPEN, ANSWER_CLOSE) if run.hub is None else ()
+        tags = (ANSWER_OPEN, ANSWER_CLOSE) if run.hub is None else run.hub.evaluation_prompt.style.answer_tags
         return [{"correct": int(exact_reward(text, answer, *tags) == 1.0)} for text, answer in pairs]
     rule = run.settings.reward
     read = [(gradable_text(rule, text), answer) for text, answer in pairs]

@@ -1,4 +1,4 @@
-"""Decoding for the small Qwen3 models that this project pretrains, without `generate`'s work for every token.
+"""Decoding for Qwen3 and Llama models that one process holds in 32 bits, without `generate`'s work for every token.
 
 transformers reads the prompts (each different one once); then every token costs a few fused operations on the model's
 own weights. Keys and values are in one block for the longest response, and rows that have ended leave the batch.
@@ -7,9 +7,11 @@ Every sampled token is drawn by inverting its distribution at one uniform number
 response does not depend on the rows that are decoded with it (apart from the rounding of sums).
 """
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
-from transformers import Qwen3ForCausalLM
+from transformers import PreTrainedModel
 
 SHARE_TO_LEAVE = 0.125
 """Rows that have ended leave once they are this share of the batch: leaving copies the others' keys and values."""
@@ -17,7 +19,7 @@ SHARE_TO_LEAVE = 0.125
 
 @torch.inference_mode()
 def decode(
-    model: Qwen3ForCausalLM,
+    model: PreTrainedModel,
     prompts: list[list[int]],
     ends: list[int],
     max_new_tokens: int,
@@ -26,14 +28,21 @@ def decode(
     """A response to each prompt, token ids up to and with the first of `ends`, or `max_new_tokens` of them.
 
     The whole vocabulary is sampled at temperature 1 with `generator`; None decodes greedily. Raises ValueError if the
-    model has another form than that of `reproduction.training.base_model`, or a prompt and its response do not fit, and
-    RuntimeError if a logit is not finite.
+    model has another form than Qwen3's or Llama's, or a prompt and its response do not fit, and RuntimeError if a logit
+    is not finite.
     """
+    # Everything below is made on the model's device; on a CPU, the default, a small model would feel the detour.
+    with contextlib.nullcontext() if model.device.type == "cpu" else model.device:
+        return _decode(model, prompts, ends, max_new_tokens, generator)
+
+
+def _decode(model, prompts, ends, max_new_tokens, generator):
     steps, is_end = _Decoder(model, prompts, max_new_tokens), torch.zeros(model.config.vocab_size, dtype=torch.bool)
     is_end[ends] = True
     uniforms = None
     if generator is not None:
-        uniforms = torch.rand(len(prompts), max_new_tokens, generator=generator, dtype=torch.float64)
+        size, kind = (len(prompts), max_new_tokens), {"dtype": torch.float64, "device": generator.device}
+        uniforms = torch.rand(size, generator=generator, **kind).to(model.device)
     rows = torch.arange(len(prompts))
     tokens = torch.zeros(len(prompts), max_new_tokens, dtype=torch.long)
     lengths = torch.full((len(prompts),), max_new_tokens)
@@ -73,13 +82,13 @@ class _Decoder:
     Positions count from the left edge of the padded prompts: only differences of positions matter to rotary embeddings.
     """
 
-    def __init__(self, model: Qwen3ForCausalLM, prompts: list[list[int]], max_new_tokens: int):
+    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], max_new_tokens: int):
         config = model.config
         self.width = max(map(len, prompts))
         longest = self.width + max_new_tokens
-        if config.model_type != "qwen3" or config.attention_bias or set(config.layer_types) != {"full_attention"}:
+        if not _is_known(config):
             raise ValueError(
-                f"decode() reads Qwen3 without biases and windows, not this {config.model_type}; use generate"
+                f"decode() reads Qwen3 and Llama without biases and windows, not this {config.model_type}; use generate"
             )
         if longest > config.max_position_embeddings:
             raise ValueError(
@@ -96,9 +105,13 @@ class _Decoder:
         self.layers = [_fused(layer) for layer in model.model.layers]
         cos, sin = model.model.rotary_emb(self.embedding[:1], torch.arange(longest).unsqueeze(0))
         half = torch.cat([-torch.ones(self.dim // 2), torch.ones(self.dim // 2)])
+        # Llama has no norms of queries and keys.
+        self.has_norms, one = config.model_type == "qwen3", torch.ones(self.dim)
         # The norms' weights, the sign of the rotation and attention's scale, all in the rotation's factors.
         for layer, fused in zip(model.model.layers, self.layers, strict=True):
-            query, key = layer.self_attn.q_norm.weight * self.dim**-0.5, layer.self_attn.k_norm.weight
+            attention = layer.self_attn
+            query, key = (attention.q_norm.weight, attention.k_norm.weight) if self.has_norms else (one, one)
+            query = query * self.dim**-0.5
             weight = torch.cat([query.expand(self.heads, -1), key.expand(self.kv_heads, -1)])
             fused["cos"] = cos[0].unsqueeze(1) * weight
             fused["sin"] = (sin[0] * half).unsqueeze(1) * weight.roll(self.dim // 2, -1)
@@ -136,7 +149,9 @@ class _Decoder:
         for fused, (keys, values) in zip(self.layers, self.cache, strict=True):
             states = F.linear(F.rms_norm(hidden, hidden.shape[1:], fused["norm"], self.eps), fused["qkv"])
             states = states.view(len(tokens), heads + 2 * kv_heads, self.dim)
-            turned = F.rms_norm(states[:, : heads + kv_heads], (self.dim,), None, self.eps)
+            turned = states[:, : heads + kv_heads]
+            if self.has_norms:
+                turned = F.rms_norm(turned, (self.dim,), None, self.eps)
             turned = turned * fused["cos"][place] + turned.roll(self.dim // 2, -1) * fused["sin"][place]
             keys[:, :, place], values[:, :, place] = turned[:, heads:], states[:, heads + kv_heads :]
             query = turned[:, :heads].reshape(len(tokens) * kv_heads, heads // kv_heads, self.dim)
@@ -149,6 +164,14 @@ class _Decoder:
             gate, up = both.chunk(2, -1)
             hidden = torch.addmm(hidden, F.silu(gate) * up, fused["down"])
         return F.linear(F.rms_norm(hidden, hidden.shape[1:], self.norm, self.eps), self.head)
+
+
+def _is_known(config) -> bool:
+    if config.model_type not in ("qwen3", "llama") or config.attention_bias or getattr(config, "mlp_bias", False):
+        return False
+    full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    # Other rotations depend on how long the text is.
+    return full and config.rope_parameters["rope_type"] in ("default", "linear", "llama3", "yarn")
 
 
 def _fused(layer) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from transformers import GenerationConfig
 
+from reproduction.data.prompts import PromptStyle
 from reproduction.sampling.decode import decode
 from reproduction.settings.hub import SamplingSettings
 from reproduction.settings.run import Run
@@ -31,20 +32,23 @@ class Engine(Protocol):
         """`num_samples` responses to each prompt, in their order."""
 
 
-def end_tokens(generation_config: GenerationConfig, tokenizer) -> list[int]:
-    """The tokens that end a response: those the model names, and the tokenizer's."""
+def end_tokens(generation_config: GenerationConfig, tokenizer, style: PromptStyle | None = None) -> list[int]:
+    """The tokens that end a response: those the model names, the tokenizer's, and those of the prompt's style."""
     stated = generation_config.eos_token_id
     stated = [stated] if isinstance(stated, int) else list(stated or [])
-    return list(dict.fromkeys([*stated, tokenizer.eos_token_id]))
+    return list(
+        dict.fromkeys([*stated, tokenizer.eos_token_id, *([] if style is None else style.end_tokens(tokenizer))])
+    )
 
 
 class DecodeEngine:
-    """This project's own decoding, for the models that it pretrains; on the CPU, whatever the machine has."""
+    """This project's own decoding. style: of the prompts, whose end tokens join the model's."""
 
-    def __init__(self, folder: Path, settings: SamplingSettings):
+    def __init__(self, folder: Path, settings: SamplingSettings, device: str = "cpu", style: PromptStyle | None = None):
         self.settings = settings
-        self.model, self.tokenizer = load_model(folder)
-        self.ends = end_tokens(self.model.generation_config, self.tokenizer)
+        model, self.tokenizer = load_model(folder)
+        self.model = model.to(device)
+        self.ends = end_tokens(self.model.generation_config, self.tokenizer, style)
 
     def sample(self, prompts, num_samples, *, greedy, seed):
         """See `Engine`. The draws depend on seed, prompts, num_samples and the batch size."""
@@ -62,11 +66,18 @@ class DecodeEngine:
 class TransformersEngine:
     """transformers' `generate`, in batches; works on every machine."""
 
-    def __init__(self, folder: Path, settings: SamplingSettings, precision: str = "float32", device: str = "cpu"):
+    def __init__(
+        self,
+        folder: Path,
+        settings: SamplingSettings,
+        precision: str = "float32",
+        device: str = "cpu",
+        style: PromptStyle | None = None,
+    ):
         self.settings = settings
         model, self.tokenizer = load_model(folder, getattr(torch, precision))
         self.model = model.eval().to(device)
-        self.ends = end_tokens(self.model.generation_config, self.tokenizer)
+        self.ends = end_tokens(self.model.generation_config, self.tokenizer, style)
         self.pad = self.tokenizer.pad_token_id
 
     @torch.inference_mode()
@@ -111,10 +122,13 @@ def make_engine(run: Run, folder: Path) -> Engine:
     """The engine of a run for the model in `folder`."""
     settings, hub = run.sampling(""), run.hub
     if hub is None:
+        # Models that this project pretrains stay on the CPU, whatever the machine has.
         return DecodeEngine(folder, settings)
+    device, style = "cuda" if torch.cuda.is_available() else "cpu", hub.evaluation_prompt.style
+    if hub.engine == "decode":
+        return DecodeEngine(folder, settings, device, style)
     if hub.engine == "transformers":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return TransformersEngine(folder, settings, hub.precision, device)
+        return TransformersEngine(folder, settings, hub.precision, device, style)
     from reproduction.sampling.vllm_engine import VllmEngine
 
-    return VllmEngine(folder, settings, hub.precision, hub.max_prompt_length + settings.max_completion_length)
+    return VllmEngine(folder, settings, hub.precision, hub.max_prompt_length + settings.max_completion_length, style)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig
 
+from reproduction.data.prompts import PromptStyle
 from reproduction.sampling.engine import Response, end_tokens
 from reproduction.settings.hub import SamplingSettings
 
@@ -18,7 +19,9 @@ class VllmEngine:
     Responses end at the same tokens and are decoded in the same way as those of `TransformersEngine`.
     """
 
-    def __init__(self, folder: Path, settings: SamplingSettings, precision: str, window: int):
+    def __init__(
+        self, folder: Path, settings: SamplingSettings, precision: str, window: int, style: PromptStyle | None = None
+    ):
         if importlib.util.find_spec("vllm") is None:
             raise ValueError(
                 "the configuration samples with vLLM, which is not installed here; install the GPU lock "
@@ -31,7 +34,7 @@ class VllmEngine:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         has_defaults = (folder / "generation_config.json").is_file()
         self.ends = end_tokens(
-            GenerationConfig.from_pretrained(folder) if has_defaults else GenerationConfig(), self.tokenizer
+            GenerationConfig.from_pretrained(folder) if has_defaults else GenerationConfig(), self.tokenizer, style
         )
         self.engine = LLM(
             model=str(folder),

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from kpo.checks import unknown_name
 from kpo.methods import METHODS, Method, get_method
+from reproduction.data.arithmetic import Level
 from reproduction.rewards.perturb import RewardNoise
 from reproduction.settings.files import ConfigurationError, expanded, first_error, listing, merge, read_yaml
 from reproduction.settings.hub import DataSettings, PretrainedSettings
 from reproduction.settings.study import add_study
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "config"
-SCALES = ("smoke", "laptop", "gpu", "paper")
+SCALES = ("smoke", "laptop", "desktop", "gpu", "paper")
 DEFAULT_SCALE = "laptop"
 """On every machine: a scale that takes GPUs for days is only ever chosen by a person."""
 OWN_NAMES = {
@@ -49,12 +50,23 @@ class Section(BaseModel):
 
 
 class LevelSettings(Section):
-    """Which problems make a difficulty level."""
+    """Which problems make a difficulty level. numbers: lowest and highest, in place of all of `num_digits`."""
 
     num_terms: Annotated[list[Annotated[int, Field(ge=2, le=6)]], Field(min_length=1)]
     num_digits: Annotated[list[Annotated[int, Field(ge=1, le=6)]], Field(min_length=1)]
     operators: Annotated[str, Field(pattern=r"^[-+*]+$")]
     brackets: bool
+    numbers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _is_a_level(self):
+        Level("level", tuple(self.num_terms), tuple(self.num_digits), numbers=self.numbers and tuple(self.numbers))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dumped):
+        # Runs made before `numbers` was a key keep their records.
+        return {key: value for key, value in dumped(self).items() if (key, value) != ("numbers", None)}
 
 
 class ProblemSettings(Section):
@@ -274,7 +286,7 @@ class SafetySettings(Section):
 class Configuration(Section):
     """Everything that decides what a run of the workflow does."""
 
-    scale: Literal["smoke", "laptop", "gpu", "paper"]
+    scale: Literal["smoke", "laptop", "desktop", "gpu", "paper"]
     study: Name | None
     results: Annotated[str, Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]

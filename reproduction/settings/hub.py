@@ -127,7 +127,7 @@ class PretrainedSettings(_Section):
     activation_checkpointing: bool
     micro_batch: Count
     lora: LoraSettings | None
-    engine: Literal["vllm", "transformers"]
+    engine: Literal["vllm", "transformers", "decode"]
     trainer: Literal["trl", "verl"] = "trl"
     engine_memory_share: Annotated[float, Field(gt=0, lt=1)]
     engine_log_prob_bound: Positive
@@ -158,6 +158,35 @@ class PretrainedSettings(_Section):
             )
         if ARITHMETIC in self.train_sets and len(self.train_sets) > 1:
             raise ValueError(f"train_sets mixes {ARITHMETIC!r} with Hugging Face datasets; give each an experiment")
+        return self
+
+    @model_validator(mode="after")
+    def _own_decoding_fits(self):
+        if self.engine == "decode" and (self.precision != "float32" or (self.devices.count or 0) > 1):
+            raise ValueError(
+                "engine 'decode' computes in 32 bits in one process; set precision: float32 and devices.count to 0 or "
+                "1, or engine: transformers"
+            )
+        if self.trainer == "verl" and (self.engine == "decode" or self.train_prompt.style.is_continued):
+            raise ValueError(
+                "trainer 'verl' samples with its own engine, and does not know where a line ends; set trainer: trl, or "
+                "engine: vllm and train_prompt.template: chat"
+            )
+        if self.engine == "decode" and (self.sampling.temperature, self.sampling.top_p) != (1.0, 1.0):
+            raise ValueError(
+                "engine 'decode' samples the whole vocabulary at temperature 1; set sampling.temperature and "
+                "sampling.top_p to 1.0, or engine: transformers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_are_arithmetic(self):
+        for prompt, sets in ((self.train_prompt, self.train_sets), (self.evaluation_prompt, self.evaluation_sets)):
+            if prompt.style.is_continued and sets != [ARITHMETIC]:
+                raise ValueError(
+                    f"template {prompt.template!r} goes on with arithmetic, but the sets are {', '.join(sets)}; set "
+                    f"them to [{ARITHMETIC}], or template: chat"
+                )
         return self
 
     @model_validator(mode="after")

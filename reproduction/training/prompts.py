@@ -58,5 +58,5 @@ def chosen_prompts(
         needed = training.rollout_batches * training.prompts_per_rollout
         while len(chosen) < needed:
             chosen += generator.sample(short, min(len(short), needed - len(chosen)))
-    as_prompt = user_text if style.template == "plain" else prompt_messages
+    as_prompt = prompt_messages if style.template == "chat" else user_text
     return [{"prompt": as_prompt(problem.question, style), "answer": problem.answer} for problem in chosen]

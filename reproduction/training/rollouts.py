@@ -1,4 +1,4 @@
-"""Rollouts of the models that this project pretrains, by its own decoding in place of transformers' `generate`."""
+"""Rollouts by this project's own decoding in place of transformers' `generate`."""
 
 import torch
 
@@ -6,7 +6,7 @@ from reproduction.sampling.decode import decode
 from reproduction.training.trainer import MethodTrainer
 
 
-class SmallModelTrainer(MethodTrainer):
+class DecodingTrainer(MethodTrainer):
     """Samples rollouts with `reproduction.sampling.decode`; the draws are those of torch's global generator."""
 
     def sample(self, prompt_ids, *_, **__):

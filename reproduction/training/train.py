@@ -27,6 +27,7 @@ from reproduction.jobs.files import atomic_path, atomic_write, only_process, wri
 from reproduction.jobs.progress import Progress
 from reproduction.jobs.provenance import Stopwatch, source_hash, versions
 from reproduction.rewards.rules import batch_rewards
+from reproduction.sampling.engine import end_tokens
 from reproduction.settings.run import Run
 from reproduction.training.agreement import EngineAgreement
 from reproduction.training.arguments import adapter_arguments, trainer_arguments
@@ -42,7 +43,7 @@ from reproduction.training.processes import (
 )
 from reproduction.training.prompts import chosen_prompts
 from reproduction.training.recorder import Recorder
-from reproduction.training.rollouts import SmallModelTrainer
+from reproduction.training.rollouts import DecodingTrainer
 from reproduction.training.saving import load_model, save_model
 from reproduction.training.trainer import MethodTrainer
 
@@ -93,7 +94,12 @@ def train(
             {kind: getattr(safety, kind.replace("-", "_")) for kind in KINDS}, collapse_after=safety.collapse_after
         )
         try:
-            trainer = (SmallModelTrainer if hub is None else MethodTrainer)(
+            own_ends = model.generation_config.eos_token_id
+            if hub is not None and hub.train_prompt.style.end_tokens(tokenizer):
+                # TRL ends responses at what the model names.
+                ends = end_tokens(model.generation_config, tokenizer, hub.train_prompt.style)
+                model.generation_config.eos_token_id = ends
+            trainer = (DecodingTrainer if hub is None or hub.engine == "decode" else MethodTrainer)(
                 method=run.method,
                 # 32-bit weights under 16-bit arithmetic: a step of 1e-6 is below what 16-bit weights can tell apart.
                 model=model,
@@ -122,6 +128,7 @@ def train(
                 return
             if hub is not None and hub.lora is not None:
                 trained = trained.merge_and_unload()  # evaluation knows only models without adapters
+            trained.generation_config.eos_token_id = own_ends
             write_jsonl(run.folder / "metrics.jsonl", recorder.rows)
             with atomic_path(run.folder / "structure.safetensors") as temporary:
                 save_file(recorder.tensors, temporary)
@@ -165,7 +172,9 @@ def _is_finished_by_another(run: Run, stack: contextlib.ExitStack, progress: Pro
 def _reward_function(run: Run, recorder: Recorder) -> Callable[..., list[float]]:
     """The reward as TRL calls it; it counts rollout batches and notes their accuracy in `recorder`."""
     settings, hub = run.settings, run.hub
-    form = {"tags": (ANSWER_OPEN, ANSWER_CLOSE)} if hub is None else {"markers": hub.answer_markers}
+    form = {"tags": (ANSWER_OPEN, ANSWER_CLOSE)}
+    if hub is not None:
+        form = {"markers": hub.answer_markers, "tags": hub.train_prompt.style.answer_tags}
 
     def reward(completions, answer, **_) -> list[float]:
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]

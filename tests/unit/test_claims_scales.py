@@ -12,7 +12,8 @@ from reproduction.claims.measures import MEASURES, mean_of_benchmarks
 from reproduction.claims.one_run import METHOD_FIELDS, ClaimsError, Run, measure_run
 from reproduction.claims.resolve import resolve
 from reproduction.claims.runs import Study
-from reproduction.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED
+from reproduction.claims.scales import side_by_side
+from reproduction.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from reproduction.jobs.files import write_json
 from reproduction.settings.configuration import load
 
@@ -144,3 +145,36 @@ def test_a_run_from_another_model_or_set_is_refused(tmp_path, change, message):
     (folder / "config.yaml").write_text(yaml.safe_dump(made))
     with pytest.raises(ClaimsError, match=message):
         measure_run(configuration, "kpo", "grpo", 1)
+
+
+def judged(name, verdict, value=None, low=None, high=None):
+    estimate = None if value is None else {"value": value, "low": low, "high": high, "num_seeds": 5}
+    return {"id": name, "verdict": verdict, "effect": {"estimate": estimate}}
+
+
+def test_scales_are_shown_side_by_side_and_it_is_said_where_they_differ(tmp_path):
+    own = [
+        judged("kpo-1", REPRODUCED, 0.1, 0.05, 0.15),
+        judged("kpo-2", NOT_REPRODUCED, 0.0, -0.01, 0.01),
+        judged("kpo-3", REPRODUCED, 0.2),
+        judged("krpo-1", NOT_TESTED),
+    ]
+    other = [
+        judged("kpo-1", REPRODUCED, 0.3, 0.1, 0.5),
+        judged("kpo-2", REPRODUCED, 0.2, 0.1, 0.3),
+        judged("kpo-3", INCONCLUSIVE, 0.0, -1.0, 1.0),
+        judged("krpo-1", INCONCLUSIVE, 0.0123, -1.0, 1.0),
+    ]
+    assert side_by_side(own, "desktop", tmp_path) == []
+    write_json(tmp_path / "laptop" / "claims.json", {"claims": other})
+    write_json(tmp_path / "desktop" / "claims.json", {"claims": [judged("kpo-1", NOT_REPRODUCED, 9.0)]})
+    lines = side_by_side(own, "desktop", tmp_path)
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert table[0] == ["claim", "laptop", "desktop", "gpu", "paper", "together"]
+    assert [row[0] for row in table[2:]] == [f"[{one['id']}](#{one['id']})" for one in own]
+    agreed, differing, undecided, lacking = table[2:]
+    assert agreed[1:] == [
+        "reproduced, 0.3 [0.1, 0.5], 5 seeds", "reproduced, 0.1 [0.05, 0.15], 5 seeds", "not run", "not run", "",
+    ]  # fmt: skip
+    assert differing[-1] == "**the scales differ**" and undecided[-1] == lacking[-1] == ""
+    assert undecided[2] == "reproduced, 0.2, 5 seeds" and lacking[2] == "not run"

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+)
 
 from reproduction.sampling import decode as module
 from reproduction.sampling.decode import _Decoder, decode
@@ -11,15 +18,16 @@ from reproduction.sampling.decode import _Decoder, decode
 VOCABULARY, PAD, END = 11, 0, 1
 
 
-def small_model(kv_heads=2, seed=0, scale=0.35, vocabulary=VOCABULARY):
+def small_model(kv_heads=2, seed=0, scale=0.35, vocabulary=VOCABULARY, architecture=Qwen3Config, **others):
     """Two layers of random weights, large enough that the next token is far from uniform."""
     torch.manual_seed(seed)
-    config = Qwen3Config(
+    config = architecture(
         vocab_size=vocabulary, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=kv_heads, head_dim=8, max_position_embeddings=128, tie_word_embeddings=True,
         initializer_range=scale, pad_token_id=PAD, eos_token_id=END, bos_token_id=None,
+        **others,
     )  # fmt: skip
-    model = Qwen3ForCausalLM(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name:  # those that training changes are not all one
@@ -33,10 +41,11 @@ def random_prompts(count, seed=1, longest=9):
     return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
 
 
+@pytest.mark.parametrize("architecture", [Qwen3Config, LlamaConfig])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_logits_are_the_models_to_rounding(kv_heads):
+def test_logits_are_the_models_to_rounding(kv_heads, architecture):
     """Of given tokens, with prompts of different lengths, and after some rows have left."""
-    model, prompts = small_model(kv_heads), random_prompts(7)
+    model, prompts = small_model(kv_heads, architecture=architecture), random_prompts(7)
     given = torch.randint(2, VOCABULARY, (7, 30), generator=torch.Generator().manual_seed(2))
     steps, rows = _Decoder(model, prompts, 30), torch.arange(7)
     found = {0: (rows, steps.logits)}
@@ -60,10 +69,10 @@ def test_logits_are_the_models_to_rounding(kv_heads):
     assert torch.stack([row.std() for row in expected]).min() > 0.5, "flat logits would prove little"
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("kv_heads, architecture", [(4, Qwen3Config), (2, Qwen3Config), (2, LlamaConfig)])
 @pytest.mark.parametrize("ends", [[END], [END, 4, 7]])
-def test_greedy_tokens_and_stops_are_those_of_generate(kv_heads, ends):
-    model, prompts = small_model(kv_heads, seed=3), random_prompts(40)
+def test_greedy_tokens_and_stops_are_those_of_generate(kv_heads, architecture, ends):
+    model, prompts = small_model(kv_heads, seed=3, architecture=architecture), random_prompts(40)
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -153,3 +162,7 @@ def test_other_models_and_too_long_responses_are_refused():
     )
     with pytest.raises(ValueError, match="not this qwen2; use generate"):
         decode(other, [[2]], [END], 4)
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    for wrong in ({"attention_bias": True}, {"mlp_bias": True}, {"rope_parameters": dynamic}):
+        with pytest.raises(ValueError, match="not this llama; use generate"):
+            decode(small_model(architecture=LlamaConfig, **wrong), [[2]], [END], 4)

@@ -21,7 +21,7 @@ from reproduction.settings.run import get_run
 from reproduction.training.base_model import build_model
 from reproduction.training.checkpoint import CheckpointFolder
 from reproduction.training.faults import COLLAPSE, NON_FINITE, UNGRADED, FaultMonitor, describe
-from reproduction.training.rollouts import SmallModelTrainer
+from reproduction.training.rollouts import DecodingTrainer
 from reproduction.training.saving import save_model
 from reproduction.training.train import train as train_run
 from reproduction.training.trainer import MethodTrainer
@@ -165,7 +165,7 @@ def test_one_log_probability_that_is_not_finite_is_a_fault_like_a_loss(
 @pytest.mark.parametrize(("action", "faults"), [("stop", [0, 0, 1]), ("continue", [0, 0, 1, 1, 0, 0])])
 def test_logits_that_are_not_finite_while_sampling_are_a_fault(monkeypatch, start, tmp_path, action, faults):
     """A weight is NaN while the second rollout batch is sampled: its updates are left out, or the run ends there."""
-    calls, real = [], SmallModelTrainer.sample
+    calls, real = [], DecodingTrainer.sample
 
     def sampling(self, *arguments, **keywords):
         calls.append(1)
@@ -178,7 +178,7 @@ def test_logits_that_are_not_finite_while_sampling_are_a_fault(monkeypatch, star
         finally:
             weight.copy_(kept)
 
-    monkeypatch.setattr(SmallModelTrainer, "sample", sampling)
+    monkeypatch.setattr(DecodingTrainer, "sample", sampling)
     rows, provenance = train(start, tmp_path, non_finite=action)
     assert [row["fault"] for row in rows] == [NON_FINITE if fault else None for fault in faults]
     (fault,) = [fault for fault in provenance["faults"] if fault["kind"] == NON_FINITE]

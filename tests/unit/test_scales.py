@@ -62,7 +62,7 @@ def test_paper_scale_has_every_experiment_with_the_papers_values():
     assert len(configuration.runs()) == 114 and len(set(configuration.runs())) == 114
 
 
-@pytest.mark.parametrize("scale", ["gpu", "paper"])
+@pytest.mark.parametrize("scale", ["desktop", "gpu", "paper"])
 def test_whatever_claim_a_scale_compares_has_its_controls_there_too(scale):
     configuration = load({"scale": scale})
     configured = {(experiment, label): [] for experiment, label, _ in configuration.runs()}
@@ -94,7 +94,7 @@ def test_where_paper_and_release_disagree_the_other_choice_is_one_value_away():
 
 
 def test_default_configurations_need_no_pin_and_others_say_which(tmp_path):
-    for scale in ("gpu", "paper"):
+    for scale in ("desktop", "gpu", "paper"):
         check_pins(load({"scale": scale}))
     value = {"kpo": {"pretrained": {"train_sets": ["dapo-release"]}}}
     configuration = load({"scale": "paper", "experiments": value})
@@ -143,6 +143,29 @@ WRONG = {
     "arithmetic with a set": (
         {"scale": "gpu", "experiments": {"krpo": {"pretrained": {"train_sets": ["arithmetic", "dapo"]}}}},
         ["'arithmetic'", "an experiment"],
+    ),
+    "own decoding in 16 bits": (pretrained(engine="decode"), ["'decode'", "precision: float32"]),
+    "own decoding through verl": (
+        {"scale": "desktop", "experiments": {"krpo": {"pretrained": {"trainer": "verl"}}}}, ["'verl'", "trainer: trl"],
+    ),
+    "own decoding of a cut vocabulary": (
+        {"scale": "desktop", "experiments": {"krpo": {"pretrained": {"sampling": {"top_p": 0.9}}}}},
+        ["'decode'", "sampling.top_p to 1.0"],
+    ),
+    "mathematics as lines to go on with": (
+        pretrained(train_prompt={"template": "line", "instruction": "none"}), ["'line'", "[arithmetic]"],
+    ),
+    "lines with an instruction": (pretrained(train_prompt={"template": "line"}), ["'line'", "instruction: none"]),
+    "numbers the wrong way round": (
+        {"scale": "desktop", "problems": {"levels": {"easy": {"numbers": [9, 0]}}}},
+        ["problems.levels.easy", "(lowest, highest)"],
+    ),
+    "numbers of too many digits": (
+        {"scale": "desktop", "problems": {"levels": {"easy": {"numbers": [0, 10]}}}}, ["levels.easy", "more digits"],
+    ),
+    "a package that is not pinned": (
+        {"scale": "desktop", "experiments": {"krpo": {"pretrained": {"model": {"package": {"version": "latest"}}}}}},
+        ["model.package.version", "latest"],
     ),
     "a method called base": (
         {"scale": "gpu", "experiments": {"kpo": {"methods": {"base": {"method": "grpo"}}}}}, ["'base'"],

@@ -75,7 +75,7 @@ def trained_after(monkeypatch, run, base, leave, held=True):
     monkeypatch.setattr(training, "load_model", lambda folder: (None, None))
     monkeypatch.setattr(training, "chosen_prompts", lambda *_: [])
     monkeypatch.setattr(training, "MethodTrainer", worked)
-    monkeypatch.setattr(training, "SmallModelTrainer", worked)
+    monkeypatch.setattr(training, "DecodingTrainer", worked)
     monkeypatch.setattr(Progress, "lines", [])
     monkeypatch.setattr(training, "Progress", Progress)
     monkeypatch.setattr(training, "only_process", after_another(lambda: leave(run, base), held))

@@ -28,7 +28,7 @@ def snakemake(checkout, *arguments, **environment):
     return Command([sys.executable, "-m", "snakemake", *arguments], cwd=checkout, **environment).finish()
 
 
-@pytest.mark.parametrize("scale", ["gpu", "paper"])
+@pytest.mark.parametrize("scale", ["desktop", "gpu", "paper"])
 def test_a_dry_run_lists_every_run(checkout, scale):
     result = snakemake(checkout, "-n", "--config", f"scale={scale}")
     assert result.returncode == 0, result.stderr[-3000:]
