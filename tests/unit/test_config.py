@@ -156,7 +156,10 @@ WRONG = {
     "ratios always 1": (kpo(training={"minibatches": 1}), ["every ratio is exactly 1", "minibatches"]),
     "unknown level": (kpo(training={"level_weights": {"easy": 1.0, "harder": 1.0}}), ["harder", "easy"]),
     "no level weighs": (kpo(training={"level_weights": {"easy": 0.0, "normal": 0.0, "hard": 0.0}}), ["level_weights"]),
-    "seeds of an experiment that are no seeds": (kpo(seeds=[9]), ["experiments.kpo.seeds [9]", "[101, 102, 103, 104, 105]"]),
+    "seeds of an experiment that are no seeds": (
+        kpo(seeds=[9]),
+        ["experiments.kpo.seeds [9]", "[101, 102, 103, 104, 105]"],
+    ),
     "unknown noise": (kpo(reward_noise={"gausian": 0.1}), ["reward_noise", "'gausian'", "gaussian"]),
     "noise out of range": (kpo(reward_noise={"flips": 1.5}), ["reward_noise", "flips", "1.5"]),
     "unknown study": ({"study": "ful"}, ["'ful'", "did you mean 'full'"]),
