@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed
@@ -22,6 +23,7 @@ from reproduction.training import train as training
 from tests.tiny_hub import tiny_configuration
 
 FILES = ("metrics.jsonl", "config.yaml", "provenance.json")
+NO_WEIGHTS = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
 PROBLEMS = [Problem(0, "1+2=", "3", 2, 1, level) for level in ("easy", "normal", "hard")]
 
 
@@ -72,7 +74,7 @@ def after_another(leave, held=True):
 def trained_after(monkeypatch, run, base, leave, held=True):
     """The lines of `train` after another process."""
     atomic_write(base / "model.safetensors", b"weights")
-    monkeypatch.setattr(training, "load_model", lambda folder: (None, None))
+    monkeypatch.setattr(training, "load_model", lambda folder: (NO_WEIGHTS, None))
     monkeypatch.setattr(training, "chosen_prompts", lambda *_: [])
     monkeypatch.setattr(training, "MethodTrainer", worked)
     monkeypatch.setattr(training, "DecodingTrainer", worked)
