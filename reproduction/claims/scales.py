@@ -15,14 +15,15 @@ DIFFER = "**the scales differ**"
 def side_by_side(records: list[dict], scale: str, published: Path = REPOSITORY / FOLDER) -> list[str]:
     """Lines of a page: each claim's verdict with its interval at every scale, and whether decided ones differ.
 
-    records: the claims of claims.json of `scale`. Empty if no other scale is published: there is nothing to compare.
+    records: the claims of claims.json of `scale`. Empty if no other scale is published, and at smoke scale, whose
+    verdicts mean nothing.
     """
     found = {scale: {one["id"]: one for one in records}}
     for other in COMPARED:
         path = published / other / "claims.json"
         if other != scale and path.is_file():
             found[other] = {one["id"]: one for one in read_json(path)["claims"]}
-    if len(found) == 1:
+    if scale not in COMPARED or len(found) == 1:
         return []
     lines = [
         "## Scales side by side",
