@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, named_ticks
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims
 from paper_figures.results import Results
 from reproduction.claims.paper_tables import KPO_BENCHMARKS, KRPO_ARITHMETIC, kpo_gains
@@ -138,9 +138,7 @@ def _missing(claims: Claims) -> list[str]:
     return [run for run in claims.missing if run.split("/")[0] in ("kpo", "krpo", "kpo-clips", "kpo-stress-2")]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,10 @@
 """Each method at a quarter, once and four times its stated clip, under the stress of the ladder's second rung."""
 
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Cell, Claims, Measures
 from paper_figures.results import Results
 
@@ -69,9 +68,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 """The command line that all figure scripts share."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,8 +45,13 @@ def draw_to_files(name: str, draw: Draw, results: Results, output: str) -> None:
         print(path)
 
 
-def figure_main(name: str, draw: Draw, argv: Sequence[str] | None) -> int:
-    """`main` of one figure script: exit status 0, or 2 after one line that says what is wrong with the results."""
+def script(name: str, draw: Draw) -> Callable[..., int]:
+    """`main` of one figure's script; it takes the command line's arguments."""
+    return functools.partial(_main, name, draw)
+
+
+def _main(name: str, draw: Draw, argv: Sequence[str] | None = None) -> int:
+    """Exit status 0, or 2 after one line that says what is wrong with the results."""
     options = parser(
         f"python -m paper_figures.{name}", (sys.modules[draw.__module__].__doc__ or "").split("\n")[0]
     ).parse_args(argv)

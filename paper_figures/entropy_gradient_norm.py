@@ -1,14 +1,13 @@
 """Signs of stability or collapse in experiment kpo: entropy, gradient norm, clip share and log-ratio spread."""
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds, per_rollout_batch
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import Results
 
 NAME = "entropy_gradient_norm"
@@ -68,9 +67,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from paper_figures import style
 from paper_figures.aggregate import seeds_phrase
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import Results, ResultsError
 
 NAME = "final_accuracy"
@@ -160,9 +160,7 @@ def _draw_panel(panel: Axes, table: dict, methods: list[str], looks: dict[str, s
     panel.set_ylabel("avg@k")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,6 @@
 """KPO's filter is a moving average with a gain for each position: the gains, and how far the two are apart."""
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
@@ -9,7 +8,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from kpo.kalman import kalman_gains
 from paper_figures import style
 from paper_figures.cells import draw_cell, seeds_text, threshold
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Cell, Claims, Measures
 from paper_figures.results import Results
 
@@ -83,9 +82,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

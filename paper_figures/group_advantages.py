@@ -1,7 +1,6 @@
 """Advantages that GRPO and KRPO give to the same rewards: one group, and the mean size by place in the group."""
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from kpo.advantages import group_advantages
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import NotConfigured, Results, ResultsError
 
 NAME = "group_advantages"
@@ -20,7 +19,7 @@ KINDS = ("grpo", "krpo")
 
 
 def find_experiment(results: Results) -> str:
-    """The experiment whose GRPO runs give the rewards: `krpo` where it is configured, else `kpo`."""
+    """The experiment whose GRPO runs give the rewards: `krpo` if it is configured, else `kpo`."""
     for experiment in EXPERIMENTS:
         if experiment in results.experiments and "grpo" in results.methods(experiment):
             return experiment
@@ -114,9 +113,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,10 @@
 """Our answer to KRPO's Figure 7a: accuracy, and the gap over GRPO, in small and large groups."""
 
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
 
@@ -64,9 +63,7 @@ def gap(table: dict, experiment: str, method: str) -> dict[int, float]:
     return {seed: 100 * (own[seed] - baseline[seed]) for seed in own if seed in baseline}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

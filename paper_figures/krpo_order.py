@@ -1,11 +1,10 @@
 """Does the order of a group's rewards matter to KRPO? Accuracy under four orders, and the change of the advantages."""
 
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
 from paper_figures.cells import draw_cell, named_ticks, seeds_text, which_seeds
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Cell, Claims, Measures
 from paper_figures.results import Results
 
@@ -70,9 +69,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,10 @@
 """KRPO and its parts, only the baseline, only the scale and only the larger step, over GRPO."""
 
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, draw_groups, seeds_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
 from reproduction.claims.paper_tables import KRPO_ARITHMETIC
@@ -65,9 +64,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

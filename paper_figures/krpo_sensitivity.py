@@ -1,12 +1,11 @@
 """KRPO at other settings: observation variance R, process variance Q and the weight of the KL term."""
 
 import sys
-from collections.abc import Sequence
 
 from kpo.methods import get_method
 from paper_figures import style
 from paper_figures.cells import draw_cell, named_ticks, seeds_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Cell, Claims, Measures
 from paper_figures.results import Results
 
@@ -95,9 +94,7 @@ def _note(panel, place: float, text: str, colour: str, height: float, align: str
     )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ from typing import Any
 
 from paper_figures import style
 from paper_figures.catalogue import ENTRIES
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.forest import LIMIT, LINE, PADDING, VERDICTS, columns, draw_claimed, draw_mark, in_margins, write
 from paper_figures.measured import Claims
 from paper_figures.results import Results
@@ -89,9 +89,7 @@ def _draw_claim(names, forest, top: float, bottom: float, record: Mapping[str, A
         draw_mark(forest, first + place, in_margins(estimate, rule), look["verdict"])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

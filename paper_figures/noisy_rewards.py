@@ -1,12 +1,12 @@
 """KRPO's open questions: rewards with Gaussian noise, judged the wrong way round, or shifting during training."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from paper_figures import style
 from paper_figures.catalogue import NOISES
 from paper_figures.cells import draw_groups, seeds_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
 
@@ -71,9 +71,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

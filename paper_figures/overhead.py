@@ -2,11 +2,10 @@
 
 import math
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
 from paper_figures.cells import draw_cell, named_ticks, seeds_text, threshold
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
 
@@ -74,9 +73,7 @@ def _claimed(experiment: str) -> str:
     return {"kpo": "kpo-clipped", "krpo": "krpo"}[experiment]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import NotConfigured, Results, ResultsError
 from reproduction.evaluation import pass_at_k
 
@@ -82,9 +82,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,6 @@
 """Do token log-ratios drift? The likelihood of a random walk plus noise by Q / V, compared with shuffled tokens."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from kpo.kalman import VarianceFit, fit_variances
 from paper_figures import style
 from paper_figures.aggregate import seeds_phrase
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import Results, ResultsError
 from paper_figures.structure import EXPERIMENT, FILE, METHOD, stacked
 from reproduction.claims.structure import shuffled_order
@@ -127,9 +126,7 @@ def _draw_estimate(panel: Axes, x: float, fit: VarianceFit, look: style.Look) ->
     panel.plot(x, middle, color=look.colour, marker=look.marker, linestyle="none", zorder=3, clip_on=False)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

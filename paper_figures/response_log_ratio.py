@@ -1,7 +1,6 @@
 """One response's token log-ratios before and after the Kalman filter, in their own order and shuffled (the control)."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from kpo.kalman import kalman_filter
 from paper_figures import style
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import KeptUpdate, Results, ResultsError
 
 NAME = "response_log_ratio"
@@ -133,9 +132,7 @@ def _draw_density(panel: Axes, values: np.ndarray, colour: str, line: str | tupl
     panel.set(xlabel="density", ylabel="", xticks=[])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,13 +1,12 @@
 """Our answer to KPO's Figure 4: training reward against the filter's Q/V, under off-policy stress."""
 
 import sys
-from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Cell, Claims, Measures
 from paper_figures.results import Results
 from reproduction.claims.paper_tables import KPO_SMOOTHING
@@ -89,9 +88,7 @@ def _ratio_axis(panel: Axes, ratios: list[float]) -> None:
         )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

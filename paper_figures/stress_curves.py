@@ -1,14 +1,13 @@
 """Training reward of every run along the ladder of off-policy stress, one panel a method and rung."""
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from paper_figures import style
 from paper_figures.aggregate import per_rollout_batch
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims
 from paper_figures.results import Results
 from paper_figures.stress_ladder import METHODS, rung_label, rungs
@@ -77,9 +76,7 @@ def _draw_panel(panel, by_seed: dict[int, np.ndarray], reference: dict[int, np.n
         panel.text(0.5, 0.5, "not run", transform=panel.transAxes, ha="center", fontsize=style.CAPTION_SIZE)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,10 @@
 """What growing off-policy stress does to each method: reward, collapse, entropy and gradient spikes."""
 
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
 from paper_figures.cells import draw_groups, seeds_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.measured import Claims, Measures
 from paper_figures.results import Results
 from reproduction.claims.kpo_training import COLLAPSES, LADDER
@@ -72,9 +71,7 @@ def draw(results: Results) -> style.PaperFigure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

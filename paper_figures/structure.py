@@ -1,7 +1,6 @@
 """How GRPO's off-policy log-ratios are ordered over tokens, before and after KPO's filter, and what chance gives."""
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch.nn.functional import pad
 from paper_figures import style
 from paper_figures.aggregate import over_seeds, seeds_phrase
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import Results, ResultsError, Structure
 from reproduction.claims.paper_tables import KPO_SWITCH_FREQUENCY
 from reproduction.claims.structure import structure_summary
@@ -129,9 +128,7 @@ def _draw_marks(panel: Axes, x: float, by_seed: dict[int, list[float]], look: st
     style.draw_estimate(panel, x, mean, low, high, [values[0] for values in by_seed.values()], look, spread=0.11)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Reward and accuracy over training: every method of every experiment, mean and range over seeds."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from matplotlib.gridspec import SubplotSpec
 from paper_figures import style
 from paper_figures.aggregate import band_phrase, over_seeds, per_rollout_batch
 from paper_figures.catalogue import claims_text
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.results import Results
 
 NAME = "training_curves"
@@ -111,9 +111,7 @@ def _draw_apart(
             panel.set_ylabel(axis_label.split(" = ")[0])  # the caption has the whole
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,10 +1,9 @@
 """Every claim of KPO's paper with its effect, interval, rule, controls and verdict."""
 
 import sys
-from collections.abc import Sequence
 
 from paper_figures import style
-from paper_figures.command import figure_main
+from paper_figures.command import script
 from paper_figures.forest import draw_verdicts
 from paper_figures.results import Results
 
@@ -18,9 +17,7 @@ def draw(results: Results) -> style.PaperFigure:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return figure_main(NAME, draw, argv)
-
+main = script(NAME, draw)
 
 if __name__ == "__main__":
     sys.exit(main())
