@@ -80,7 +80,7 @@ def advantage_kind(name: str) -> Callable:
     """Register a function `f(rewards_PG, graded_PG, **parameters) -> (P, G)` as the advantage kind `name`.
 
     `rewards_PG` is float64 and 0 where ungraded, `graded_PG` is bool; the result is set to 0 where ungraded. Its
-    keyword-only parameters, numbers, are those a method may set; `reward_filter` stands for the four fields of
+    keyword-only parameters, numbers, are those a method may set; `reward_filter` is short for the four fields of
     `RewardFilter`. Three come at run time if the function asks for them: `lengths` (P, G), `generator`, and
     `components` (P, G, K), the K rewards whose sum the rewards are, float64 and NaN where one was not given.
     Raises ValueError if the name is taken.

@@ -91,7 +91,7 @@ def advantage_method(estimator: str, values: Mapping[str, Any]) -> tuple[Method,
     method.try_once()
     keeps_state = method.make_estimator() is not None
     if keeps_state and lost is not True:
-        remedy = "if a resumed run may begin them afresh, set +algorithm.kpo.state_is_lost=true"
+        remedy = "if a resumed run may start them again, set +algorithm.kpo.state_is_lost=true"
         raise ValueError(f"{estimator} keeps estimates that verl cannot put into a checkpoint; {remedy}")
     if not keeps_state and lost is not False:
         raise ValueError(f"{estimator} keeps no state; leave out algorithm.kpo.state_is_lost")

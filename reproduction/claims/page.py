@@ -112,7 +112,7 @@ def verdict_text(result) -> str:
     verdict, effect, rule = result.verdict.verdict, result.compared.effect, result.claim.rule
     if verdict != NOT_AT_SIZE:
         return f"**{verdict}**"
-    return f"**{verdict}**: at most {effect.high:.3g}, where {rule.paper:.3g} was looked for ({rule.paper_from})"
+    return f"**{verdict}**: at most {effect.high:.3g}, and the rule asks for {rule.paper:.3g} ({rule.paper_from})"
 
 
 def published_text(result) -> str:

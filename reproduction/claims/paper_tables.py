@@ -11,7 +11,7 @@ from reproduction.claims.declare import NOT_FOUND, SECOND_HAND, VERIFIED
 
 MARKS = {VERIFIED: "v", SECOND_HAND: "s", NOT_FOUND: "n"}
 LEGEND = (
-    "Behind a paper's figure stands how sure it is: (v) read in released code or on a primary page, (s) second-hand, "
+    "After a paper's figure, how certain it is: (v) read in released code or on a primary page, (s) second-hand, "
     "quoted by a public summary, (n) no value found. An empty cell of a paper was not found in any public source; an "
     "empty cell of ours was not measured at this scale. Brackets hold intervals."
 )

@@ -139,7 +139,7 @@ def acquire(
     """Lock `count` of `devices` (default: all visible ones), waiting until that many are free at once.
 
     All are taken together or none, so that two jobs with half of their devices each cannot wait for one another.
-    timeout: seconds to wait at most, None for ever. inheritable: whether the locks survive into an exec'ed command.
+    timeout: seconds to wait at most, None for no limit. inheritable: whether the locks survive into an exec'ed command.
 
     Raises DeviceError if the machine has fewer devices, it is not certain which are meant, or the time is up, naming
     who holds them.

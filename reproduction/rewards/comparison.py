@@ -1,6 +1,6 @@
 """Comparing two answers in LaTeX: by math-verify, or as KPO's release does. Runs in the grading worker only.
 
-Both parse text that a model wrote, which may take for ever or all memory: call `reproduction.rewards.grade_math`.
+Both parse text that a model wrote, which may take forever or all memory: call `reproduction.rewards.grade_math`.
 Both first read gold and answer as `normalise` spells them, compare their units and try each reading of a percent sign.
 They differ, on purpose, in what follows:
 

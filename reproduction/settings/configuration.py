@@ -273,7 +273,7 @@ class EvaluationSettings(Section):
 
 
 class SafetySettings(Section):
-    """How a run survives an interruption, and what it does about faults. None of it decides a run without a fault."""
+    """How a run survives an interruption, and what it does about faults. It does not affect a run without a fault."""
 
     checkpoint_every: Count | None
     non_finite: FaultAction

@@ -86,7 +86,7 @@ def in_first_while_others_wait(action: Callable[[], Result]) -> Result:
 def _attempt(action: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
     try:
         return action(), None
-    except Exception as error:  # of any kind: the other processes would wait for this one for ever
+    except Exception as error:  # of any kind: the other processes would wait for this one forever
         return None, error
 
 

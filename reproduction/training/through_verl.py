@@ -161,7 +161,7 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
         raise ValueError(
             f"{run.name}: verl trains on CUDA devices and there is none to use here; "
             + (
-                f"run it where there is one, or unset {PYTHON} to get the command for a cluster"
+                f"run it on a machine with one, or unset {PYTHON} to get the command for a cluster"
                 if python
                 else "set pretrained.devices.count above 0, or pretrained.trainer to trl"
             )
