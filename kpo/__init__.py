@@ -8,7 +8,7 @@ import importlib
 import importlib.abc
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first asked for, so that `import kpo` loads no PyTorch and the losses load no compiler.
 _NAMES = {

@@ -132,7 +132,8 @@ def test_citation_names_software_and_papers():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors", "references"} <= citation.keys()
     assert citation["cff-version"] == "1.2.0"
-    assert citation["version"] == kpo.__version__
+    changes = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert citation["version"] == kpo.__version__ == changes[0]
     assert citation["license"] == PYPROJECT["project"]["license"]
     papers = {paper["abbreviation"]: paper for paper in citation["references"]}
     assert papers.keys() == {"KPO", "KRPO"}

@@ -1,5 +1,6 @@
 # Everything on one page that opens without a network.
 
+
 rule report:
     input:
         config=ancient(CONFIG),
