@@ -10,6 +10,7 @@ from reproduction.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
 from reproduction.evaluation.summary import summary_markdown
 from reproduction.jobs.files import read_json
 from reproduction.jobs.progress import clock
+from reproduction.publish.changes import changes_page
 from reproduction.publish.published import FOLDER
 from reproduction.report.numbers import estimate, seeds
 from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, read_resolved
@@ -38,6 +39,7 @@ def results_page(published: Path) -> str:
         "",
         *decided_rows(claims, "claims.md"),
         "",
+        *changes_page(published),
         _made_with(digest),
     ]
     if digest["missing"]:

@@ -20,6 +20,7 @@ from reproduction.claims.tables import write_tables
 from reproduction.evaluation.summary import write_summary
 from reproduction.jobs.files import atomic_write, read_json, read_jsonl, write_json
 from reproduction.notebook import NOTEBOOKS
+from reproduction.publish.changes import changes_page
 from reproduction.publish.pages import decided_rows, readme_block, results_page, verdict_line
 from reproduction.publish.publish import END, START, publish, publish_unfinished
 from reproduction.publish.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
@@ -380,6 +381,47 @@ class TestReadme:
         atomic_write(published / "config.yaml", dump(configuration.model_copy(update={"study": "full"})))
         block = results_page(published)
         assert "kpo-q" not in block and "Experiment kpo" in block and "Experiment krpo" in block
+
+    def test_the_page_says_what_changed_since_the_first_study(self, finished):
+        configuration, repository = finished
+        publish(configuration, repository)
+        published = repository / "results_published/laptop"
+        assert changes_page(published) == []
+        now = read_json(published / "claims.json")
+        shown = (first := next(one for one in now["claims"] if (one["effect"]["estimate"] or {}).get("low")))["effect"][
+            "estimate"
+        ]
+        before = {
+            "value": 0.5,
+            "low": 0.5 - (wide := 2 * (shown["high"] - shown["low"])),
+            "high": 0.5 + wide,
+            "num_seeds": 5,
+        }
+        record = {
+            "verdict": "inconclusive",
+            "effect_is": "something else",
+            "margin": 2 * first["rule"]["margin"],
+            "target": first["rule"]["target"],
+            "estimate": before,
+        }
+        study = {"scale": "laptop", "seeds": [91], "commits": ["abc"], "claims": {first["id"]: record}}
+        write_json(published.parent / "first_study.json", study)
+        rows = {line.split("]")[0][3:]: line for line in changes_page(published) if line.startswith("| [")}
+        assert set(rows) == {one["id"] for one in now["claims"]}
+        row = rows[first["id"]]
+        assert (
+            f"{first['verdict']}:" in row
+            and "inconclusive: 0.5 [" in row
+            and "other measure, then: something else" in row
+        )
+        assert "margin" in row and "target" not in row and "interval 0.25 times as wide" in row
+        assert all("no such claim" in line for name, line in rows.items() if name != first["id"])
+        # Neither of another scale nor of itself.
+        for other in ({"scale": "desktop"}, {"seeds": now["seeds"]}):
+            write_json(published.parent / "first_study.json", study | other)
+            assert changes_page(published) == []
+        write_json(published.parent / "first_study.json", study)
+        assert "What changed" in results_page(published)
 
 
 class TestConfiguration:
