@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--hours", type=float, required=True, help="how long; 0 judges and says what is next")
     command.add_argument("--cores", default="all", help="jobs at once, a number or all (default)")
     command.add_argument("--results", default="results", metavar="FOLDER", help="folder of all results")
+    step("related", _related, "compare the related methods from the measures")
     step("tables", _tables, "fill the papers' main tables with what was measured")
     step("report", _report, "gather verdicts, figures and tables into one page, report.html")
     command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
@@ -372,6 +373,13 @@ def _study(arguments) -> None:
         raise ValueError(f"--hours must be 0 or more, found {arguments.hours}")
     settings = prepare({"study": "full", "results": arguments.results})
     go_on(settings, arguments.hours, int(cores), lambda text: print(text, flush=True))
+
+
+def _related(arguments) -> None:
+    configuration = _start(arguments)
+    from reproduction.related.comparison import write_comparison
+
+    write_comparison(configuration)
 
 
 def _tables(arguments) -> None:

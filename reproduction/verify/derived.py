@@ -14,15 +14,18 @@ from reproduction.claims.judge import claims_record
 from reproduction.claims.runs import measures_record
 from reproduction.claims.tables import tables_record
 from reproduction.jobs.files import read_json
+from reproduction.related.comparison import CONTROL, NAME, related_record
 from reproduction.settings.configuration import Configuration
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 
 
 def verify_derived(configuration: Configuration) -> Iterator[str]:
-    """A line for each of measures, claims and tables that is there and is not what the files it is made from give."""
+    """A line for each derived file that is there and is not what the files it is made from give."""
     folder = configuration.folder
     made_from = {"measures": "the runs", "claims": "measures.json", "tables": "claims.json and summary.json"}
+    if CONTROL[0] in configuration.experiments:
+        made_from[NAME] = "measures.json"
     for name, source in made_from.items():
         if (folder / f"{name}.json").is_file():
             yield from _compared(configuration, name, source)
@@ -52,6 +55,7 @@ def _compared(configuration: Configuration, name: str, source: str) -> Iterator[
         "measures": lambda configuration: (measures_record(configuration, allow_missing=True), None),
         "claims": claims_record,
         "tables": tables_record,
+        NAME: related_record,
     }
     try:
         found = read_json(path)

@@ -34,7 +34,11 @@ from reproduction.verify.run import (
 CHECKPOINT = "checkpoint"
 PROBLEM_FILES = ("train.jsonl", "held_out.jsonl")
 SUMMARY_FILES = ("summary.json", "summary.md")
-OPTIONAL_STEPS = {"measure": ("measures.json",), "claims": ("claims.json", "claims.md")}
+OPTIONAL_STEPS = {
+    "measure": ("measures.json",),
+    "claims": ("claims.json", "claims.md"),
+    "related": ("related_methods.json", "related_methods.md"),
+}
 
 
 @dataclass

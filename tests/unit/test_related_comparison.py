@@ -1,0 +1,129 @@
+"""config/study/related.yaml, and the comparison that is made from its measures."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reproduction.cli import main
+from reproduction.jobs.files import read_json, write_json
+from reproduction.related.comparison import CONTROL, PREFIX, related_record
+from reproduction.related.declarations import RELATED
+from reproduction.settings.configuration import load
+from reproduction.verify.derived import verify_derived
+from tests.related_results import accuracies, write_related
+
+STUDY = load({"study": "related"})
+SEEDS = [6, 7, 8, 9, 10, 11]
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    return write_related(tmp_path)
+
+
+def row_of(record, label):
+    (row,) = [row for row in record["rows"] if row["label"] == label]
+    return row
+
+
+class TestStudy:
+    def test_every_related_method_is_compared(self):
+        used = {STUDY.experiments[experiment].method(label).name for experiment, label, _ in STUDY.runs()}
+        assert {"grpo", "krpo", "kpo-clipped"} <= used
+        assert set(RELATED) <= used, "add the method to config/study/related.yaml"
+
+    def test_only_its_own_experiments_are_run_on_the_seeds_of_the_full_study(self):
+        assert {experiment for experiment, *_ in STUDY.runs()} == {
+            name for name in STUDY.experiments if name.startswith(PREFIX)
+        }
+        assert STUDY.seeds == SEEDS == load({"study": "full"}).seeds
+        assert all(STUDY.seeds_of(experiment, label) == SEEDS for experiment, label, _ in STUDY.runs())
+
+    def test_the_task_is_that_of_krpo(self):
+        krpo, related = STUDY.experiments["krpo"], STUDY.experiments[CONTROL[0]]
+        apart = {"methods", "seeds", "expected_seconds"}
+        assert related.model_dump(exclude=apart) == krpo.model_dump(exclude=apart)
+        for name, settings in STUDY.experiments.items():
+            if name.startswith(PREFIX):
+                own, main = settings.training.model_dump(), related.training.model_dump()
+                assert {key for key in own if own[key] != main[key]} <= {
+                    "minibatches", "group_size", "prompts_per_rollout",
+                }  # fmt: skip
+                assert settings.late_evaluation == related.late_evaluation and settings.reward == related.reward
+
+    def test_the_other_studies_do_not_have_it(self):
+        for study in (None, "first", "full"):
+            assert not any(name.startswith(PREFIX) for name in load({"study": study}).experiments)
+
+
+class TestRecord:
+    def test_numbers_are_those_of_the_measures(self, configuration):
+        record, _ = related_record(configuration)
+        assert record["seeds"] == SEEDS and record["not_run"] == []
+        assert len(record["rows"]) == record["comparisons"] + 1
+        row, control = row_of(record, "pods"), row_of(record, "grpo")
+        own, base = (np.array([np.mean(accuracies(label, seed)) for seed in SEEDS]) for label in ("pods", "grpo"))
+        assert row["by_seed"] == pytest.approx(own)
+        assert row["accuracy"]["value"] == pytest.approx(own.mean())
+        single = stats.ttest_1samp(own, 0.0).confidence_interval(0.95)
+        assert (row["accuracy"]["low"], row["accuracy"]["high"]) == pytest.approx(tuple(single))
+        together = stats.ttest_1samp(own - base, 0.0).confidence_interval(1 - 0.05 / record["comparisons"])
+        assert (row["difference"]["low"], row["difference"]["high"]) == pytest.approx(tuple(together))
+        assert control["difference"] is None
+        assert row["generated_tokens"] == pytest.approx(160_008.5) and row["update_tokens"] == 40_000
+
+    def test_a_clear_loser_is_last_and_equals_are_not_told_apart(self, configuration):
+        record, page = related_record(configuration)
+        assert record["rows"][-1]["label"] == "raft"
+        last = row_of(record, "raft")
+        assert last["place"] == [len(record["rows"])] * 2 and last["difference"]["high"] < -0.1
+        krpo = row_of(record, "krpo")
+        assert krpo["difference"]["low"] < 0 < krpo["difference"]["high"]
+        values = [row["accuracy"]["value"] for row in record["rows"]]
+        assert values == sorted(values, reverse=True)
+        lines = [line for line in page.splitlines() if line.startswith("| ")]
+        assert len(lines) == 1 + len(record["rows"]) and "| raft |" in lines[-1]
+        assert "What this cannot say" in page
+
+    def test_what_is_missing_is_named_and_only_shared_seeds_count(self, tmp_path):
+        missing = [*(f"related/pods/seed{seed}" for seed in SEEDS), "related/raft/seed9"]
+        record, page = related_record(write_related(tmp_path, missing, budgets=False))
+        assert record["seeds"] == [6, 7, 8, 10, 11]
+        assert sorted(record["not_run"]) == sorted(missing) and "related/pods/seed6" in page
+        assert "pods" not in [row["label"] for row in record["rows"]]
+        assert record["rows"][0]["generated_tokens"] is None and "not recorded" in page
+
+    def test_refusals(self, tmp_path):
+        gone = [f"related/grpo/seed{seed}" for seed in SEEDS]
+        with pytest.raises(ValueError, match="related/grpo, with which all are compared, has no measured run"):
+            related_record(write_related(tmp_path / "a", gone))
+        halves = [f"related/raft/seed{seed}" for seed in SEEDS[:3]] + [f"related/opo/seed{seed}" for seed in SEEDS[3:]]
+        with pytest.raises(ValueError, match="no seed has a run of every method; related/opo has"):
+            related_record(write_related(tmp_path / "b", halves))
+        with pytest.raises(ValueError, match="add study=related"):
+            related_record(load({"results": str(tmp_path)}))
+
+    def test_runs_of_other_code_are_refused(self, configuration):
+        path = configuration.folder / "measures.json"
+        measures = read_json(path)
+        measures["runs"][0]["code"] = "other"
+        write_json(path, measures)
+        with pytest.raises(ValueError, match="are compared but differ in code; remove the folders of related/grpo"):
+            related_record(configuration)
+
+
+class TestStep:
+    def test_it_writes_both_files_and_verify_recomputes_them(self, configuration):
+        assert main(["related", "--config", str(configuration.folder / "config.yaml")]) == 0
+        path = configuration.folder / "related_methods.json"
+        record, page = related_record(configuration)
+        assert read_json(path) == record
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == page
+
+        def found():
+            return [line for line in verify_derived(configuration) if "related_methods" in line]
+
+        assert found() == []
+        record["rows"][0]["accuracy"]["value"] += 0.01
+        write_json(path, record)
+        assert len(found()) == 1 and "rows.0.accuracy.value" in found()[0]
