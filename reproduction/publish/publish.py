@@ -12,11 +12,21 @@ from pathlib import Path
 from reproduction.claims.design import FULL_STUDY
 from reproduction.claims.page import without_dead_links
 from reproduction.claims.runs import read_measures
+from reproduction.evaluation.summary import summary_markdown, summary_rows
 from reproduction.jobs.checksums import check_files, read_checksums
 from reproduction.jobs.files import atomic_write, only_process, read_json, write_json
 from reproduction.jobs.provenance import said_commit
 from reproduction.publish.pages import SHOWN_FIGURES, readme_block, results_page
-from reproduction.publish.published import COPIED, FOLDER, copy, set_aside, unfinished, write_compact
+from reproduction.publish.published import (
+    COPIED,
+    FOLDER,
+    UNPACKED,
+    copy,
+    published_files,
+    set_aside,
+    unfinished,
+    write_compact,
+)
 from reproduction.settings.configuration import Configuration
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
@@ -27,6 +37,8 @@ JUDGED = ("claims.json", "claims.md", "tables.json", "tables.md")
 def publish(configuration: Configuration, repository: Path, *, allow_missing: bool = False) -> None:
     """Replace `results_published/<scale>` by the results of a finished workflow, and what is shown of them.
 
+    configuration: that of the results, or that of published results which `make redraw` drew again
+    (results/published/<scale>/config.yaml): then the compact runs stay, and what is made from them is replaced.
     If the scale has its own small models, the README's block between its two marks is rewritten, and the
     notebooks of the repository become those that were executed on the results. allow_missing: publish although
     measures.json names runs as missing; provenance.json and the README then list them.
@@ -36,22 +48,29 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
     from reproduction.notebook import NOTEBOOKS
 
     source, target = configuration.folder, repository / FOLDER / configuration.scale
+    is_redrawn = configuration.results == UNPACKED
     is_shown = configuration.base_model is not None
     notebooks = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS] if is_shown else []
     shown = [f"figures/{name}.png" for name in SHOWN_FIGURES] if is_shown else []
     for name in (*COPIED, *JUDGED, *shown, *notebooks):
         if not (source / name).is_file():
             raise ValueError(f"{source / name} is missing; finish the workflow before publishing")
-    missing = _missing(configuration, allow_missing)
-    digest = {**provenance_digest(configuration, missing), "missing": missing}
+    if is_redrawn:
+        _check_redrawn(source, target)
+    missing = _missing(configuration, allow_missing or is_redrawn)
+    digest = {} if is_redrawn else {**provenance_digest(configuration, missing), "missing": missing}
     readme = repository / "README.md"
     before, after = _around_block(readme) if is_shown else ("", "")
     with only_process(target.parent):
         new = target.parent / f".{target.name}.new"
         shutil.rmtree(new, ignore_errors=True)
         try:
-            write_compact(configuration, missing, new)
-            write_json(new / "provenance.json", digest)
+            if is_redrawn:
+                for name in published_files(target):
+                    copy(target / name, new / name)
+            else:
+                write_compact(configuration, missing, new)
+                write_json(new / "provenance.json", digest)
             for path in [
                 *(source / name for name in JUDGED),
                 *(path for path in sorted((source / "figures").glob("*")) if path.suffix in (".png", ".json")),
@@ -74,8 +93,9 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
 def publish_unfinished(configuration: Configuration, repository: Path) -> None:
     """Keep what a study has made so far in `results_published/<scale>-study`, for the same study to go on elsewhere.
 
-    configuration: the study's `<results>/<scale>/config.yaml`. Runs that the study joined from an earlier such folder
-    are kept from there. Raises ValueError if the study was not judged, or if runs come from differing code.
+    configuration: the study's `<results>/<scale>/config.yaml`. Runs that the study joined from published results are
+    kept from there. Renamed to `results_published/<scale>`, the folder can be drawn (`make redraw`).
+    Raises ValueError if the study was not judged, or if runs come from differing code.
     """
     source, target = configuration.folder, repository / FOLDER / unfinished(configuration.scale)
     if configuration.study != FULL_STUDY:
@@ -85,28 +105,46 @@ def publish_unfinished(configuration: Configuration, repository: Path) -> None:
             raise ValueError(f"{source / name} is missing; judge the study first (make study HOURS=0)")
     names = [configuration.run_folder(*run) for run in (*configuration.untrained(), *configuration.runs())]
     joined = [path.relative_to(source).as_posix() for path in names if not (path / "provenance.json").is_file()]
-    if absent := [name for name in joined if not (target / "measures.json").is_file()]:
-        raise ValueError(f"{source / absent[0]} is missing, and so is {target}; finish the run (make study)")
+    known = (target, target.with_name(configuration.scale))
+    earlier = next((folder for folder in known if (folder / "measures.json").is_file()), target)
+    if absent := [name for name in joined if not (earlier / name / "evaluation.json").is_file()]:
+        raise ValueError(
+            f"{source / absent[0]} is missing, and so is {earlier / absent[0]}; finish the run (make study)"
+        )
     digest = {**provenance_digest(configuration, joined), "missing": []}
     with only_process(target.parent):
-        new = target.parent / f".{target.name}.new"
-        shutil.rmtree(new, ignore_errors=True)
+        made = target.parent / f".{target.name}.new"
+        shutil.rmtree(made, ignore_errors=True)
+        new = made / configuration.scale
         try:
             write_compact(configuration, joined, new, copied=STUDY_FILES)
             if joined:
-                earlier = read_json(target / "provenance.json")
+                recorded = read_json(earlier / "provenance.json")
                 for name in joined:
-                    if (target / name).is_dir():
-                        shutil.copytree(target / name, new / name)
+                    shutil.copytree(earlier / name, new / name)
                 for key in ("wall_seconds", "peak_memory_bytes"):
-                    digest[key] = {**{name: earlier[key][name] for name in joined}, **digest[key]}
-                digest["commits"] = sorted({*digest["commits"], *earlier["commits"]})
+                    digest[key] = {**{name: recorded[key][name] for name in joined}, **digest[key]}
+                digest["commits"] = sorted({*digest["commits"], *recorded["commits"]})
             write_json(new / "provenance.json", digest)
+            rows = summary_rows(configuration.model_copy(update={"results": str(made)}))
+            write_json(new / "summary.json", {"scale": configuration.scale, "rows": rows})
+            atomic_write(new / "summary.md", summary_markdown(rows, configuration))
             page = (new / "claims.md").read_text(encoding="utf-8")
             atomic_write(new / "claims.md", without_dead_links(page, new))
             _replace_folder(target, new)
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _check_redrawn(source: Path, target: Path) -> None:
+    """Raises ValueError unless the results were drawn from what is published now."""
+    for name in published_files(target):
+        if name not in ("config.yaml", "README.md") and (
+            not (source / name).is_file() or (source / name).read_bytes() != (target / name).read_bytes()
+        ):
+            raise ValueError(
+                f"{source / name} is not what {target} has; draw the published results again (make redraw)"
+            )
 
 
 def _replace_folder(target: Path, new: Path) -> None:

@@ -5,8 +5,8 @@ code reads it as reads a results folder:
 
     config.yaml, summary.json, summary.md, measures.json, provenance.json (what all runs share, and each one's times)
     base/seed<n>/evaluation.json    Hugging Face models: <experiment>/base/seed<n>/evaluation.json
-    <experiment>/<method>/seed<n>/  of the experiments in `EXPERIMENTS`: metrics.jsonl with what figures draw,
-                                    evaluation.json, provenance.json, and for two methods parts of structure.safetensors
+    <experiment>/<method>/seed<n>/  evaluation.json; of the experiments in `EXPERIMENTS` also metrics.jsonl with what
+                                    figures draw, provenance.json, and for two methods parts of structure.safetensors
     claims.*, tables.*, figures/    as they were made from these; `unpack` leaves them out, to be remade
 """
 
@@ -34,7 +34,7 @@ CHOICE = "published"
 """What `--config results=` is given to work from published results."""
 
 EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4", "krpo")
-"""The experiments whose runs figures look at; of all others `measures.json` holds what verdicts need."""
+"""The experiments whose runs figures look at; of all others accuracies and measures are kept."""
 LARGE = ("metrics.jsonl", "structure.safetensors")
 DRAWN_SEEDS = 6
 """Figures draw curves and log-ratios of so many seeds of a method, the first: a study can have a hundred, whose files
@@ -72,8 +72,9 @@ def write_compact(
     for experiment, method, seed in configuration.runs():
         folder = configuration.run_folder(experiment, method, seed)
         name = folder.relative_to(source).as_posix()
-        if experiment in EXPERIMENTS and name not in missing:
-            drawn = seed in configuration.seeds_of(experiment, method)[:DRAWN_SEEDS]
+        if name not in missing:
+            first = configuration.seeds_of(experiment, method)[:DRAWN_SEEDS]
+            drawn = experiment in EXPERIMENTS and seed in first
             _write_compact_run(folder, target / name, (experiment, method), drawn)
 
 

@@ -232,12 +232,46 @@ class TestUnfinishedStudy:
         publish_unfinished(configuration, repository)
         assert contents(kept) == before
 
+    def test_it_is_drawn_again_and_published_without_the_runs(self, study, tmp_path, monkeypatch):
+        configuration, repository = study
+        write_claims(configuration)
+        publish(configuration, repository)
+        whole = contents(repository)
+        shutil.rmtree(repository / "results_published/laptop")
+        publish_unfinished(configuration, repository)
+        published = repository / "results_published/laptop"
+        (repository / "results_published/laptop-study").rename(published)
+        notebooks = configuration.folder / "notebooks"
+        # What `make redraw` makes of it, in the folder that it uses.
+        monkeypatch.chdir(tmp_path)
+        unpack(read_resolved(published / "config.yaml"), published, Path("results/published"))
+        drawn = read_resolved(Path("results/published/laptop/config.yaml"))
+        with pytest.raises(ValueError, match="claims.json is missing; finish the workflow"):
+            publish(drawn, repository)
+        write_claims(drawn)
+        draw(drawn.folder)
+        shutil.copytree(notebooks, drawn.folder / "notebooks")
+        for name in ("tables.json", "tables.md"):
+            shutil.copy(configuration.folder / name, drawn.folder / name)
+        shutil.rmtree(configuration.folder)
+        publish(drawn, repository)
+        assert contents(repository) == whole
+        # Published again, of the same measures only.
+        publish(drawn, repository)
+        assert contents(repository) == whole
+        write_json(drawn.folder / "summary.json", {"scale": "laptop", "rows": []})
+        with pytest.raises(ValueError, match=r"summary.json is not what .*laptop has; draw .* again \(make redraw\)"):
+            publish(drawn, repository)
+        assert contents(repository) == whole
+
     def test_refused(self, study, finished):
         configuration, repository = study
         with pytest.raises(ValueError, match="--unfinished is for the study of every claim"):
             publish_unfinished(configuration.model_copy(update={"study": None}), repository)
         shutil.rmtree(configuration.folder / "kpo/grpo/seed1")
-        with pytest.raises(ValueError, match="kpo/grpo/seed1 is missing, and so is .*laptop-study; finish the run"):
+        with pytest.raises(
+            ValueError, match="kpo/grpo/seed1 is missing, and so is .*laptop-study/kpo/grpo/seed1; finish the run"
+        ):
             publish_unfinished(configuration, repository)
         (configuration.folder / "claims.json").unlink()
         with pytest.raises(ValueError, match="judge the study first"):
