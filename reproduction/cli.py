@@ -213,12 +213,13 @@ def _train(arguments) -> None:
     base, problems = _untrained_model(configuration, run, arguments), training_problems(configuration, run.settings)
     if arguments.sample and run.hub is not None:
         raise ConfigurationError("--sample is for the small models; evaluate a Hugging Face model in its own job")
-    from reproduction.sampling.answers import sample_ahead
-
     if run.hub is not None and run.hub.trainer == "verl":
-        from reproduction.training.through_verl import train_through_verl as train
-    else:
-        from reproduction.training.train import train
+        from reproduction.training.through_verl import train_through_verl
+
+        train_through_verl(run, base, problems, arguments.terminal)
+        return
+    from reproduction.sampling.answers import sample_ahead
+    from reproduction.training.train import train
 
     def then() -> None:
         sample_ahead(run, run.folder / "model", evaluation_problems(configuration, run.settings), arguments.terminal)
@@ -357,7 +358,7 @@ def _measure(arguments) -> None:
 
 def _claims(arguments) -> None:
     configuration = _start(arguments)
-    from reproduction.claims.judge import write_claims
+    from reproduction.claims.record import write_claims
 
     write_claims(configuration)
 

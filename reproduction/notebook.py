@@ -98,7 +98,8 @@ def read_claims(folder: Path) -> list[dict]:
         return read_json(folder / "claims.json")["claims"]
     if not read_runs(folder):
         return []
-    from reproduction.claims.judge import as_record, evaluate_claims
+    from reproduction.claims.judge import evaluate_claims
+    from reproduction.claims.record import as_record
     from reproduction.claims.runs import read_measures
     from reproduction.settings.configuration import validate
     from reproduction.settings.files import read_yaml

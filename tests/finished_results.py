@@ -12,8 +12,8 @@ import yaml
 
 from paper_figures.command import draw_to_files
 from paper_figures.results import Results
-from reproduction.claims.judge import write_claims
 from reproduction.claims.one_run import METHOD_FIELDS
+from reproduction.claims.record import write_claims
 from reproduction.claims.runs import write_measures
 from reproduction.evaluation.summary import write_summary
 from reproduction.jobs.files import atomic_write, read_json, write_json

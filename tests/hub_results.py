@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from paper_figures import ENTRIES, FIGURES, figures_for
-from reproduction.claims.judge import write_claims
+from reproduction.claims.record import write_claims
 from reproduction.claims.runs import write_measures
 from reproduction.evaluation.summary import write_summary
 from reproduction.jobs.files import atomic_write, write_json, write_jsonl

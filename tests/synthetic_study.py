@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reproduction.claims.declarations import needed_cells
-from reproduction.claims.judge import write_claims
 from reproduction.claims.measures import MEASURES
+from reproduction.claims.record import write_claims
 from reproduction.jobs.files import atomic_write, write_json, write_jsonl
 from reproduction.settings.configuration import Configuration, dump, load, validate
 from tests.synthetic_results import generator, metrics_rows, write_results

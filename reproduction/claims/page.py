@@ -195,10 +195,10 @@ def _details(result) -> list[str]:
         lines.append(f"- So many seeds: {result.needed.text}.")
     if result.waiting:
         lines.append(f"- Next: {result.waiting}.")
-    left_out = list(dict.fromkeys(_left_out(result)))
+    left_out = list(dict.fromkeys(line for part in result.deciding for line in part.left_out))
     if left_out:
         lines.append(f"- Left out: {_grouped(left_out)}.")
-    folders = list(dict.fromkeys(cell for part in _parts(result) for side in part.sides for cell in side["cells"]))
+    folders = list(dict.fromkeys(cell for part in result.deciding for side in part.sides for cell in side["cells"]))
     if folders:
         links = ", ".join(f"[{folder}]({folder})" for folder in folders)
         lines.append(f"- Data: {links}; every run's numbers: measures.json; every number of the verdict: claims.json.")
@@ -221,19 +221,6 @@ def _grouped(lines: list[str]) -> str:
         name, _, reason = line.partition(": ")
         by_reason.setdefault(reason, []).append(name)
     return "; ".join(f"{names_of(names)}: {reason}" for reason, names in by_reason.items())
-
-
-def _parts(result):
-    yield result.compared
-    for control in result.controls:
-        yield control.effect
-        if control.contrast is not None:
-            yield control.contrast
-
-
-def _left_out(result):
-    for part in _parts(result):
-        yield from part.left_out
 
 
 def without_dead_links(page: str, folder: Path) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 import yaml
 
 from reproduction.claims.design import FIRST_SEED, FULL_STUDY, SEQUENTIAL, Design, next_look
-from reproduction.claims.judge import ClaimResult, evaluate_claims, write_claims
+from reproduction.claims.judge import ClaimResult, evaluate_claims
 from reproduction.claims.one_run import Run
+from reproduction.claims.record import write_claims
 from reproduction.claims.resolve import resolve
 from reproduction.claims.runs import (
     RunName,

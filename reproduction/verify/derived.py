@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from reproduction.claims.judge import claims_record
+from reproduction.claims.record import claims_record
 from reproduction.claims.runs import measures_record
 from reproduction.claims.tables import tables_record
 from reproduction.jobs.files import read_json

@@ -13,8 +13,9 @@ from reproduction.claims import get_claim
 from reproduction.claims.comparable import check_comparable
 from reproduction.claims.declare import NOT_FOUND, Claim, Rule, along, cell, difference
 from reproduction.claims.estimate import SHARES
-from reproduction.claims.judge import evaluate_claims, write_claims
+from reproduction.claims.judge import evaluate_claims
 from reproduction.claims.one_run import METHOD_FIELDS, ClaimsError
+from reproduction.claims.record import write_claims
 from reproduction.claims.runs import measure_runs, read_measures, write_measures
 from reproduction.claims.verdict import (
     CONTROL_AS_WELL,
@@ -225,7 +226,7 @@ def test_beside_a_run_of_its_own_is_what_the_published_study_says(results, monke
         bounds = {"value": value + shift, "low": value + shift - 0.1, "high": value + shift + 0.1}
         published["effect"] = {**own["effect"], "estimate": {**own["effect"]["estimate"], **bounds}}
         write_json(tmp_path / "results_published/laptop/claims.json", {"design": design, "claims": [published]})
-        monkeypatch.setattr("reproduction.claims.judge.REPOSITORY", tmp_path)
+        monkeypatch.setattr("reproduction.claims.record.REPOSITORY", tmp_path)
         found = record(results, "kpo-1-runs")["published"]
         page = (results.folder / "claims.md").read_text()
         if says is None:

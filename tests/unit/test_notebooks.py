@@ -14,7 +14,7 @@ import pytest
 from reproduction import notebook as support
 from reproduction.claims import CLAIMS, VERDICTS
 from reproduction.claims.declare import NOT_FOUND
-from reproduction.claims.judge import write_claims
+from reproduction.claims.record import write_claims
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.notebook import (
     NOTEBOOKS,

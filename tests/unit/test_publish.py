@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from paper_figures.catalogue import ENTRIES
 from paper_figures.results import METRICS
-from reproduction.claims.judge import write_claims
 from reproduction.claims.page import without_dead_links
+from reproduction.claims.record import write_claims
 from reproduction.claims.runs import write_measures
 from reproduction.claims.tables import write_tables
 from reproduction.evaluation.summary import write_summary
