@@ -7,6 +7,7 @@ are the median and range of the ratios, the peak memory, and the samples a secon
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -172,7 +173,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write every number")
     parser.add_argument("--inner", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     if arguments.inner:
         kind, config, seed = arguments.inner
         found = sampling(Path(config), int(seed)) if kind == "sampling" else train_once(kind, Path(config), int(seed))

@@ -47,12 +47,13 @@ def check_real(
         raise TypeError(f"{name} must be a number, found the text {value!r}; in YAML write 1.0e-6, not 1e-6")
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, found {type(value).__name__}")
-    if not math.isfinite(value):
+    number = float(value)
+    if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, found {value}")
-    if value < minimum or value > maximum or (exclusive and value == minimum):
+    if number < minimum or number > maximum or (exclusive and number == minimum):
         upper = "" if maximum == math.inf else f" and at most {maximum:g}"
         raise ValueError(f"{name} must be {'above' if exclusive else 'at least'} {minimum:g}{upper}, found {value}")
-    return float(value)
+    return number
 
 
 def check_integer(name: str, value: Any, *, minimum: int) -> int:

@@ -163,7 +163,6 @@ def group_places(rewards_N, lengths_N, index, seed: int, call: int):
 def _checked(validate: Callable) -> Callable:
     """verl's `validate_config`, preceded by kpo's own check."""
 
-    @functools.wraps(validate)
     def validate_config(config, *args, **kwargs):
         from verl.trainer.ppo import core_algos
         from verl.utils.import_utils import import_external_libs
@@ -181,8 +180,9 @@ def _checked(validate: Callable) -> Callable:
             logger.warning(f"{cluster}: add actor_rollout_ref.model.external_lib=kpo.verl")
         return validate(config, *args, **kwargs)
 
-    validate_config.without_kpo = validate
-    return validate_config
+    checked: Any = functools.wraps(validate)(validate_config)
+    checked.without_kpo = validate
+    return checked
 
 
 @functools.cache

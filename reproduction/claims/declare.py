@@ -234,8 +234,6 @@ class Claim:
 def stand_in(cell: Cell, stand_ins: Mapping[str, str | tuple[str, ...]]) -> Cell:
     """The cell that takes the place of one, by its own name or by that of its experiment; itself without any."""
     experiment, label = cell
-    found = stand_ins.get(f"{experiment}/{label}")
-    if found is None:
-        return stand_ins.get(experiment, experiment), label
-    experiment, label = found.split("/")
+    found = stand_ins.get(f"{experiment}/{label}", f"{stand_ins.get(experiment, experiment)}/{label}")
+    experiment, _, label = str(found).partition("/")
     return experiment, label

@@ -33,7 +33,7 @@ COLLAPSES = "kpo-stress-4"
 
 ACCURACY = "late_accuracy.normal"
 REWARD = "reward_half"
-STAND_INS = {
+STAND_INS: dict[str, str | tuple[str, ...]] = {
     # Scales with Hugging Face models are evaluated on the paper's benchmarks, and only at the end of training.
     ACCURACY: ("accuracy.normal", BENCHMARKS),
     # Runs of the first study were measured so.

@@ -5,6 +5,7 @@ Shape suffixes: B sequences, T tokens.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,7 +125,7 @@ def structure_summary(
     }
     for series, noise in (("shuffled", "shuffled"), ("white noise", "heavy-tailed")):
         for suffix, transform in (("", None), (", filtered", filtered)):
-            null = {"transform": transform, "noise": noise, "num_draws": num_draws, "seed": seed}
+            null: dict[str, Any] = {"transform": transform, "noise": noise, "num_draws": num_draws, "seed": seed}
             summary[series + suffix] = {
                 name: float(white_noise_null(measure, log_ratio_BT, mask_BT, **null).nanmean())
                 for name, measure in measures.items()

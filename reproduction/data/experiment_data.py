@@ -103,10 +103,8 @@ def evaluation_problems(
     experiment: None for a small base model, which belongs to all experiments.
     """
     settings = None if experiment is None else experiment.pretrained
-    if settings is None:
-        return evaluation_splits(configuration)
     splits: dict[str, list[Problem] | list[MathProblem]] = {}
-    for name in settings.evaluation_sets:
+    for name in [ARITHMETIC] if settings is None else settings.evaluation_sets:
         if name == ARITHMETIC:
             splits |= evaluation_splits(configuration)
         elif name in settings.train_sets:

@@ -21,7 +21,7 @@ def levels(settings: ProblemSettings) -> list[Level]:
             level.brackets,
             min_answer=PUBLISHED_ANSWERS[0] if level.brackets else 0,
             max_answer=PUBLISHED_ANSWERS[1] if level.brackets else None,
-            numbers=None if level.numbers is None else tuple(level.numbers),
+            numbers=None if level.numbers is None else (level.numbers[0], level.numbers[1]),
         )
         for name, level in settings.levels.items()
     ]

@@ -3,18 +3,29 @@
 They are declared when one of them is first looked up, so that the library's own table stays that of the two papers.
 """
 
+from typing import Any
+
 from kpo.methods import METHODS, Method, declare
 from reproduction.related import length_weights, positive_samples, selection, trust_region
 
 KINDS = (length_weights, positive_samples, selection, trust_region)
 """Importing these registers the kinds that the declarations name."""
 
-_CLIP = {"clip_low": 0.2, "clip_high": 0.2}
-_RAFT = {"paper": "arXiv 2504.11343", "aggregation": "token-mean"}
-_PODS = {"paper": "arXiv 2504.13818", **_CLIP}
-_FILTRATION = {"paper": "arXiv 2409.06957", "section": "policy filtration, on GRPO's advantages", **_CLIP}
-_LENGTHS = {"paper": "arXiv 2510.06870", "aggregation": "token-mean", "advantage": "length-weighted", **_CLIP}
-_DPPO = {
+_CLIP: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2}
+_RAFT: dict[str, Any] = {"paper": "arXiv 2504.11343", "aggregation": "token-mean"}
+_PODS: dict[str, Any] = {"paper": "arXiv 2504.13818", **_CLIP}
+_FILTRATION: dict[str, Any] = {
+    "paper": "arXiv 2409.06957",
+    "section": "policy filtration, on GRPO's advantages",
+    **_CLIP,
+}
+_LENGTHS: dict[str, Any] = {
+    "paper": "arXiv 2510.06870",
+    "aggregation": "token-mean",
+    "advantage": "length-weighted",
+    **_CLIP,
+}
+_DPPO: dict[str, Any] = {
     "paper": "arXiv 2602.04879",
     "section": "divergence trust region; values of the release",
     "advantage": "mean",

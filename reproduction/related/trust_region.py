@@ -61,8 +61,9 @@ def divergence_tv(
     largest_ratio: float = LARGEST_RATIO,
 ) -> torch.Tensor:
     """DPPO with the total variation of the token's probability."""
-    settings = {"kind": "tv", "delta": delta, "largest_ratio": largest_ratio}
-    return divergence_ratio(log_ratio_BT, old_log_probs, advantages, **settings)
+    return divergence_ratio(
+        log_ratio_BT, old_log_probs, advantages, kind="tv", delta=delta, largest_ratio=largest_ratio
+    )
 
 
 @ratio_kind("divergence-kl")
@@ -76,5 +77,6 @@ def divergence_kl(
     largest_ratio: float = LARGEST_RATIO,
 ) -> torch.Tensor:
     """DPPO with the binary KL divergence of the token's probability."""
-    settings = {"kind": "kl", "delta": delta, "largest_ratio": largest_ratio}
-    return divergence_ratio(log_ratio_BT, old_log_probs, advantages, **settings)
+    return divergence_ratio(
+        log_ratio_BT, old_log_probs, advantages, kind="kl", delta=delta, largest_ratio=largest_ratio
+    )

@@ -1,5 +1,7 @@
 """The arguments of TRL and peft from a run's configuration."""
 
+from typing import Any
+
 import torch
 from trl import GRPOConfig
 
@@ -65,7 +67,7 @@ def _hub_arguments(training: TrainingSettings, hub: PretrainedSettings, processe
     if hub.lora is not None and processes > 1:
         raise ValueError(f"pretrained.lora trains in one process, found {processes}; use one device, or set it to null")
     warmup = round(hub.warmup_ratio * training.updates)
-    arguments = {
+    arguments: dict[str, Any] = {
         "bf16": hub.precision == "bfloat16",
         "lr_scheduler_type": "constant_with_warmup" if warmup else "constant",
         "warmup_steps": warmup,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from reproduction.data.arithmetic import Problem, generate_problems, normalise_question
+from reproduction.data.mathematics import MathProblem
 from reproduction.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
 from reproduction.data.splits import levels
 from reproduction.rewards import exact_reward
@@ -26,7 +27,7 @@ class LateEvaluation:
     model: gives the model as it is. torch's global generator is not touched.
     """
 
-    def __init__(self, run: Run, trained_on: Iterable[Problem], tokenizer: Any, model: Callable[[], Any]):
+    def __init__(self, run: Run, trained_on: Iterable[Problem | MathProblem], tokenizer: Any, model: Callable[[], Any]):
         self.run, self.tokenizer, self.model = run, tokenizer, model
         settings = run.settings
         self.batches = set(settings.late_batches) if settings.late_evaluation else set()

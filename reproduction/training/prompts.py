@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from reproduction.data.arithmetic import Problem, normalise_question
 from reproduction.data.mathematics import MathProblem
@@ -44,7 +44,7 @@ def chosen_prompts(
     """
     hub, training = settings.pretrained, settings.training
     if hub is None:
-        chosen = choose_prompts(problems, training, seed)
+        chosen = choose_prompts(cast(Sequence[Problem], problems), training, seed)
         return [{"prompt": normalise_question(problem.question), "answer": problem.answer} for problem in chosen]
     style = hub.train_prompt.style
     fits = within_length(tokenizer, [problem.question for problem in problems], style, hub.max_prompt_length)
