@@ -12,7 +12,7 @@ HOURS = 6
 WORKERS = logical
 
 # GNU make cannot have spaces in file names, so nothing below is a file target; recipes quote the paths they use.
-.PHONY: help setup reproduce study redraw figures claims notebooks report test test-desktop test-vllm test-verl lint lab clean
+.PHONY: help setup reproduce study related redraw figures claims notebooks report test test-desktop test-vllm test-verl lint lab clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -54,6 +54,10 @@ reproduce: setup ## train, evaluate, judge and plot every method of both papers 
 
 study: setup ## go on with the study of every claim for HOURS, and judge it
 	@.venv/bin/python -m reproduction study --hours $(HOURS) --cores $(CORES)
+
+related: override CONFIG += study=related
+related: setup ## train the related methods on KRPO's task and compare them (docs/related_methods.md; about 2 core-hours)
+	@$(call snakemake,related)
 
 redraw: override CONFIG += results=published
 redraw: setup ## the same from the published results: figures, verdicts, tables, notebooks, report; trains nothing

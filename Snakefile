@@ -20,7 +20,7 @@ if os.pathsep in workflow.basedir:
 
 from reproduction.claims.design import design_of
 from reproduction.settings.configuration import ConfigurationError, dump
-from reproduction.notebook import NOTEBOOKS
+from reproduction.notebook import NOTEBOOKS, RELATED_NOTEBOOK
 from reproduction.jobs.code import code_hash, notebook_hash, step_hash
 from reproduction.jobs.plan import plan_text, published_text, results_text
 from reproduction.publish.published import FOLDER as PUBLISHED_FOLDERS, REPOSITORY, missing_runs, published_files
@@ -94,6 +94,7 @@ else:
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/notebooks.smk"
+include: "workflow/rules/related.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -101,6 +102,7 @@ localrules:
     all,
     figures,
     notebooks,
+    related,
     # Machines that compute often have no network: what is fetched is fetched where Snakemake was called.
     configuration,
     mathematics,
@@ -115,6 +117,7 @@ rule all:
         f"{FOLDER}/tables.md",
         rules.figures.input,
         rules.notebooks.input,
+        rules.related.input,
         f"{FOLDER}/report.html",
 
 

@@ -18,6 +18,7 @@ STUDY = (
 
 METRICS, EVALUATION, STRUCTURE = "metrics.jsonl", "evaluation.json", "structure.safetensors"
 SUMMARY, MEASURES, CLAIMS = "summary.json", "measures.json", "claims.json"
+RELATED = "related_methods.json"
 
 Needs = Mapping[str, tuple[str, ...]]
 
@@ -123,6 +124,7 @@ ENTRIES: dict[str, Entry] = {
             (*_KRPO_LEVELS, "krpo-1-speed", *_KRPO_PARTS),
         ),
         Entry("noisy_rewards", (MEASURES, CLAIMS), tuple({name: ("grpo", "krpo")} for name in NOISES), _KRPO_NOISE),
+        Entry("related_methods", (RELATED,), ({"related": ("grpo",)},)),
     )
 }  # fmt: skip
 

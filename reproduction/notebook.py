@@ -32,6 +32,8 @@ NOTEBOOKS = (
     "06_adaptive_and_noisy_rewards",
     "07_kpo_in_your_own_trl_training",
 )
+RELATED_NOTEBOOK = "08_kpo_and_krpo_among_their_related_work"
+"""Executed if the results have runs of the related methods."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 CELL_SECONDS, KERNEL = 900, "kpo-this-python"
 # Captions are broken into lines for 200 dots an inch; on a screen fewer are enough.
@@ -212,8 +214,9 @@ def execute(name: str, results: Path | None, output: Path) -> None:
 
     Raises ValueError naming the cell and its exception; NAME.failed.ipynb next to the output holds how far it came.
     """
-    if name not in NOTEBOOKS:
-        raise ValueError(f"unknown notebook {name!r}; known are {', '.join(NOTEBOOKS)}")
+    known = (*NOTEBOOKS, RELATED_NOTEBOOK)
+    if name not in known:
+        raise ValueError(f"unknown notebook {name!r}; known are {', '.join(known)}")
     import nbformat
     import papermill
     import traitlets.config

@@ -11,14 +11,16 @@ from reproduction.publish.published import FOLDER, REPOSITORY
 from reproduction.related.declarations import RELATED
 
 
-def methods_table(published: Path = REPOSITORY / FOLDER) -> list[dict[str, Any]]:
+def methods_table(
+    published: Path = REPOSITORY / FOLDER, present: Path = REPOSITORY / "results"
+) -> list[dict[str, Any]]:
     """A JSON-ready row for each method.
 
     arxiv: the number of the paper that the method, or what a control varies, comes from. values: every value that can
-    be overridden. measured: the experiments of the published results with a run of the method, as "scale/experiment";
-    empty if there is none.
+    be overridden. measured: the experiments with a run of the method, as "scale/experiment" of the published results
+    and "results/scale/experiment" of those at hand; empty if there is none.
     """
-    places = _measured(published)
+    places = _measured(published, present)
     return [
         {
             "name": method.name,
@@ -35,8 +37,8 @@ def methods_table(published: Path = REPOSITORY / FOLDER) -> list[dict[str, Any]]
     ]
 
 
-def _measured(published: Path) -> dict[str, list[str]]:
-    """By method, the published experiments that measured it, in the order of their names."""
+def _measured(published: Path, present: Path) -> dict[str, list[str]]:
+    """By method, the experiments that measured it, in the order of their names."""
     found: dict[str, set[str]] = {}
     for measures in sorted(published.glob("*/measures.json")):
         experiments = yaml.safe_load((measures.parent / "config.yaml").read_text(encoding="utf-8"))["experiments"]
@@ -44,4 +46,11 @@ def _measured(published: Path) -> dict[str, list[str]]:
             settings = experiments[run["experiment"]]["methods"][run["label"]]
             place = f"{measures.parent.name}/{run['experiment']}"
             found.setdefault(settings.get("method", run["label"]), set()).add(place)
+    # A run that was evaluated is finished; all seeds of a folder have one method.
+    finished = {path.parent.parent: path.parent for path in present.glob("*/*/*/seed*/evaluation.json")}
+    for folder, run in finished.items():
+        if (run / "config.yaml").is_file():
+            method = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["method"]
+            place = f"{present.name}/{folder.parent.relative_to(present).as_posix()}"
+            found.setdefault(method["name"], set()).add(place)
     return {method: sorted(places) for method, places in found.items()}

@@ -39,7 +39,9 @@ from reproduction.claims import CLAIMS
 from reproduction.claims.kpo_training import COLLAPSES, LADDER
 from reproduction.claims.paper_tables import KRPO_ARITHMETIC
 from reproduction.jobs.files import read_json, write_json
+from reproduction.related.comparison import write_comparison
 from reproduction.settings.configuration import load
+from tests.related_results import write_related
 from tests.synthetic_study import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,12 +73,20 @@ def plain(template, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def drawn(study):
-    """The figures of the full study by name, each drawn once, to the last label."""
+def related(tmp_path_factory):
+    """Results of the related methods, some runs of which are missing."""
+    configuration = write_related(tmp_path_factory.mktemp("related"), ["related/pods/seed6", "related/gmpo/seed6"])
+    write_comparison(configuration)
+    return configuration.folder
+
+
+@pytest.fixture(scope="module")
+def drawn(study, related):
+    """The figures of the full study by name, and that of the related methods, each drawn once, to the last label."""
 
     class Drawn(dict):
         def __missing__(self, name):
-            self[name] = draw(name, study)
+            self[name] = draw(name, related if name == "related_methods" else study)
             return self[name]
 
     return Drawn()
@@ -101,7 +111,7 @@ class TestCatalogue:
     def test_every_claim_has_a_figure_of_its_own_under_the_full_study(self):
         drawable = figures_for(methods_of(FULL))
         # The study has each method's chosen clip; the sweep that chose them is drawn if its runs are configured.
-        assert drawable == [name for name in FIGURES if name != "clip_sweep"]
+        assert drawable == [name for name in FIGURES if name not in ("clip_sweep", "related_methods")]
         assert {claim for entry in ENTRIES.values() for claim in entry.claims} == {claim.id for claim in CLAIMS}
         for claim in CLAIMS:
             shown = [name for name in drawable if claim.id in ENTRIES[name].claims]
@@ -139,7 +149,7 @@ class TestCatalogue:
     def test_figures_say_which_claims_they_show(self):
         for entry in ENTRIES.values():
             assert len(set(entry.claims)) == len(entry.claims)
-            assert ("measures.json" in entry.files or "claims.json" in entry.files) or entry.runs, entry.name
+            assert {"measures.json", "claims.json", "related_methods.json"} & set(entry.files) or entry.runs, entry.name
 
     def test_a_figure_reads_what_its_claims_compare(self):
         """A figure of measures or runs shows a claim only if it needs an experiment that the claim compares."""
@@ -225,6 +235,31 @@ def test_all_drawable_figures_are_drawn_and_the_others_named(plain, tmp_path, ca
     assert drawn == set(names) & set(figures_for(methods_of(plain.experiments)))
     skipped = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "skipped" in line]
     assert skipped == ["noisy_rewards", "clip_sweep"]
+
+
+class TestRelatedMethods:
+    def test_it_shows_the_record(self, drawn, related):
+        figure, record = drawn["related_methods"], read_json(related / "related_methods.json")
+        forest_panel, *budgets = figure.axes
+        labels = [label.get_text() for label in forest_panel.get_yticklabels()]
+        assert len(labels) == len(record["rows"]) and labels[-1] == f"raft [{len(labels)}]"
+        marks = [line.get_xydata()[0] for line in forest_panel.lines if len(line.get_xydata()) == 1]
+        for place, row in enumerate(record["rows"]):
+            value = 100 * (row["difference"] or {"value": 0.0})["value"]
+            assert any(np.allclose(mark, (value, place)) for mark in marks), row["label"]
+        for panel, budget in zip(budgets, ("generated_tokens", "update_tokens"), strict=True):
+            marks = [line.get_xydata()[0] for line in panel.lines if len(line.get_xydata()) == 1]
+            for row in record["rows"]:
+                at = (row[budget] / 1000, 100 * row["accuracy"]["value"])
+                assert any(np.allclose(mark, at) for mark in marks), row["label"]
+        assert "related/pods seed 6" in words(figure) and "seeds 7, 8, 9, 10, 11" in words(figure)
+
+    def test_budgets_that_were_not_recorded_are_said_to_be(self, tmp_path):
+        configuration = write_related(tmp_path, budgets=False)
+        with pytest.raises(ResultsError, match="related_methods.json: missing; compare the methods"):
+            draw("related_methods", configuration.folder)
+        write_comparison(configuration)
+        assert words(draw("related_methods", configuration.folder)).count("not recorded") == 2
 
 
 class TestForest:

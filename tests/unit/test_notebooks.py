@@ -18,6 +18,7 @@ from reproduction.claims.record import write_claims
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.notebook import (
     NOTEBOOKS,
+    RELATED_NOTEBOOK,
     REPOSITORY,
     about,
     claims_table,
@@ -38,6 +39,7 @@ from reproduction.settings.files import read_yaml
 from tests.hub_results import png, write_figure
 from tests.unit.test_claims_study import configuration_of
 
+ALL = (*NOTEBOOKS, RELATED_NOTEBOOK)
 LARGEST = 400_000
 METHODS = {"kpo": ("grpo", "kpo-clipped"), "krpo": ("grpo", "krpo")}
 # Any of the verdicts would be a number typed by hand, and so would their roots.
@@ -80,9 +82,9 @@ def folder(tmp_path):
 
 class TestFiles:
     def test_the_folder_holds_the_named_notebooks_and_no_other(self):
-        assert sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")) == sorted(NOTEBOOKS)
+        assert sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")) == sorted(ALL)
 
-    @pytest.mark.parametrize("name", NOTEBOOKS)
+    @pytest.mark.parametrize("name", ALL)
     def test_form(self, name):
         path = REPOSITORY / "notebooks" / f"{name}.ipynb"
         assert path.stat().st_size < LARGEST
@@ -113,12 +115,12 @@ class TestFiles:
         opened = [claim for name in NOTEBOOKS for claim in re.findall(r'"(k[r]?po-\d-[a-z-]+)"', source(code(name)[1]))]
         assert sorted(opened) == sorted(claim.id for claim in CLAIMS)
 
-    @pytest.mark.parametrize("name", NOTEBOOKS)
+    @pytest.mark.parametrize("name", ALL)
     def test_no_verdict_is_typed(self, name):
         for cell in load(name)["cells"]:
             assert not VERDICT_WORDS.search(source(cell)), cell["id"]
 
-    @pytest.mark.parametrize("name", NOTEBOOKS)
+    @pytest.mark.parametrize("name", ALL)
     def test_committed_outputs(self, name):
         notebook = load(name)
         assert set(notebook["metadata"]) == {"kernelspec", "language_info"}

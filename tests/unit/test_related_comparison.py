@@ -1,13 +1,18 @@
 """config/study/related.yaml, and the comparison that is made from its measures."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from kpo.methods import METHODS
 from reproduction.cli import main
-from reproduction.jobs.files import read_json, write_json
+from reproduction.jobs.files import atomic_write, read_json, write_json
+from reproduction.publish.methods import methods_table
 from reproduction.related.comparison import CONTROL, PREFIX, related_record
 from reproduction.related.declarations import RELATED
+from reproduction.related.families import BASELINE, IDEAS, RATIO, families
 from reproduction.settings.configuration import load
 from reproduction.verify.derived import verify_derived
 from tests.related_results import accuracies, write_related
@@ -127,3 +132,44 @@ class TestStep:
         record["rows"][0]["accuracy"]["value"] += 0.01
         write_json(path, record)
         assert len(found()) == 1 and "rows.0.accuracy.value" in found()[0]
+
+
+class TestMethodsTable:
+    def test_measured_is_what_results_have_runs_of(self, tmp_path):
+        published, present = tmp_path / "published", tmp_path / "results"
+        write_related(published, [f"related/pods/seed{seed}" for seed in SEEDS])
+        run = present / "laptop" / "own" / "narrow" / "seed3"
+        write_json(run / "evaluation.json", {})
+        atomic_write(run / "config.yaml", "method: {name: pods, clip_low: 0.1}\n")
+        atomic_write(present / "laptop" / "own" / "unfinished" / "seed3" / "config.yaml", "method: {name: gspo}\n")
+        table = {row["name"]: row for row in methods_table(published, present)}
+        assert set(table) == {*METHODS, *RELATED}
+        assert table["pods"]["measured"] == ["results/laptop/own"]
+        # Under another label, and in two experiments.
+        assert table["opo-on-policy"]["measured"] == ["laptop/related-on-policy"]
+        assert table["grpo"]["measured"] == ["laptop/related", "laptop/related-small-groups"]
+        assert table["gspo"]["measured"] == [] == table["krpo-sorted"]["measured"]
+        assert table["pods"]["arxiv"] == "2504.13818" and table["pods"]["values"]["keep"] == 4
+
+    def test_the_command_prints_the_table(self, capsys):
+        assert main(["methods", "--json"]) == 0
+        assert {row["name"] for row in json.loads(capsys.readouterr().out)} >= set(RELATED)
+        assert main(["methods"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("raft ") and "2504.11343" in line for line in lines)
+
+
+class TestFamilies:
+    def test_every_method_of_the_study_has_its_place(self):
+        used = {STUDY.experiments[experiment].method(label).name for experiment, label, _ in STUDY.runs()}
+        found = families(sorted(used))
+        assert sorted(sum(found.values(), [])) == sorted(used)
+        place = {name: idea for idea, names in found.items() for name in names}
+        assert place["krpo"] == place["opo-on-policy"] == BASELINE and place["kpo-clipped"] == place["gmpo"] == RATIO
+        assert place["pods"] == place["pf-best-worst"] == place["unbiased-pruning"] == IDEAS["selection"]
+        assert place["raft"] == IDEAS["positive_samples"] and place["dppo-kl"] == IDEAS["trust_region"]
+        assert not set(RELATED) - {"opo-on-policy"} & {*found[BASELINE], *found[RATIO]}
+
+    def test_an_unknown_name_is_refused(self):
+        with pytest.raises(ValueError, match="unknown method 'pod'"):
+            families(["pod"])

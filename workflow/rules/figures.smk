@@ -6,7 +6,7 @@ CONFIGURED = figures_for(configuration.methods_run())
 IMPOSSIBLE = {"pass_at_k"} if PRETRAINED else set()
 IMPOSSIBLE |= set() if design_of(configuration).looks(len(configuration.seeds)) else {"looks"}
 DRAWN = [figure for figure in CONFIGURED if figure not in IMPOSSIBLE]
-SCALE_FILES = ("summary.json", "measures.json", "claims.json")
+SCALE_FILES = ("summary.json", "measures.json", "claims.json", "related_methods.json")
 # Only published results can lack runs; there a figure shows those that exist and names the others.
 ALLOWED = "--allow-missing" if PUBLISHED and missing_runs(REPOSITORY / PUBLISHED_FOLDERS / configuration.scale) else ""
 
