@@ -232,6 +232,19 @@ class ExperimentSettings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _verl_can(self):
+        if self.pretrained is not None and self.pretrained.trainer == "verl":
+            prompts, minibatches = self.training.prompts_per_rollout, self.training.minibatches
+            if prompts % minibatches:
+                raise ValueError(
+                    f"trainer 'verl' takes whole groups in each minibatch, and {prompts} prompts do not divide into "
+                    f"{minibatches} minibatches; change training.minibatches, or set trainer: trl"
+                )
+            if self.reward_noise:
+                raise ValueError("trainer 'verl' adds no noise to rewards; set reward_noise: {}, or trainer: trl")
+        return self
+
     def method(self, label: str) -> Method:
         """The method under `label`, with the experiment's overrides and its filters fitted to the response length.
 

@@ -167,10 +167,10 @@ class PretrainedSettings(_Section):
                 "engine 'decode' computes in 32 bits in one process; set precision: float32 and devices.count to 0 or "
                 "1, or engine: transformers"
             )
-        if self.trainer == "verl" and (self.engine == "decode" or self.train_prompt.style.is_continued):
+        if self.trainer == "verl" and (self.engine == "decode" or self.train_prompt.template != "chat" or self.lora):
             raise ValueError(
-                "trainer 'verl' samples with its own engine, and does not know where a line ends; set trainer: trl, or "
-                "engine: vllm and train_prompt.template: chat"
+                "trainer 'verl' samples with its own engine, takes prompts of a chat template, and trains all weights; "
+                "set engine: vllm, train_prompt.template: chat and lora: null, or trainer: trl"
             )
         if self.engine == "decode" and (self.sampling.temperature, self.sampling.top_p) != (1.0, 1.0):
             raise ValueError(

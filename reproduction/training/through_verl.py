@@ -8,6 +8,7 @@ and no token log-ratios are kept.
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -41,18 +42,24 @@ COLUMNS = {
 """Column of metrics.jsonl -> name in verl's log."""
 
 
+def _for_hydra(path: Path | str) -> str:
+    """A path as Hydra's command line reads it back, whatever characters it has."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", r"\'") + "'"
+
+
 def launch_command(run: Run, model: Path | str, folder: Path, devices: int, python: str = "python") -> list[str]:
     """verl's command line for the run; `folder` holds prompts.parquet and gets the checkpoint."""
     training, hub = run.settings.training, run.hub
     micro_batch, float32 = hub.micro_batch, hub.precision == "float32"
     settings: dict[str, Any] = {
-        "data.train_files": folder / "prompts.parquet",
-        "data.val_files": folder / "prompts.parquet",
+        "data.train_files": _for_hydra(folder / "prompts.parquet"),
+        "data.val_files": _for_hydra(folder / "prompts.parquet"),
         "data.train_batch_size": training.prompts_per_rollout,
         "data.shuffle": "false",  # the order is that of the run's seed
         "data.max_prompt_length": hub.max_prompt_length,
         "data.max_response_length": training.max_completion_length,
-        "actor_rollout_ref.model.path": model,
+        "actor_rollout_ref.model.path": _for_hydra(model),
         "actor_rollout_ref.model.enable_gradient_checkpointing": str(hub.activation_checkpointing).lower(),
         f"{ACTOR}.strategy": "fsdp2",
         f"{ACTOR}.ppo_mini_batch_size": training.prompts_per_rollout // training.minibatches,
@@ -73,7 +80,7 @@ def launch_command(run: Run, model: Path | str, folder: Path, devices: int, pyth
         "actor_rollout_ref.rollout.gpu_memory_utilization": hub.engine_memory_share,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro_batch,
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": micro_batch,
-        "reward.custom_reward_function.path": ROOT / "reproduction" / "training" / "verl_reward.py",
+        "reward.custom_reward_function.path": _for_hydra(ROOT / "reproduction" / "training" / "verl_reward.py"),
         "trainer.total_training_steps": training.rollout_batches,
         "trainer.total_epochs": 1,
         "trainer.n_gpus_per_node": devices,
@@ -81,8 +88,8 @@ def launch_command(run: Run, model: Path | str, folder: Path, devices: int, pyth
         "trainer.val_before_train": "false",
         "trainer.save_freq": training.rollout_batches,
         "trainer.resume_mode": "disable",
-        "trainer.default_local_dir": folder / "checkpoint",
-        "hydra.run.dir": folder / "hydra",
+        "trainer.default_local_dir": _for_hydra(folder / "checkpoint"),
+        "hydra.run.dir": _for_hydra(folder / "hydra"),
     }
     style = hub.train_prompt.style.template_arguments
     settings |= {f"+data.apply_chat_template_kwargs.{name}": str(value).lower() for name, value in style.items()}
@@ -118,15 +125,18 @@ def metrics_rows(log: Path, training: TrainingSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_python(python: str, environment: dict[str, str]) -> None:
-    """Raise ValueError with one line unless this Python can import `kpo.verl`, and with it a verl that it supports."""
+def _version_of_verl(python: str, environment: dict[str, str], rule: str) -> str:
+    """Raises ValueError with one line unless this Python can import a verl that `kpo.verl` supports, and grade."""
+    grading = ", math_verify" if rule.startswith("math") else ""
+    code = f"import kpo.verl, verl, reproduction.training.verl_reward{grading}; print(verl.__version__)"
     try:
-        done = subprocess.run([python, "-c", "import kpo.verl"], env=environment, capture_output=True, text=True)
+        done = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True)
     except OSError as error:
         raise ValueError(f"{PYTHON}={python} cannot be run ({error.strerror})") from None
     if done.returncode:
         reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
         raise ValueError(f"{PYTHON}={python} cannot train through verl: {reason}")
+    return done.stdout.split()[-1]
 
 
 def train_through_verl(run: Run, model: Path, problems: Sequence, progress_stream=None) -> None:
@@ -147,13 +157,8 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
     from reproduction.training.prompts import chosen_prompts
     from reproduction.training.saving import load_model, save_model
 
-    stopwatch, training, hub = Stopwatch(run.seed), run.settings.training, run.hub
-    if training.prompts_per_rollout % training.minibatches or hub.train_prompt.template == "plain" or hub.lora:
-        raise ValueError(
-            f"{run.name}: verl takes whole groups in each minibatch, prompts of a chat template and no adapters from "
-            "here; change training.minibatches, train_prompt.template or lora, or set pretrained.trainer to trl"
-        )
-    folder, python, found = run.folder / "verl", os.environ.get(PYTHON), visible_devices()
+    stopwatch, training = Stopwatch(run.seed), run.settings.training
+    folder, python, found = (run.folder / "verl").resolve(), os.environ.get(PYTHON), visible_devices()
     environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(folder / "log.jsonl"), "PYTHONPATH": str(ROOT)}
     # A command for a cluster names as many devices as the run is planned for.
     devices = len(found) if found or python else planned_count(run.settings, [])
@@ -166,16 +171,16 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
                 else "set pretrained.devices.count above 0, or pretrained.trainer to trl"
             )
         )
-    if python:
-        _check_python(python, environment)
+    version = _version_of_verl(python, environment, run.settings.reward) if python else None
     progress = Progress(run.name, training.rollout_batches, progress_stream)
     folder.mkdir(parents=True, exist_ok=True)
     _, tokenizer = load_model(model)
-    rows = prompt_rows(run, chosen_prompts(run.settings, problems, tokenizer, run.seed))
+    prompts = prompt_rows(run, chosen_prompts(run.settings, problems, tokenizer, run.seed))
     with atomic_path(folder / "prompts.parquet") as temporary:
-        pandas.DataFrame(rows).to_parquet(temporary)
-    command = launch_command(run, model.resolve(), folder.resolve(), devices, python or "python")
-    atomic_write(folder / "launch.sh", f"VERL_FILE_LOGGER_PATH={folder / 'log.jsonl'} {shlex.join(command)}\n")
+        pandas.DataFrame(prompts).to_parquet(temporary)
+    command = launch_command(run, model.resolve(), folder, devices, python or "python")
+    log = shlex.quote(environment["VERL_FILE_LOGGER_PATH"])
+    atomic_write(folder / "launch.sh", f"VERL_FILE_LOGGER_PATH={log} {shlex.join(command)}\n")
     if not python:
         raise ValueError(f"{PYTHON} is not set to a Python that has verl; the command is in {folder / 'launch.sh'}")
     progress.say(f"runs through verl; its output is in {folder / 'output.txt'}")
@@ -183,15 +188,17 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
         done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RuntimeError(f"{run.name}: verl ended with status {done.returncode}; see {folder / 'output.txt'}")
+    rows = metrics_rows(folder / "log.jsonl", training)
     saved = sorted((folder / "checkpoint").rglob("config.json"))
-    if not saved:
-        raise RuntimeError(f"{run.name}: verl left no model in {folder / 'checkpoint'}; see {folder / 'output.txt'}")
+    if len(rows) != training.rollout_batches or not saved:
+        made = f"{len(rows)} of {training.rollout_batches} rollout batches and {'a' if saved else 'no'} model"
+        raise RuntimeError(f"{run.name}: verl left {made} in {folder}; see {folder / 'output.txt'}")
     save_model(*load_model(saved[-1].parent), run.folder / "model")
-    write_jsonl(run.folder / "metrics.jsonl", metrics_rows(folder / "log.jsonl", training))
+    write_jsonl(run.folder / "metrics.jsonl", rows)
     with atomic_path(run.folder / "structure.safetensors") as temporary:
         save_file({}, temporary)
     atomic_write(run.folder / "config.yaml", run.resolved_text)
-    ended = {"stopped": None, "faults": [], "interruptions": [], "processes": devices, "trainer": "verl"}
+    ended = {"stopped": None, "faults": [], "interruptions": [], "processes": devices, "verl": version}
     write_json(run.folder / "provenance.json", stopwatch.record() | ended)
     names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
     write_checksums(run.folder, "train", names, [])

@@ -15,7 +15,7 @@ from kpo.verl_settings import overrides
 from reproduction.jobs.devices import Device
 from reproduction.jobs.plan import plan_text
 from reproduction.jobs.sizing import planned_count
-from reproduction.settings.configuration import load
+from reproduction.settings.configuration import ConfigurationError, load
 from reproduction.settings.run import get_run
 
 VERL = {"experiments": {"kpo": {"pretrained": {"trainer": "verl"}}}}
@@ -24,6 +24,25 @@ VERL = {"experiments": {"kpo": {"pretrained": {"trainer": "verl"}}}}
 @pytest.fixture
 def run():
     return get_run(load({"scale": "paper"} | VERL), "kpo", "kpo-clipped", 42)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"training": {"minibatches": 64}}, "32 prompts do not divide into 64 minibatches"),
+        ({"reward_noise": {"flips": 0.1}}, "no noise"),
+        ({"pretrained": {"lora": {"rank": 8, "alpha": 16}, "devices": {"count": 1}}}, "lora: null"),
+        ({"pretrained": {"train_prompt": {"template": "plain", "thinking": None}}}, "template: chat"),
+    ],
+)
+def test_what_verl_cannot_do_is_refused_with_the_configuration(settings, reason):
+    pretrained = {"trainer": "verl"} | settings.get("pretrained", {})
+    with pytest.raises(ConfigurationError) as caught:
+        load({"scale": "paper", "experiments": {"kpo": settings | {"pretrained": pretrained}}})
+    said = str(caught.value)
+    assert "verl" in said and reason in said and "trainer: trl" in said and "\n" not in said
+    del pretrained["trainer"]
+    load({"scale": "paper", "experiments": {"kpo": settings | {"pretrained": pretrained}}})
 
 
 def test_command(run, tmp_path):
@@ -60,16 +79,40 @@ def test_log_becomes_metrics(run, tmp_path):
     assert rows[0]["clip_share"] == 0.5 and rows[0]["kl"] is None and "perf/mfu" not in rows[0]
 
 
-def test_without_verl_the_command_is_left(run, tmp_path, monkeypatch):
-    """One line that says what is missing, and files that can be taken to a cluster; nothing that looks finished."""
+@pytest.fixture
+def three_prompts(run, tmp_path, monkeypatch):
+    """The run with three prompts and a folder of its own."""
     from tests.byte_tokenizer import byte_tokenizer
 
     monkeypatch.delenv(through_verl.PYTHON, raising=False)
-    monkeypatch.setattr("reproduction.jobs.devices.visible_devices", list)
     monkeypatch.setattr("reproduction.training.saving.load_model", lambda folder: (None, byte_tokenizer()))
     prompts = [{"prompt": [{"role": "user", "content": f"1+{i}"}], "answer": str(1 + i)} for i in range(3)]
     monkeypatch.setattr("reproduction.training.prompts.chosen_prompts", lambda *_: prompts)
-    run = dataclasses.replace(run, folder=tmp_path / "run")
+    return dataclasses.replace(run, folder=tmp_path / "my run")
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        ("echo broken; exit 3", "verl ended with status 3; see .*output.txt"),
+        ('echo \'{"step": 1, "data": {}}\' > "$VERL_FILE_LOGGER_PATH"', "1 of 1087 rollout batches and no model"),
+    ],
+)
+def test_verl_that_stops_early_leaves_no_run(does, message, three_prompts, tmp_path, monkeypatch):
+    run, python = three_prompts, tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *main_ppo*) {does};; *) echo 0.9.1;; esac\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(through_verl.PYTHON, str(python))
+    monkeypatch.setattr("reproduction.jobs.devices.visible_devices", lambda: [Device("0", "made up", None)])
+    with pytest.raises(RuntimeError, match=message) as caught:
+        through_verl.train_through_verl(run, tmp_path, [], open(os.devnull, "w"))
+    assert [path.name for path in run.folder.iterdir()] == ["verl"] and "\n" not in str(caught.value)
+
+
+def test_without_verl_the_command_is_left(three_prompts, tmp_path, monkeypatch):
+    """One line that says what is missing, and files that can be taken to a cluster; nothing that looks finished."""
+    run = three_prompts
+    monkeypatch.setattr("reproduction.jobs.devices.visible_devices", list)
     with pytest.raises(ValueError, match="KPO_VERL_PYTHON is not set.*launch.sh"):
         through_verl.train_through_verl(run, tmp_path, [], open(os.devnull, "w"))
     assert sorted(path.name for path in run.folder.iterdir()) == ["verl"]

@@ -9,12 +9,32 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transformers import AutoModelForCausalLM
 from verl.trainer import main_ppo
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils import tensordict_utils as tu
-from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.workers.utils.padding import left_right_2_no_padding
+
+from kpo.verl_settings import ACTOR, ACTOR_FIELDS, advantage_method, loss_method
 
 PROMPT, RESPONSE, ROWS = 5, 9, 8
 LENGTHS = (7, 4, 1, 6, 3, 5, 2, 7)
+ON_THE_CPU = [
+    "actor_rollout_ref.model.use_remove_padding=false",
+    "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+    f"{ACTOR}.use_torch_compile=false",
+    "actor_rollout_ref.rollout.name=fake",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+    "actor_rollout_ref.rollout.free_cache_engine=false",
+    "actor_rollout_ref.rollout.agent.num_workers=1",
+    "data.dataloader_num_workers=0",
+    "reward.num_workers=1",
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
+    "trainer.device=cpu",
+    "ray_kwargs.ray_init.num_cpus=64",
+    "+ray_kwargs.ray_init.num_gpus=2",
+    "+ray_kwargs.ray_init.include_dashboard=false",
+]
+"""What main_ppo needs to train with two workers on the CPU; samples come from fake_rollout.py."""
 
 
 class Batch:
@@ -121,3 +141,17 @@ def composed(*lines):
     GlobalHydra.instance().clear()
     with initialize_config_dir(re.sub(r"main_ppo\.py$", "config", main_ppo.__file__), version_base=None):
         return compose("ppo_trainer", overrides=list(lines))
+
+
+def checked(config):
+    """The configuration after the check that verl's main programs make in the driver."""
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    return config
+
+
+def methods_of(config):
+    """Loss and advantage as kpo understands the configuration."""
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    fields = {name: actor.get(name) for name in ACTOR_FIELDS}
+    loss = loss_method(actor.policy_loss.loss_mode, actor.policy_loss.get("kpo"), fields)
+    return loss, *advantage_method(config.algorithm.adv_estimator, config.algorithm.kpo)

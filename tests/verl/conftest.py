@@ -17,7 +17,7 @@ os.environ.update(
         "PYTHONPATH": os.pathsep.join([HERE, str(Path(HERE).parents[1])]),  # of the processes that tests start
     }
 )
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, str(Path(HERE).parent)]  # (some package installs a `tests` of its own)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -32,7 +32,7 @@ def tiny_model(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("model")
     marks = ["<|im_start|>", "<|im_end|>", "<pad>", "<unk>"]
-    words = [*marks, *"abcdefghijklmnopqrstuvwxyz0123456789", *" \n=?+-:.,"]
+    words = [*marks, *"abcdefghijklmnopqrstuvwxyz0123456789", *" \n=?+-:.,", "<answer>", "</answer>"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>")

@@ -1,6 +1,7 @@
 """A rollout engine for verl without an engine: random letters, in verl's registries as `fake`."""
 
 import math
+import os
 import random
 
 import ray
@@ -16,7 +17,9 @@ class Server:
         draw = random.Random(f"{request_id} {prompt_ids}")
         length = draw.randint(2, 12)
         tokens = [draw.randint(4, 29) for _ in range(length)] + [1]
-        log_probs = [-math.log(26)] * length + [0.0]
+        if os.environ["KPO_TEST_ROLLOUT"] == "answers" and draw.random() < 0.5:
+            tokens[:-1] = [49, draw.randint(30, 39), 50]  # a digit in the tags of tests/verl/conftest.py
+        log_probs = [-math.log(26)] * (len(tokens) - 1) + [0.0]
         extra = {"global_steps": 0}
         return TokenOutput(token_ids=tokens, log_probs=log_probs, stop_reason="completed", extra_fields=extra)
 

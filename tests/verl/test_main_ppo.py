@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pandas
 import pytest
+from batches import ON_THE_CPU
 from safetensors.torch import load_file
 
 from kpo.methods import get_method
@@ -31,42 +32,29 @@ def test_three_steps(tiny_model, tmp_path):
     here = os.path.dirname(__file__)
     lines = [
         *overrides(get_method("kpo-clipped"), get_method("krpo")),
+        *ON_THE_CPU,
         f"actor_rollout_ref.model.path={tiny_model}",
-        "actor_rollout_ref.model.use_remove_padding=false",
-        "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
         f"{ACTOR}.strategy=fsdp2",
         f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
         f"{ACTOR}.ppo_mini_batch_size=4",
-        f"{ACTOR}.use_torch_compile=false",
         f"{ACTOR}.optim.lr=1e-3",
         f"{ACTOR}.checkpoint.save_contents=[hf_model]",
         f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp32",
-        "actor_rollout_ref.rollout.name=fake",
         "actor_rollout_ref.rollout.n=4",
-        "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-        "actor_rollout_ref.rollout.free_cache_engine=false",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
-        "actor_rollout_ref.rollout.agent.num_workers=1",
         f"data.train_files={tmp_path}/train.parquet",
         f"data.val_files={tmp_path}/train.parquet",
         "data.train_batch_size=4",
         "data.max_prompt_length=32",
         "data.max_response_length=16",
-        "data.dataloader_num_workers=0",
-        "reward.num_workers=1",
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
         f"reward.custom_reward_function.path={here}/letters_reward.py",
         "trainer.total_training_steps=3",
         "trainer.n_gpus_per_node=2",
-        "trainer.device=cpu",
         "trainer.logger=[console,file]",
         "trainer.val_before_train=false",
         "trainer.save_freq=3",
         f"trainer.default_local_dir={tmp_path}/checkpoints",
         "trainer.resume_mode=disable",
-        "ray_kwargs.ray_init.num_cpus=64",
-        "+ray_kwargs.ray_init.num_gpus=2",
-        "+ray_kwargs.ray_init.include_dashboard=false",
         f"hydra.run.dir={tmp_path}/hydra",
     ]
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}

@@ -6,20 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from batches import composed
+from batches import checked, composed, methods_of
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
-from verl.utils.config import omega_conf_to_dataclass, validate_config
+from verl.utils.config import validate_config
 
 import kpo.verl
 from kpo.advantages import ADVANTAGE_KINDS, advantage_kind
 from kpo.methods import METHODS, get_method
 from kpo.verl_settings import (
     ACTOR,
-    ACTOR_FIELDS,
     VERL_ESTIMATORS,
     VERL_LOSSES,
-    advantage_method,
     estimator_names,
     loss_method,
     loss_names,
@@ -40,18 +38,7 @@ KRPO = ["algorithm.adv_estimator=krpo"]
 
 
 def validated(*lines):
-    """The configuration after the check that verl's main programs make in the driver."""
-    config = composed(*BASE, *lines)
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    return config
-
-
-def methods_of(config):
-    """Loss and advantage as kpo understands the configuration."""
-    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    fields = {name: actor.get(name) for name in ACTOR_FIELDS}
-    loss = loss_method(actor.policy_loss.loss_mode, actor.policy_loss.get("kpo"), fields)
-    return loss, *advantage_method(config.algorithm.adv_estimator, config.algorithm.kpo)
+    return checked(composed(*BASE, *lines))
 
 
 def test_names_that_verl_has():
