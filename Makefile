@@ -101,6 +101,7 @@ test-verl: ## kpo.verl in stock verl and Ray on the CPU, in its own environment 
 
 lint: setup ## style and types: ruff, snakefmt, mypy
 	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check --quiet .
 	@.venv/bin/python -m snakefmt --check Snakefile workflow
 	@.venv/bin/python -m mypy
 

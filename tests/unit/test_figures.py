@@ -65,7 +65,7 @@ def row(update, rollout_batch, minibatch, **values):
 def test_a_script_refuses_with_status_2_and_one_line(tmp_path):
     command = [sys.executable, "-m", "paper_figures.training_curves", "--results", "nowhere", "--output", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.splitlines() == [
         "training_curves: nowhere: no such folder; give --results a scale's folder, such as results/laptop"
