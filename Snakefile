@@ -19,6 +19,7 @@ if os.pathsep in workflow.basedir:
     raise WorkflowError(f"the path of the checkout holds a {os.pathsep!r}, which separates paths; rename its folder")
 
 from reproduction.claims.design import design_of
+from reproduction.claims.scales import published_scales
 from reproduction.settings.configuration import ConfigurationError, dump
 from reproduction.notebook import NOTEBOOKS, RELATED_NOTEBOOK
 from reproduction.jobs.code import code_hash, notebook_hash, step_hash

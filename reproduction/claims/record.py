@@ -3,12 +3,12 @@
 import math
 from dataclasses import replace
 
-from reproduction.claims.design import SEQUENTIAL, SINGLE, design_of
+from reproduction.claims.design import SEQUENTIAL, design_of
 from reproduction.claims.judge import ClaimResult, Compared, Published, evaluate_claims
 from reproduction.claims.measures import MEASURES
 from reproduction.claims.page import claims_markdown, rule_text, without_dead_links
 from reproduction.claims.runs import read_measures
-from reproduction.claims.scales import side_by_side
+from reproduction.claims.scales import is_held_against_study, other_scales, side_by_side, side_by_side_lines
 from reproduction.jobs.checksums import write_checksums
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.publish.published import FOLDER, REPOSITORY
@@ -34,7 +34,7 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
     design = design_of(configuration)
     study = read_measures(configuration)
     results = evaluate_claims(study, design)
-    if design.kind == SINGLE and configuration.base_model is not None:
+    if is_held_against_study(configuration):
         known = published_claims(configuration)
         results = [replace(one, published=_published(one, known.get(one.claim.id))) for one in results]
     claims = [as_record(result) for result in results]
@@ -46,7 +46,11 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
         "code": sorted({run.code for runs in study.runs.values() for run in runs.values()}),
         "claims": claims,
     }
-    page = claims_markdown(results, study, configuration.seeds, design, side_by_side(claims, study.scale))
+    others = other_scales(configuration)
+    if others:
+        record["scales"] = others
+    scales = side_by_side_lines(side_by_side(claims, study.scale, others))
+    page = claims_markdown(results, study, configuration.seeds, design, scales)
     # Of published results not every run was published.
     return record, without_dead_links(page, configuration.folder)
 

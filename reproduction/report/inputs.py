@@ -32,6 +32,7 @@ class Inputs:
     """What the files say. missing: names of runs that were not there; made_by: provenance.json by run folder.
 
     digest: provenance.json of the whole scale, which published results have instead of each run's; empty elsewhere.
+    scales: what claims.json says of other scales.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Inputs:
     tables: dict
     made_by: dict[str, dict]
     digest: dict
+    scales: dict[str, dict]
 
 
 def read_inputs(configuration: Configuration) -> Inputs:
@@ -68,6 +70,7 @@ def read_inputs(configuration: Configuration) -> Inputs:
         tables=tables,
         made_by=_provenance_of_runs(configuration),
         digest=_existing(folder / "provenance.json"),
+        scales=claims.get("scales", {}),
     )
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from reproduction.claims.design import design_of
 from reproduction.claims.page import STATISTICS, design_text
+from reproduction.claims.scales import EXPLAINED, side_by_side
 from reproduction.claims.verdict import VERDICTS
 from reproduction.jobs.files import atomic_write
 from reproduction.report.accuracy import accuracies, sizes
@@ -61,6 +62,8 @@ def render(configuration: Configuration, inputs: Inputs) -> str:
         accuracies=accuracies(inputs.summary),
         sizes=sizes(inputs.summary),
         tables=inputs.tables,
+        scales=side_by_side(inputs.claims, configuration.scale, inputs.scales),
+        scales_explained=EXPLAINED.replace("`", ""),
         verdict_words=VERDICTS,
         statistics=STATISTICS,
         design=design_text(design_of(configuration)),

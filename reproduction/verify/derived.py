@@ -2,6 +2,8 @@
 
     samples.jsonl -> evaluation.json    runs -> measures.json -> claims.json, claims.md -> tables.json, tables.md
 
+Verdicts also show what is published of other scales.
+
 A number may differ in its last digits, since another machine or number of threads adds in another order.
 """
 
@@ -23,7 +25,11 @@ RELATIVE, ABSOLUTE = 1e-6, 1e-9
 def verify_derived(configuration: Configuration) -> Iterator[str]:
     """A line for each derived file that is there and is not what the files it is made from give."""
     folder = configuration.folder
-    made_from = {"measures": "the runs", "claims": "measures.json", "tables": "claims.json and summary.json"}
+    made_from = {
+        "measures": "the runs",
+        "claims": "measures.json and results_published/",
+        "tables": "claims.json and summary.json",
+    }
     if CONTROL[0] in configuration.experiments:
         made_from[NAME] = "measures.json"
     for name, source in made_from.items():

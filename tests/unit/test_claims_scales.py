@@ -7,12 +7,13 @@ import pytest
 import yaml
 
 from reproduction.claims.declare import along, cell, difference
+from reproduction.claims.design import SINGLE, design_of
 from reproduction.claims.judge import evaluate_claims
 from reproduction.claims.measures import MEASURES, mean_of_benchmarks
 from reproduction.claims.one_run import METHOD_FIELDS, ClaimsError, Run, measure_run
 from reproduction.claims.resolve import resolve
 from reproduction.claims.runs import Study
-from reproduction.claims.scales import side_by_side
+from reproduction.claims.scales import other_scales, published_scales, side_by_side, side_by_side_lines
 from reproduction.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from reproduction.jobs.files import write_json
 from reproduction.settings.configuration import load
@@ -165,16 +166,35 @@ def test_scales_are_shown_side_by_side_and_it_is_said_where_they_differ(tmp_path
         judged("kpo-3", INCONCLUSIVE, 0.0, -1.0, 1.0),
         judged("krpo-1", INCONCLUSIVE, 0.0123, -1.0, 1.0),
     ]
-    assert side_by_side(own, "desktop", tmp_path) == []
+    desktop = load({"scale": "desktop"})
+    assert other_scales(desktop, tmp_path) == {} and side_by_side_lines(side_by_side(own, "desktop", {})) == []
     write_json(tmp_path / "laptop" / "claims.json", {"claims": other})
     write_json(tmp_path / "desktop" / "claims.json", {"claims": [judged("kpo-1", NOT_REPRODUCED, 9.0)]})
-    lines = side_by_side(own, "desktop", tmp_path)
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    table = side_by_side(own, "desktop", other_scales(desktop, tmp_path))
     assert table[0] == ["claim", "laptop", "desktop", "gpu", "paper", "together"]
-    assert [row[0] for row in table[2:]] == [f"[{one['id']}](#{one['id']})" for one in own]
-    agreed, differing, undecided, lacking = table[2:]
+    assert [row[0] for row in table[1:]] == [one["id"] for one in own]
+    agreed, differing, undecided, lacking = table[1:]
     assert agreed[1:] == [
         "reproduced, 0.3 [0.1, 0.5], 5 seeds", "reproduced, 0.1 [0.05, 0.15], 5 seeds", "not run", "not run", "",
     ]  # fmt: skip
-    assert differing[-1] == "**the scales differ**" and undecided[-1] == lacking[-1] == ""
+    assert differing[-1] == "the scales differ" and undecided[-1] == lacking[-1] == ""
     assert undecided[2] == "reproduced, 0.2, 5 seeds" and lacking[2] == "not run"
+    lines = side_by_side_lines(table)
+    assert lines[-3].startswith("| [kpo-2](#kpo-2) |") and lines[-3].endswith("| **the scales differ** |")
+
+
+def test_a_page_says_which_published_verdicts_it_reads(tmp_path):
+    """Those and no others are inputs of the workflow's rule, so that publishing a scale judges the others again."""
+    for scale in ("laptop", "desktop"):
+        write_json(tmp_path / scale / "claims.json", {"claims": []})
+    single = load({"scale": "laptop", "seeds": [7, 8, 9]})
+    for overrides, read in (
+        ({"scale": "smoke"}, []),
+        ({"scale": "desktop"}, ["laptop"]),
+        ({"scale": "gpu"}, ["laptop", "desktop"]),
+    ):
+        assert published_scales(load(overrides), tmp_path) == read
+    for configuration in (single, load({"scale": "laptop", "study": "full"})):
+        held = ["laptop"] * (design_of(configuration).kind == SINGLE)
+        assert published_scales(configuration, tmp_path) == ["desktop", *held]
+        assert list(other_scales(configuration, tmp_path)) == ["desktop"]

@@ -13,7 +13,7 @@ import pytest
 import paper_figures
 from reproduction.claims import CLAIMS
 from reproduction.claims.tables import write_tables
-from reproduction.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
+from reproduction.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, VERDICTS
 from reproduction.jobs.files import read_json, write_json
 from reproduction.report import ReportError, write_report
 from reproduction.report.figures import by_claim, pictures
@@ -124,6 +124,17 @@ class TestContent:
         """The default's runs get their own look; seeds of the pilot confirm nothing."""
         assert "These verdicts are a single look" in page_of(results).text
         assert "These verdicts are the pilot's" in page_of(results.model_copy(update={"study": "full"})).text
+
+    def test_other_scales_are_next_to_this_one(self, results):
+        assert "Scales side by side" not in page_of(results).text
+        record = read_json(results.folder / "claims.json")
+        decided = next(claim for claim in record["claims"] if claim["verdict"] == REPRODUCED)
+        estimate = {"value": 9.0, "low": 8.0, "high": 10.0, "num_seeds": 7}
+        record["scales"] = {"desktop": {decided["id"]: {"verdict": NOT_REPRODUCED, "estimate": estimate}}}
+        write_json(results.folder / "claims.json", record)
+        page = page_of(results)
+        assert f"{NOT_REPRODUCED}, 9 [8, 10], 7 seeds" in page.text and page.text.count("the scales differ") == 1
+        assert "#scales" in {attributes.get("href") for attributes in page.of("a")}
 
     def test_every_link_leads_somewhere(self, results):
         page = page_of(results)

@@ -1,12 +1,14 @@
 # The verdict on every claim of both papers, and the papers' tables with what was measured here.
 #
-# Published results hold measures.json instead of the runs, so neither rule reads a run.
+# Published results hold measures.json instead of the runs, so neither rule reads a run. The page of verdicts also shows
+# what is published of other scales, and is made again if that changes.
 
 
 rule claims:
     input:
         config=ancient(CONFIG),
         measures=f"{FOLDER}/measures.json",
+        scales=[f"{HERE}{PUBLISHED_FOLDERS}/{scale}/claims.json" for scale in published_scales(configuration)],
     output:
         json=f"{FOLDER}/claims.json",
         markdown=f"{FOLDER}/claims.md",
