@@ -24,19 +24,21 @@ def decode(
     ends: list[int],
     max_new_tokens: int,
     generator: torch.Generator | None = None,
+    min_new_tokens: int = 0,
 ) -> list[list[int]]:
     """A response to each prompt, token ids up to and with the first of `ends`, or `max_new_tokens` of them.
 
+    The first `min_new_tokens` are drawn from the other tokens only, with their probabilities in proportion.
     The whole vocabulary is sampled at temperature 1 with `generator`; None decodes greedily. Raises ValueError if the
     model has another form than Qwen3's or Llama's, or a prompt and its response do not fit, and RuntimeError if a logit
     is not finite.
     """
     # Everything below is made on the model's device; on a CPU, the default, a small model would feel the detour.
     with contextlib.nullcontext() if model.device.type == "cpu" else model.device:
-        return _decode(model, prompts, ends, max_new_tokens, generator)
+        return _decode(model, prompts, ends, max_new_tokens, generator, min_new_tokens)
 
 
-def _decode(model, prompts, ends, max_new_tokens, generator):
+def _decode(model, prompts, ends, max_new_tokens, generator, min_new_tokens):
     steps, is_end = _Decoder(model, prompts, max_new_tokens), torch.zeros(model.config.vocab_size, dtype=torch.bool)
     is_end[ends] = True
     uniforms = None
@@ -51,6 +53,8 @@ def _decode(model, prompts, ends, max_new_tokens, generator):
     for step in range(max_new_tokens):
         if not torch.isfinite(logits).all():  # in the words of torch.multinomial, which `generate` samples with
             raise RuntimeError("probability tensor contains `nan` or `inf`: the model's logits are not finite")
+        if step < min_new_tokens:
+            logits[:, is_end] = -torch.inf
         chosen = logits.argmax(-1) if uniforms is None else _invert(logits, uniforms[rows, step])
         tokens[rows, step] = chosen
         ending = is_end[chosen] & going

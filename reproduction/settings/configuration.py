@@ -115,6 +115,7 @@ class TrainingSettings(Section):
     epochs: Count
     rollout_batches: Count
     max_completion_length: Count
+    min_completion_length: Annotated[int, Field(ge=0)] = 0
     level_weights: dict[Name, NonNegative]
     keep_log_ratios_every: Count
     # Ratios are defined against the policy that sampled; any other temperature or a cut support breaks that.
@@ -138,9 +139,19 @@ class TrainingSettings(Section):
                 f"{self.prompts_per_rollout} prompts x group_size {self.group_size} = {self.sequences_per_rollout} "
                 f"responses do not divide into {self.minibatches} minibatches; change one of the three"
             )
+        if self.min_completion_length > self.max_completion_length:
+            raise ValueError(
+                f"min_completion_length {self.min_completion_length} is above max_completion_length "
+                f"{self.max_completion_length}; change one"
+            )
         if self.level_weights and sum(self.level_weights.values()) <= 0:
             raise ValueError("level_weights are all 0, so there is nothing to train on; give one level a weight")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dumped):
+        # Runs made before this was a key keep their records.
+        return {key: value for key, value in dumped(self).items() if (key, value) != ("min_completion_length", 0)}
 
 
 class ExperimentSettings(Section):
@@ -223,6 +234,13 @@ class ExperimentSettings(Section):
             return self
         if "base" in self.methods:
             raise ValueError("a method's label is 'base', which is the untrained model; choose another label")
+        engine, trainer, devices = pretrained.engine, pretrained.trainer, pretrained.devices.count or 0
+        if training.min_completion_length and (engine == "vllm" or trainer == "verl" or devices > 1):
+            raise ValueError(
+                "training.min_completion_length leaves the end tokens out of the policy, which engine decode or "
+                f"transformers does with trainer trl in one process; found engine {engine!r}, trainer {trainer!r} and "
+                f"devices.count {devices}; set it to 0, or change these"
+            )
         minibatch = training.sequences_per_rollout // training.minibatches
         if minibatch % (pretrained.micro_batch * (pretrained.devices.count or 1)):
             raise ValueError(

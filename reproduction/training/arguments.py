@@ -20,7 +20,7 @@ def trainer_arguments(
 ) -> GRPOConfig:
     """One optimiser step for each minibatch. A small model (hub None) trains on the CPU, each minibatch in one piece.
 
-    Raises ValueError if the processes cannot share a minibatch equally.
+    Raises ValueError if the processes cannot share a minibatch equally, or several are to train what one must.
     """
     minibatch = training.sequences_per_rollout // training.minibatches
     micro_batch = minibatch if hub is None else hub.micro_batch
@@ -28,6 +28,11 @@ def trainer_arguments(
         raise ValueError(
             f"{processes} processes with micro-batches of {micro_batch} cannot share a minibatch of {minibatch} "
             "responses equally; change the number of devices or pretrained.micro_batch"
+        )
+    if training.min_completion_length and processes > 1:
+        raise ValueError(
+            f"training.min_completion_length needs the whole output layer in one process, found {processes} processes; "
+            "set it to 0, or pretrained.devices.count to 1"
         )
     accumulation = minibatch // (processes * micro_batch)
     return GRPOConfig(

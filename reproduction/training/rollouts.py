@@ -11,4 +11,5 @@ class DecodingTrainer(MethodTrainer):
 
     def sample(self, prompt_ids, *_, **__):
         model = self.accelerator.unwrap_model(self.model)
-        return decode(model, prompt_ids, self.eos_token_ids, self.max_completion_length, torch.default_generator), None
+        lengths = {"max_new_tokens": self.max_completion_length, "min_new_tokens": self.min_completion_length}
+        return decode(model, prompt_ids, self.eos_token_ids, generator=torch.default_generator, **lengths), None

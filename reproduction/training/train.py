@@ -113,6 +113,7 @@ def train(
                 faults=faults,
                 checkpoints=checkpoints,
                 companions={"recorder": recorder},
+                min_completion_length=training.min_completion_length,
                 peft_config=None if hub is None else adapter_arguments(hub.lora),
                 agreement=EngineAgreement(hub.engine_log_prob_bound) if hub and hub.engine == "vllm" else None,
             )

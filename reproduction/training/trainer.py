@@ -14,6 +14,7 @@ from reproduction.training.agreement import EngineAgreement
 from reproduction.training.checkpoint import CheckpointFolder
 from reproduction.training.faults import FaultMonitor
 from reproduction.training.fsdp import keep_results_in_32_bits
+from reproduction.training.least_length import hidden_states, log_probs_without_ends
 from reproduction.training.processes import from_all
 from reproduction.training.resume import ResumableTrainer
 
@@ -37,6 +38,8 @@ class MethodTrainer(ResumableTrainer):
         checkpoints: the folder for checkpoints; `args` says how often (save_strategy, save_steps). Train with `run`.
         agreement: the gate between engine and trainer, and its figures; only with a vLLM engine.
         companions: what else is kept in checkpoints, by name: objects with `state_dict` and `load_state_dict`.
+        min_completion_length: the first so many tokens of a response are none that end it. The policy is the model
+            without those tokens there, when it samples and in all log-probabilities; entropies are the model's.
 
     `stopped` is None, or says why training ended early. A gradient that is not finite is never applied.
     """
@@ -51,9 +54,14 @@ class MethodTrainer(ResumableTrainer):
         checkpoints: CheckpointFolder | None = None,
         companions: dict[str, Any] | None = None,
         agreement: EngineAgreement | None = None,
+        min_completion_length: int = 0,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        self.min_completion_length = min_completion_length
+        if min_completion_length and not self.use_vllm:  # for transformers' `generate`
+            self.generation_kwargs["min_new_tokens"] = min_completion_length
+            self.generation_config.min_new_tokens = min_completion_length
         self.faults = FaultMonitor() if faults is None else faults
         self.add_callback(_EachUpdate(self))
         self.checkpoints, self.companions = checkpoints, companions or {}
@@ -155,13 +163,14 @@ class MethodTrainer(ResumableTrainer):
         ended = torch.isin(output["completion_ids"], torch.tensor(self.eos_token_ids, device=rewards_PG.device))
         ended = self.accelerator.gather((ended & output["completion_mask"].bool()).any(dim=1))
         graded = rewards_PG[~torch.isnan(rewards_PG)]
+        may_end = self.min_completion_length < self.max_completion_length
         return {
             "reward": graded.mean().item() if graded.numel() else None,
             "reward_std": graded.std().item() if graded.numel() > 1 else None,
             "ungraded": torch.isnan(rewards_PG).float().mean().item(),
             "informative_groups": informative_groups(rewards_PG).float().mean().item(),
             "response_length": lengths_PG.float().mean().item(),
-            "truncation": 1.0 - ended.float().mean().item(),
+            "truncation": 1.0 - ended.float().mean().item() if may_end else 0.0,
         }
 
     def _get_per_token_logps_and_entropies(
@@ -169,9 +178,7 @@ class MethodTrainer(ResumableTrainer):
     ):
         """TRL's, for rows of similar length together, without columns that are padding in all of them."""
         if any(others.values()) or not _positions_are_relative(model):
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
-            )
+            return self._scored(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others)
         rows, start = len(input_ids), input_ids.size(1) - logits_to_keep
         batch_size = min(batch_size or rows, ROWS_ON_A_CPU if input_ids.device.type == "cpu" else rows)
         order = attention_mask[:, start:].sum(dim=1).argsort(stable=True)
@@ -181,7 +188,7 @@ class MethodTrainer(ResumableTrainer):
             used = mask.any(dim=0).nonzero().flatten()
             first, last = (min(int(used[0]), start - 1), max(int(used[-1]), start)) if len(used) else (start - 1, start)
             kept = slice(first, last + 1)
-            found, entropy, _ = super()._get_per_token_logps_and_entropies(
+            found, entropy, _ = self._scored(
                 model, input_ids[part, kept], mask[:, kept], last + 1 - start, compute_entropy=compute_entropy
             )
             missing = (0, logits_to_keep - found.size(1))
@@ -190,6 +197,19 @@ class MethodTrainer(ResumableTrainer):
                 entropies.append(torch.nn.functional.pad(entropy, missing))
         back = order.argsort()
         return torch.cat(log_probs)[back], torch.cat(entropies)[back] if compute_entropy else None, None
+
+    def _scored(self, model, input_ids, attention_mask, logits_to_keep, *others, **keywords):
+        """TRL's, of the policy that cannot end a response before `min_completion_length` tokens."""
+        inputs = model, input_ids, attention_mask, logits_to_keep
+        if not self.min_completion_length:
+            return super()._get_per_token_logps_and_entropies(*inputs, *others, **keywords)
+        unwrapped = self.accelerator.unwrap_model(model)
+        with hidden_states(unwrapped.get_decoder()) as hidden_BTH:
+            log_probs, *rest = super()._get_per_token_logps_and_entropies(*inputs, *others, **keywords)
+        tokens, hidden = input_ids[:, -logits_to_keep:], torch.cat(hidden_BTH)[:, -logits_to_keep - 1 : -1]
+        head, first = unwrapped.get_output_embeddings().weight, slice(self.min_completion_length)
+        own = log_probs_without_ends(log_probs[:, first], hidden[:, first], head, tokens[:, first], self.eos_token_ids)
+        return torch.cat([own, log_probs[:, self.min_completion_length :]], dim=1), *rest
 
     def method_loss(self, log_probs, old_log_probs, advantages, mask, ref_log_probs=None, **keywords):
         tensors = {"log_probs": log_probs, "old_log_probs": old_log_probs, "ref_log_probs": ref_log_probs}

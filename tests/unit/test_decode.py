@@ -70,22 +70,23 @@ def test_logits_are_the_models_to_rounding(kv_heads, architecture):
 
 
 @pytest.mark.parametrize("kv_heads, architecture", [(4, Qwen3Config), (2, Qwen3Config), (2, LlamaConfig)])
-@pytest.mark.parametrize("ends", [[END], [END, 4, 7]])
-def test_greedy_tokens_and_stops_are_those_of_generate(kv_heads, architecture, ends):
+@pytest.mark.parametrize("ends, least", [([END], 0), ([END, 4, 7], 0), ([END, 4, 7], 12), ([END], 40)])
+def test_greedy_tokens_and_stops_are_those_of_generate(kv_heads, architecture, ends, least):
     model, prompts = small_model(kv_heads, seed=3, architecture=architecture), random_prompts(40)
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    settings = GenerationConfig(do_sample=False, max_new_tokens=40, pad_token_id=PAD, eos_token_id=ends)
+    length = {"max_new_tokens": 40, "min_new_tokens": least}
+    settings = GenerationConfig(do_sample=False, pad_token_id=PAD, eos_token_id=ends, **length)
     output = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)[:, width:].tolist()
     expected = []
     for row in output:
         stops = [place for place, token in enumerate(row) if token in ends]
         expected.append(row[: stops[0] + 1] if stops else row)
-    found = decode(model, prompts, ends, 40)
+    found = decode(model, prompts, ends, 40, min_new_tokens=least)
     assert found == expected
     lengths = {len(row) for row in found}
-    assert max(lengths) == 40 and min(lengths) < 10, "some must reach the limit, and some end early"
+    assert max(lengths) == 40 and least <= min(lengths) < least + 10, "some must reach the limit, and some end early"
 
 
 def test_samples_have_the_models_distribution():
@@ -112,6 +113,19 @@ def test_samples_have_the_models_distribution():
             sum(probabilities[pair] for pair in rare) * draws
         ] * bool(rare)
         assert len(often) > 10 and chisquare(observed, expected).pvalue > 1e-3
+
+
+def test_tokens_before_the_least_length_are_the_others_in_proportion():
+    model, draws = small_model(seed=4, vocabulary=6), 20_000
+    found = decode(model, [[2, 3, 4]] * draws, [END, 4], 2, torch.Generator().manual_seed(0), min_new_tokens=1)
+    with torch.inference_mode():
+        weights = model(torch.tensor([[2, 3, 4]])).logits[0, -1].double().softmax(-1)
+        weights[[END, 4]] = 0.0
+    counts = torch.tensor([row[0] for row in found]).bincount(minlength=6)
+    assert counts[END] == counts[4] == 0 and any(row[1] in (END, 4) for row in found)
+    left = weights > 0
+    expected = draws * weights[left] / weights.sum()
+    assert chisquare(counts[left].numpy(), expected.numpy()).pvalue > 1e-3
 
 
 def test_a_row_does_not_depend_on_the_others(monkeypatch):

@@ -148,6 +148,26 @@ WRONG = {
     "own decoding through verl": (
         {"scale": "desktop", "experiments": {"krpo": {"pretrained": {"trainer": "verl"}}}}, ["'verl'", "trainer: trl"],
     ),
+    "a least length with vLLM": (
+        {"scale": "desktop", "experiments": {"kpo": {"pretrained": {"engine": "vllm"}}}},
+        ["min_completion_length", "engine 'vllm'", "engine decode or transformers"],
+    ),
+    "a least length through verl": (
+        {"scale": "desktop", "experiments": {"kpo": {"pretrained": {
+            "engine": "transformers", "trainer": "verl", "train_prompt": {"template": "chat"},
+        }}}},
+        ["min_completion_length", "trainer 'verl'", "trainer trl"],
+    ),
+    "a least length in two processes": (
+        {"scale": "desktop", "experiments": {"kpo": {"pretrained": {
+            "engine": "transformers", "micro_batch": 2, "devices": {"count": 2},
+        }}}},
+        ["min_completion_length", "devices.count 2"],
+    ),
+    "a least length above the limit": (
+        {"scale": "desktop", "experiments": {"krpo": {"training": {"min_completion_length": 9}}}},
+        ["min_completion_length 9", "max_completion_length 8"],
+    ),
     "own decoding of a cut vocabulary": (
         {"scale": "desktop", "experiments": {"krpo": {"pretrained": {"sampling": {"top_p": 0.9}}}}},
         ["'decode'", "sampling.top_p to 1.0"],

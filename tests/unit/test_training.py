@@ -19,6 +19,7 @@ from reproduction.settings.run import get_run
 from reproduction.training.arguments import trainer_arguments
 from reproduction.training.base_model import build_model, pretrain
 from reproduction.training.prompts import choose_prompts
+from reproduction.training.rollouts import DecodingTrainer
 from reproduction.training.saving import save_model
 from reproduction.training.train import train
 from reproduction.training.trainer import MethodTrainer
@@ -238,6 +239,57 @@ def test_a_gradient_that_is_not_finite_is_never_applied(base, tmp_path, monkeypa
     assert len(calls) == len(rows) == 2
     assert rows[1]["loss"] is None and rows[1]["gradient_norm"] is None
     assert all(torch.equal(left, right) for left, right in zip(good, weights, strict=True))
+
+
+def test_a_policy_that_cannot_end_is_the_model_without_its_end_tokens(base, tmp_path):
+    """Log-probabilities and their gradient, against a whole softmax with the end tokens taken out."""
+    least, ends, pad = 5, [1, 4], 0
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    trainer = MethodTrainer(
+        method=get_method("grpo"), model=model, args=trainer_arguments(TRAINING, 0.0, 1, str(tmp_path)),
+        processing_class=build_tokenizer(), reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        train_dataset=Dataset.from_list([{"prompt": "1+2="}] * 8), min_completion_length=least,
+    )  # fmt: skip
+    trainer.eos_token_ids = ends
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 14, (6, 13), generator=generator)
+    mask = torch.ones_like(ids)
+    for row, (left, right) in enumerate([(0, 0), (2, 0), (3, 3), (0, 5), (1, 1), (0, 2)]):
+        for padding in (slice(left), slice(13 - right, 13)):
+            ids[row, padding], mask[row, padding] = pad, 0
+    found, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, 9, batch_size=2)
+    logits = trainer.model(input_ids=ids, attention_mask=mask).logits[:, 3:12].double()
+    assert logits.softmax(-1)[:, :least, ends].sum(-1)[mask[:, 4:9].bool()].max() > 0.05
+    without = logits.clone()
+    without[:, :least, ends] = -torch.inf
+    expected = without.log_softmax(-1).gather(-1, ids[:, 4:].unsqueeze(-1)).squeeze(-1)
+    counted = mask[:, 4:].bool()
+    assert (found - expected)[counted].abs().max() < 2e-5
+    gradients = [torch.autograd.grad(part[counted].sum(), trainer.model.parameters()) for part in (found, expected)]
+    for own, other in zip(*gradients, strict=True):
+        assert torch.allclose(own, other.float(), rtol=1e-3, atol=1e-4 * float(other.abs().max()) + 1e-6)
+
+
+@pytest.mark.parametrize("trainer_of", [MethodTrainer, DecodingTrainer])
+def test_responses_have_the_least_length_and_the_first_minibatch_ratio_1(base, tmp_path, trainer_of):
+    training = TRAINING.model_copy(update={"min_completion_length": 20, "max_completion_length": 20})
+    rows, kept = [], []
+    trainer = trainer_of(
+        method=get_method("grpo"),
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        args=trainer_arguments(training, 0.0, 1, str(tmp_path)),
+        processing_class=build_tokenizer(),
+        reward_funcs=lambda completions, **_: [float(len(text) % 5) for text in completions],
+        train_dataset=Dataset.from_list([{"prompt": "1+2="}, {"prompt": "11-7="}] * 64),
+        on_update=rows.append,
+        on_minibatch=lambda *tensors: kept.append(tensors),
+        min_completion_length=20,
+    )
+    trainer.train()
+    assert len(rows) == training.updates
+    for row, (log_ratio, mask, _) in zip(rows, kept, strict=True):
+        assert mask.all() and mask.shape[1] == row["response_length"] == 20 and row["truncation"] == 0.0
+        assert (float(log_ratio.abs().max()) < 1e-5) == (row["minibatch"] == 1)
 
 
 def test_trainer_refuses_what_contradicts_the_method(base, tmp_path):
