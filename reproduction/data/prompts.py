@@ -28,7 +28,7 @@ SYSTEM_PROMPTS = {
     ),
 }
 TEMPLATES = ("chat", "plain", "line", "text")
-WORKED_LINES = "12 + 5 = 17\n4 - 9 = -5\n"
+WORKED_LINE = "12 + 5 = 17\n"
 LINE_TAGS = (" ", "\n")
 """What is around the answer on a line that begins with "3 + 4 =", as <answer> and </answer> are elsewhere."""
 
@@ -38,8 +38,8 @@ class PromptStyle:
     """How a question becomes a prompt.
 
     instruction: a name of INSTRUCTIONS, put after the question. system: a name of SYSTEM_PROMPTS. template: "chat", the
-    tokenizer's chat template; "plain", the bare text (for models that have none); "line", two worked lines and a third
-    up to its "=", of arithmetic, where the response ends with the line; or "text", the same, where the model writes on.
+    tokenizer's chat template; "plain", the bare text (for models that have none); "line", a worked line and a second up
+    to its "=", of arithmetic, where the response ends with the line; or "text", the same, where the model writes on.
     thinking: given to the template as enable_thinking, which Qwen3's knows; None leaves it out. Raises ValueError
     naming the field that is wrong.
     """
@@ -87,7 +87,7 @@ class PromptStyle:
 def user_text(question: str, style: PromptStyle) -> str:
     """The question with its instruction; of a template that is continued, the whole prompt."""
     if style.is_continued:
-        return f"{WORKED_LINES}{' '.join(strip_question(question).split())} ="
+        return f"{WORKED_LINE}{' '.join(strip_question(question).split())} ="
     instruction = INSTRUCTIONS[style.instruction]
     return f"{question}\n\n{instruction}" if instruction else question
 

@@ -65,7 +65,7 @@ def test_chat_prompts_hold_each_special_token_once_and_long_ones_are_left_out(fo
     assert text.count("<|im_start|>") == 3 and text.count("<|im_end|>") == 2
     long = Problem("long", "What is 3 " + "+ 4" * 40 + "?", "163", 41, 1, "easy")
     prompts = chosen_prompts(desktop().experiments["krpo"], [*SUMS, long], tokenizer, 1)
-    assert {row["prompt"] for row in prompts} <= {f"12 + 5 = 17\n4 - 9 = -5\n{p.question[8:-1]} =" for p in SUMS}
+    assert {row["prompt"] for row in prompts} <= {f"12 + 5 = 17\n{p.question[8:-1]} =" for p in SUMS}
 
 
 def test_lines_end_at_every_token_that_holds_a_line_break(folder):

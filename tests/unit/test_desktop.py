@@ -51,7 +51,7 @@ def test_problems_are_those_that_the_scale_says_and_none_is_held_out_and_trained
     train, held_out = make_splits(
         levels(settings), settings.train_per_level, settings.held_out_per_level, settings.seed, settings.one_digit_share
     )
-    wanted = {"easy": (2, 9, "+"), "normal": (2, 20, "-"), "hard": (3, 9, "+-")}
+    wanted = {"easy": (2, 9, "+"), "normal": (2, 20, "+"), "hard": (2, 20, "-")}
     for problem in [*train, *held_out]:
         terms, largest, operators = wanted[problem.level]
         numbers, expression = numbers_in(problem.question), parse_expression(strip_question(problem.question))
@@ -63,7 +63,7 @@ def test_problems_are_those_that_the_scale_says_and_none_is_held_out_and_trained
 
 def test_prompts_go_on_with_worked_lines():
     for style in (LINE, TEXT):
-        assert user_text("What is   3 -  14 + 5?", style) == "12 + 5 = 17\n4 - 9 = -5\n3 - 14 + 5 ="
+        assert user_text("What is   3 -  14 + 5?", style) == "12 + 5 = 17\n3 - 14 + 5 ="
     tokenizer = byte_tokenizer()
     assert prompt_tokens(tokenizer, "3 + 4", LINE) == tokenizer(user_text("3 + 4", LINE)).input_ids
 
@@ -126,7 +126,12 @@ def finished(tmp_path_factory):
             "evaluation": {"bootstrap_resamples": 100},
             "experiments": {
                 "krpo": {**own, "methods": {"krpo": {}}},
-                "kpo": {**own, "methods": {"kpo-clipped": {}}, "seeds": [1]},
+                "kpo": {
+                    **own,
+                    "methods": {"kpo-clipped": {}},
+                    "seeds": [1],
+                    "training": {**training, "min_completion_length": 24},
+                },
             },
         }
     )
@@ -163,8 +168,8 @@ def test_responses_end_with_their_line_where_they_should(finished):
     }
     assert len(rows["krpo"]) == len(rows["kpo"]) == 8
     # Of an untrained model's bytes one in 260 is a line break, another the end token.
-    ended = {experiment: sum(1.0 - row["truncation"] for row in found) for experiment, found in rows.items()}
-    assert ended["krpo"] > 0
+    assert any(row["truncation"] < 1.0 and row["response_length"] < length for row in rows["krpo"])
+    assert all(row["truncation"] == 0.0 and row["response_length"] == length for row in rows["kpo"])
 
 
 def test_the_trained_model_ends_where_its_base_did(finished):
