@@ -120,8 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     step("tables", _tables, "fill the papers' main tables with what was measured")
     step("report", _report, "gather verdicts, figures and tables into one page, report.html")
     command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
-    command.add_argument("--allow-missing", action="store_true", help="publish without runs that were not made")
-    command.add_argument("--unfinished", action="store_true", help="keep what a study has made so far, to go on with")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--allow-missing", action="store_true", help="publish without runs that were not made")
+    which.add_argument("--unfinished", action="store_true", help="keep what a study has made so far, to go on with")
+    which.add_argument("--related", action="store_true", help="keep the comparison of the related methods")
     command = step("unpack", _unpack, "copy published results, named by their config.yaml, into a results folder")
     command.add_argument("--output", type=Path, metavar="FOLDER", help="all results (default: results/published)")
     command = plain("verify", _verify, "check that a results folder is complete, untampered and consistent")
@@ -401,7 +403,11 @@ def _publish(arguments) -> None:
     configuration = _start(arguments)
     from reproduction.publish.publish import publish, publish_unfinished
 
-    if arguments.unfinished:
+    if arguments.related:
+        from reproduction.publish.related import publish_related
+
+        publish_related(configuration, Path.cwd())
+    elif arguments.unfinished:
         publish_unfinished(configuration, Path.cwd())
     else:
         publish(configuration, Path.cwd(), allow_missing=arguments.allow_missing)

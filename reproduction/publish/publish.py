@@ -81,7 +81,7 @@ def publish(configuration: Configuration, repository: Path, *, allow_missing: bo
             if is_shown:
                 atomic_write(new / "README.md", results_page(new))
             block = readme_block(new) if is_shown else ""
-            _replace_folder(target, new)
+            replace_folder(target, new)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     if is_shown:
@@ -131,7 +131,7 @@ def publish_unfinished(configuration: Configuration, repository: Path) -> None:
             atomic_write(new / "summary.md", summary_markdown(rows, configuration))
             page = (new / "claims.md").read_text(encoding="utf-8")
             atomic_write(new / "claims.md", without_dead_links(page, new))
-            _replace_folder(target, new)
+            replace_folder(target, new)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -147,7 +147,7 @@ def _check_redrawn(source: Path, target: Path) -> None:
             )
 
 
-def _replace_folder(target: Path, new: Path) -> None:
+def replace_folder(target: Path, new: Path) -> None:
     """Put `new` in the place of `target`, whole, so that nothing of an earlier configuration stays among the files.
 
     Between the two renames neither is in its place. The old folder is then next to it under the name of `set_aside`,

@@ -63,7 +63,7 @@ def write_compact(
     source = configuration.folder
     for name in copied:
         copy(source / name, target / name)
-    atomic_write(target / "config.yaml", dump(_without_machine_paths(configuration)))
+    atomic_write(target / "config.yaml", dump(without_machine_paths(configuration)))
     for untrained in configuration.untrained():
         name = configuration.run_folder(*untrained).relative_to(source).as_posix()
         if name not in missing:
@@ -147,7 +147,7 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _without_machine_paths(configuration: Configuration) -> Configuration:
+def without_machine_paths(configuration: Configuration) -> Configuration:
     """The configuration without the folders of one machine, which tell others nothing; file names stay."""
     file, data = configuration.arithmetic_file, configuration.data
     return configuration.model_copy(

@@ -41,7 +41,8 @@ def write_comparison(configuration: Configuration) -> None:
     record, page = related_record(configuration)
     write_json(configuration.folder / f"{NAME}.json", record)
     atomic_write(configuration.folder / f"{NAME}.md", page)
-    write_checksums(configuration.folder, "related", [f"{NAME}.json", f"{NAME}.md"])
+    written, read = [f"{NAME}.json", f"{NAME}.md"], [configuration.folder / "measures.json"]
+    write_checksums(configuration.folder, "related", written, read)
 
 
 def related_record(configuration: Configuration) -> tuple[dict[str, Any], str]:

@@ -18,6 +18,7 @@ from reproduction.evaluation.summary import summary_markdown, summary_rows
 from reproduction.jobs.checksums import checksums_path
 from reproduction.jobs.files import read_json
 from reproduction.jobs.provenance import source_hash
+from reproduction.related.comparison import CONTROL
 from reproduction.sampling.shards import FOLDER as SHARDS
 from reproduction.settings.configuration import Configuration, ConfigurationError, read_resolved
 from reproduction.verify.derived import verify_derived
@@ -92,6 +93,9 @@ def verify(folder: Path) -> Verification:
         found.runs += 1
     _verify_summary(configuration, found)
     for step, files in OPTIONAL_STEPS.items():
+        # A folder keeps the comparison of the related methods when another study is configured.
+        if step == "related" and CONTROL[0] not in configuration.experiments:
+            continue
         if any((folder / name).exists() for name in files):
             _step(found, folder, step, files)
     found.add(verify_derived(configuration))

@@ -10,10 +10,11 @@ from kpo.methods import METHODS
 from reproduction.cli import main
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.publish.methods import methods_table
-from reproduction.related.comparison import CONTROL, PREFIX, related_record
+from reproduction.publish.related import END, PAGE, START, publish_related
+from reproduction.related.comparison import CONTROL, PREFIX, related_record, write_comparison
 from reproduction.related.declarations import RELATED
 from reproduction.related.families import BASELINE, IDEAS, RATIO, families
-from reproduction.settings.configuration import load
+from reproduction.settings.configuration import load, read_resolved
 from reproduction.verify.derived import verify_derived
 from tests.related_results import accuracies, write_related
 
@@ -54,7 +55,21 @@ class TestStudy:
                 assert {key for key in own if own[key] != main[key]} <= {
                     "minibatches", "group_size", "prompts_per_rollout",
                 }  # fmt: skip
-                assert settings.late_evaluation == related.late_evaluation and settings.reward == related.reward
+                assert settings.late_evaluation == related.late_evaluation
+                # KRPO's reward, or the functions whose sum it is.
+                assert settings.reward.startswith(related.reward)
+
+    def test_each_run_samples_as_many_responses(self):
+        """Apart from the control in small groups; with what A*-PO and DVPO draw from the base model."""
+        main = STUDY.experiments[CONTROL[0]].training
+        wanted = main.rollout_batches * main.sequences_per_rollout
+        for experiment, label in dict.fromkeys(run[:2] for run in STUDY.runs()):
+            settings = STUDY.experiments[experiment]
+            method, training = settings.method(label).parameters, settings.training
+            prompts = training.rollout_batches * training.prompts_per_rollout
+            before = method.get("base_samples", 0) * method.get("base_prompts", prompts)
+            sampled = prompts * training.group_size + before
+            assert sampled == (wanted / 3 if label == "grpo-four" else wanted), label
 
     def test_the_other_studies_do_not_have_it(self):
         for study in (None, "first", "full"):
@@ -134,6 +149,49 @@ class TestStep:
         assert len(found()) == 1 and "rows.0.accuracy.value" in found()[0]
 
 
+class TestPublishing:
+    @pytest.fixture
+    def repository(self, configuration, tmp_path):
+        """A results folder that is ready to be published, and a page with room for the table."""
+        write_comparison(configuration)
+        for kind in ("png", "json"):
+            atomic_write(configuration.folder / "figures" / f"related_methods.{kind}", "{}")
+        record = {"source_hash": "made up", "versions": {}, "hardware": {}, "wall_seconds": 1.0, "peak_memory_bytes": 1}
+        for run in [*configuration.untrained(), *configuration.runs()]:
+            write_json(configuration.run_folder(*run) / "provenance.json", record)
+        atomic_write(tmp_path / "r" / PAGE, f"# Page\n\n{START}\nnothing yet\n{END}\n\nend\n")
+        return tmp_path / "r"
+
+    def test_the_published_folder_gives_the_same_comparison(self, configuration, repository):
+        publish_related(configuration, repository)
+        folder = repository / "results_published" / "laptop-related"
+        own = read_resolved(folder / "config.yaml").model_copy(update={"results": str(repository / "again")})
+        for name in ("config.yaml", "measures.json"):
+            atomic_write(own.folder / name, (folder / name).read_bytes())
+        assert related_record(own)[0] == read_json(folder / "related_methods.json")
+        assert str(repository.parent) not in (folder / "config.yaml").read_text()
+        page, table = (repository / PAGE).read_text(), (folder / "related_methods.md").read_text()
+        assert page.startswith(f"# Page\n\n{START}\nSeeds 6") and page.endswith(f"{END}\n\nend\n")
+        assert all(line in page for line in table.splitlines() if line.startswith("|")) and "nothing yet" not in page
+        publish_related(configuration, repository)
+        assert (repository / PAGE).read_text() == page
+
+    def test_refusals_change_nothing(self, configuration, repository, tmp_path):
+        with open(configuration.folder / "measures.json", "a") as file:
+            file.write("\n")
+        with pytest.raises(ValueError, match="measures.json: has changed since the step related read it; compare"):
+            publish_related(configuration, repository)
+        gone = write_related(tmp_path / "gone", ["related/pods/seed6"])
+        with pytest.raises(ValueError, match="related_methods.json is missing; compare"):
+            publish_related(gone, repository)
+        write_comparison(gone)
+        for kind in ("png", "json"):
+            atomic_write(gone.folder / "figures" / f"related_methods.{kind}", "{}")
+        with pytest.raises(ValueError, match="runs are missing: related/pods/seed6; finish them"):
+            publish_related(gone, repository)
+        assert not (repository / "results_published").exists() and "nothing yet" in (repository / PAGE).read_text()
+
+
 class TestMethodsTable:
     def test_measured_is_what_results_have_runs_of(self, tmp_path):
         published, present = tmp_path / "published", tmp_path / "results"
@@ -168,7 +226,7 @@ class TestFamilies:
         assert place["krpo"] == place["opo-on-policy"] == BASELINE and place["kpo-clipped"] == place["gmpo"] == RATIO
         assert place["pods"] == place["pf-best-worst"] == place["unbiased-pruning"] == IDEAS["selection"]
         assert place["raft"] == IDEAS["positive_samples"] and place["dppo-kl"] == IDEAS["trust_region"]
-        assert not set(RELATED) - {"opo-on-policy"} & {*found[BASELINE], *found[RATIO]}
+        assert set(RELATED) & {*found[BASELINE], *found[RATIO]} == {"opo-on-policy"}
 
     def test_an_unknown_name_is_refused(self):
         with pytest.raises(ValueError, match="unknown method 'pod'"):
