@@ -47,7 +47,7 @@ KRPO_EPSILON = 1e-8
 EQUAL_REWARDS = 1e-6
 
 # Keywords that a function may ask for in addition to its parameters.
-RUNTIME = ("components", "generator", "lengths")
+RUNTIME = ("component_weights", "components", "generator", "lengths")
 
 
 class RewardFilter(NamedTuple):
@@ -81,8 +81,9 @@ def advantage_kind(name: str) -> Callable:
 
     `rewards_PG` is float64 and 0 where ungraded, `graded_PG` is bool; the result is set to 0 where ungraded. Its
     keyword-only parameters, numbers, are those a method may set; `reward_filter` is short for the four fields of
-    `RewardFilter`. Three come at run time if the function asks for them: `lengths` (P, G), `generator`, and
-    `components` (P, G, K), the K rewards whose sum the rewards are, float64 and NaN where one was not given.
+    `RewardFilter`. Four come at run time if the function asks for them: `lengths` (P, G), `generator`, `components`
+    (P, G, K), the K rewards whose weighted sum the rewards are, float64 and NaN where one was not given, and
+    `component_weights` (K,).
     Raises ValueError if the name is taken.
     """
 

@@ -52,6 +52,8 @@ class Method:
     ratio_parameters: Mapping[str, Any] = field(default_factory=dict)
     measured: bool = False
 
+    PARTS = ("ratio", "advantage")  # each has its parameters; a subclass may add one
+
     def __post_init__(self):
         kinds = {"advantage": ADVANTAGE_KINDS.find(self.advantage), "ratio": RATIO_KINDS.find(self.ratio)}
         for part, kind in kinds.items():
@@ -80,7 +82,7 @@ class Method:
         one, rewards = torch.zeros(1, 1), torch.zeros(1, 2)
         ratio, advantage = RATIO_KINDS.find(self.ratio), ADVANTAGE_KINDS.find(self.advantage)
         tokens = {"advantages": one, "old_log_probs": one, "clip": self.clip}
-        group = {"lengths": rewards + 1, "components": rewards[..., None]}
+        group = {"lengths": rewards + 1, "components": rewards[..., None], "component_weights": torch.ones(1)}
         try:
             ratio(one, one == 0, **self.ratio_parameters, **{key: tokens[key] for key in ratio.runtime})
             runtime = {key: group[key] for key in advantage.runtime & group.keys()}
@@ -102,10 +104,10 @@ class Method:
     def parameters(self) -> dict[str, Any]:
         """Every value that `get_method` can override, under the shortest name that says which is meant."""
         values = {name: getattr(self, name) for name in _OWN_PARAMETERS}
-        for part, other in (("ratio", "advantage"), ("advantage", "ratio")):
+        names = [name for part in self.PARTS for name in getattr(self, f"{part}_parameters")] + [*values]
+        for part in self.PARTS:
             for name, value in getattr(self, f"{part}_parameters").items():
-                shared = name in getattr(self, f"{other}_parameters") or name in _OWN_PARAMETERS
-                values[f"{part}_{name}" if shared else name] = value
+                values[f"{part}_{name}" if names.count(name) > 1 else name] = value
         return values
 
     def advantages(
@@ -114,16 +116,19 @@ class Method:
         *,
         lengths_PG: Tensor | None = None,
         components_PGK: Tensor | None = None,
+        component_weights_K: Tensor | None = None,
         generator: torch.Generator | None = None,
         estimator: RewardNoiseEstimator | None = None,
     ) -> Tensor:
         """Advantages (P, G) of one rollout batch's rewards (P, G), NaN if ungraded; see `kpo.advantages`.
 
-        lengths_PG: counted tokens of each response. components_PGK: the rewards whose weighted sum rewards_PG are. Both
-        are used if the kind asks for them. generator: for random orders; without one they are the same in every batch.
+        lengths_PG: counted tokens of each response. components_PGK: the rewards whose sum, weighted by
+        component_weights_K, rewards_PG are. All are used if the kind asks for them. generator: for random orders;
+        without one they are the same in every batch.
         estimator: from `make_estimator`; it takes the rewards in afterwards, so that no reward sets its own scale.
         """
-        runtime = {"lengths": lengths_PG, "components": components_PGK, "generator": generator}
+        runtime = {"lengths": lengths_PG, "components": components_PGK, "component_weights": component_weights_K}
+        runtime["generator"] = generator
         asked = ADVANTAGE_KINDS.find(self.advantage).runtime
         parameters = dict(self.advantage_parameters)
         parameters |= {key: value for key, value in runtime.items() if key in asked and value is not None}
@@ -156,14 +161,14 @@ def declare(method: Method) -> Method:
     return METHODS.add(method.name, method)
 
 
-def get_method(name: str, **overrides: Any) -> Method:
-    """The method `name`, with other values for any of its `parameters`.
+def get_method(name: str | Method, **overrides: Any) -> Method:
+    """The method `name`, or a method of one's own, with other values for any of its `parameters`.
 
     A prefix says which part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required if both
     have the parameter. Raises ValueError or TypeError naming the override.
     """
-    method = METHODS.find(name)
-    parts = ("ratio", "advantage")
+    method = name if isinstance(name, Method) else METHODS.find(name)
+    parts = method.PARTS
     changes: dict[str, Any] = {f"{part}_parameters": dict(getattr(method, f"{part}_parameters")) for part in parts}
     for key, value in overrides.items():
         holders = [part for part in parts if key in changes[f"{part}_parameters"]]
@@ -175,9 +180,10 @@ def get_method(name: str, **overrides: Any) -> Method:
         elif part in parts and rest in changes[f"{part}_parameters"]:
             changes[f"{part}_parameters"][rest] = value
         elif holders:
-            raise ValueError(f"{name} has {key} in its ratio and its advantage; write ratio_{key} or advantage_{key}")
+            where, remedy = " and its ".join(holders), " or ".join(f"{part}_{key}" for part in holders)
+            raise ValueError(f"{method.name} has {key} in its {where}; write {remedy}")
         else:
-            raise ValueError(f"{name}: {unknown_name('override', key, method.parameters)}")
+            raise ValueError(f"{method.name}: {unknown_name('override', key, method.parameters)}")
     method = dataclasses.replace(method, **changes)
     if overrides:
         method.try_once()

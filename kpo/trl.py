@@ -79,7 +79,9 @@ class MethodTrainer(GRPOTrainer):
         # Evaluation leaves what the method has learnt about the rewards as it is.
         estimator = self.advantage_estimator if training else copy.deepcopy(self.advantage_estimator)
         state = {"generator": self.advantage_generator if training else None, "estimator": estimator}
-        advantages = self.method.advantages(rewards_PG.cpu(), lengths_PG=lengths_PG.cpu(), **state).flatten()
+        state |= {"lengths_PG": lengths_PG.cpu(), "component_weights_K": self.reward_weights.cpu()}
+        state["components_PGK"] = self._rewards.view(*rewards_PG.shape, -1).cpu()
+        advantages = self.method.advantages(rewards_PG.cpu(), **state).flatten()
         start = self.accelerator.process_index * len(inputs)
         output["advantages"] = advantages[start : start + len(inputs)].to(output["advantages"])
         logged = self._logs["advantages"]

@@ -113,6 +113,14 @@ MEASURES: dict[str, Measure] = {
         "metrics.jsonl",
         bounded=True,
     ),
+    "generated_tokens": Measure(
+        "tokens of all responses sampled for training: those of the rollout batches, drafts and base responses",
+        "metrics.jsonl",
+    ),
+    "update_tokens": Measure(
+        "response tokens through which updates took a gradient, those without advantage included, once in each epoch",
+        "metrics.jsonl",
+    ),
     "log_update_seconds": Measure("logarithm of the median time of an update", "metrics.jsonl"),
     "log_token_seconds": Measure(
         "logarithm of the median over rollout batches of the batch's whole time divided by its mean response length",
@@ -204,6 +212,8 @@ def curve_measures(rows: Sequence[Mapping], planned_batches: int, *, stopped: bo
         "log_update_seconds": _log(np.median([_number(row["update_seconds"]) for row in rows])),
         "log_token_seconds": _log(np.median(np.divide(seconds, lengths))),
         "log_sampling_seconds": _log(np.median([_sampling_seconds(row) for row in batches] / lengths)),
+        # Rows count from the start of the run; earlier studies did not count.
+        **{name: float(rows[-1][name]) for name in ("generated_tokens", "update_tokens") if name in rows[-1]},
     }
 
 

@@ -13,6 +13,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from kpo.methods import Method
 from reproduction.claims.measures import (
     BENCHMARKS,
     MEASURES,
@@ -121,6 +122,12 @@ def measure_run(
     )
 
 
+def method_fields(method: Method) -> tuple[str, ...]:
+    """The fields of a method that decide what a run computes; a related method has more than `METHOD_FIELDS`."""
+    own = ("objective", "objective_parameters")
+    return METHOD_FIELDS + tuple(name for name in own if hasattr(method, name))
+
+
 def code_of(provenance: dict) -> str:
     """What identifies a run's code: its source hash if one was recorded, else its commit and if it was dirty."""
     if provenance.get("source_hash"):
@@ -165,7 +172,7 @@ def _check_settings(configuration: Configuration, experiment: str, label: str, s
         "experiment": experiment,
         "label": label,
         "seed": seed,
-        "method": {name: _plain(getattr(method, name)) for name in METHOD_FIELDS},
+        "method": {name: _plain(getattr(method, name)) for name in method_fields(method)},
         "reward": settings.reward,
         "reward_noise": settings.reward_noise,
         "training": settings.training.model_dump(),

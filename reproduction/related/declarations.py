@@ -1,30 +1,42 @@
 """The related methods that a configuration can name, as declarations like those of `kpo.methods`.
 
-They are declared when one of them is first looked up, so that the library's own table stays that of the two papers.
+They have a table of their own, so that the library's stays that of the two papers.
 """
 
 from typing import Any
 
-from kpo.methods import METHODS, Method, declare
-from reproduction.related import length_weights, positive_samples, selection, trust_region
+from kpo.methods import Method
+from reproduction.related import (
+    length_weights,
+    positive_samples,
+    preference_pairs,
+    reward_components,
+    selection,
+    sequence_objectives,
+    trust_region,
+)
+from reproduction.related.method import RelatedMethod
 
-KINDS = (length_weights, positive_samples, selection, trust_region)
+KINDS = (
+    length_weights, positive_samples, preference_pairs, reward_components, selection, sequence_objectives, trust_region,
+)  # fmt: skip
 """Importing these registers the kinds that the declarations name."""
 
 _CLIP: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2}
 _RAFT: dict[str, Any] = {"paper": "arXiv 2504.11343", "aggregation": "token-mean"}
-_PODS: dict[str, Any] = {"paper": "arXiv 2504.13818", **_CLIP}
+_PODS: dict[str, Any] = {"paper": "arXiv 2504.13818", "objective": "selection", **_CLIP}
 _FILTRATION: dict[str, Any] = {
     "paper": "arXiv 2409.06957",
     "section": "policy filtration, on GRPO's advantages",
+    "objective": "selection",
     **_CLIP,
 }
-_LENGTHS: dict[str, Any] = {
-    "paper": "arXiv 2510.06870",
-    "aggregation": "token-mean",
-    "advantage": "length-weighted",
-    **_CLIP,
-}
+_COMPONENTS: dict[str, Any] = {"needs_components": True, **_CLIP}
+_LENGTHS: dict[str, Any] = {"paper": "arXiv 2510.06870", "aggregation": "token-mean", **_CLIP}
+_PAIRS: dict[str, Any] = {"advantage": "preference-pair", "ratio": "unit"}
+_RPO: dict[str, Any] = {"paper": "arXiv 2405.16436", **_PAIRS}
+_DRAFTS: dict[str, Any] = {"paper": "arXiv 2602.09000", **_CLIP}
+_DVPO: dict[str, Any] = {"paper": "arXiv 2502.16944", "advantage": "reward", "aggregation": "token-mean", **_CLIP}
 _DPPO: dict[str, Any] = {
     "paper": "arXiv 2602.04879",
     "section": "divergence trust region; values of the release",
@@ -76,34 +88,34 @@ RELATED = {
             advantage="opo",
             ratio="unit",
         ),
-        Method(
+        RelatedMethod(
             name="pods",
             section="max-variance rule; 64 -> 16 in the release",
             description="GRPO on the half of each group whose rewards vary most.",
             advantage="max-variance",
             **_PODS,
         ),
-        Method(
+        RelatedMethod(
             name="pods-random",
             section="control of the release",
             description="GRPO on a random half of each group.",
             advantage="random-subset",
             **_PODS,
         ),
-        Method(
+        RelatedMethod(
             name="pods-highest",
             section="control of the release",
             description="GRPO on the half of each group with the highest rewards.",
             advantage="highest-rewards",
             **_PODS,
         ),
-        Method(
+        RelatedMethod(
             name="pf-best-worst",
             description="The best and the worst response of each group.",
             advantage="best-and-worst",
             **_FILTRATION,
         ),
-        Method(
+        RelatedMethod(
             name="pf-best-random",
             description="The best response of each group and one at random.",
             advantage="best-and-random",
@@ -121,6 +133,7 @@ RELATED = {
             name="lambda-grpo-short",
             section="control: lambda fixed at -1",
             description="Short responses weigh more.",
+            advantage="length-weighted",
             advantage_parameters={"exponent": -1.0},
             **_LENGTHS,
         ),
@@ -128,17 +141,136 @@ RELATED = {
             name="lambda-grpo-long",
             section="control: lambda fixed at 1",
             description="Long responses weigh more.",
+            advantage="length-weighted",
             advantage_parameters={"exponent": 1.0},
             **_LENGTHS,
+        ),
+        RelatedMethod(
+            name="multi-objective",
+            paper="arXiv 2503.21819",
+            section="several rewards, one GRPO; weights not published; the control of GDPO",
+            description="GRPO on the weighted sum of several reward functions.",
+            **_COMPONENTS,
+        ),
+        RelatedMethod(
+            name="gdpo",
+            paper="arXiv 2601.05242",
+            section="reward-decoupled normalisation, as in TRL",
+            description="Each reward is normalised in its group before the sum, and the sum over the batch.",
+            advantage="gdpo",
+            **_COMPONENTS,
+        ),
+        RelatedMethod(
+            name="gdpo-tokens",
+            paper="arXiv 2601.05242",
+            section="reward-decoupled normalisation, as in verl",
+            description="As gdpo, with the sum whitened over tokens, so that long responses weigh more.",
+            advantage="gdpo-tokens",
+            **_COMPONENTS,
+        ),
+        RelatedMethod(
+            name="lambda-grpo",
+            section="learned lambda; start and learning rate not published",
+            description="Responses are weighed by length, with a learned exponent.",
+            objective="learned-length-weights",
+            **_LENGTHS,
+        ),
+        RelatedMethod(
+            name="sppo",
+            paper="arXiv 2405.00675",
+            section="all members of a group; eta of the scripts",
+            description="Regression of each response's log-ratio on eta times (its win rate - 1/2).",
+            advantage="win-rate",
+            ratio="unit",
+            objective="regression",
+        ),
+        RelatedMethod(
+            name="rebel",
+            paper="arXiv 2404.16767",
+            section="all pairs of a group; eta of TL;DR and chat",
+            description="Regression of differences of log-ratios on differences of rewards.",
+            advantage="scaled-reward",
+            ratio="unit",
+            objective="all-pairs",
+        ),
+        RelatedMethod(
+            name="a-star-po",
+            paper="arXiv 2505.20686",
+            section="A*-PO on groups",
+            description="Regression on the reward minus the base model's optimal value.",
+            advantage="reward",
+            ratio="unit",
+            objective="optimal-value",
+        ),
+        RelatedMethod(
+            name="rpo",
+            section="sum of the chosen log-probabilities; online use is this project's",
+            description="DPO on pairs of a group, with likelihood of the chosen response.",
+            objective="rpo-sum",
+            **_RPO,
+        ),
+        RelatedMethod(
+            name="rpo-mean",
+            section="mean of the chosen log-probabilities; online use is this project's",
+            description="As rpo, with the likelihood divided by the number of tokens.",
+            objective="rpo-mean",
+            **_RPO,
+        ),
+        RelatedMethod(
+            name="alpha-dpo",
+            paper="arXiv 2410.10148",
+            section="values of llama v2; online use is this project's",
+            description="SimPO with a margin adapted to the gap between policy and reference.",
+            objective="alpha-dpo",
+            **_PAIRS,
+        ),
+        RelatedMethod(
+            name="simpo",
+            paper="arXiv 2410.10148",
+            section="alpha 0: the control of alpha-dpo",
+            description="Preference for the chosen response by mean log-probability, with a fixed margin.",
+            objective="simpo",
+            **_PAIRS,
+        ),
+        RelatedMethod(
+            name="igrpo",
+            section="drafts and refinements, half of a group each",
+            description="GRPO on responses to the prompt with the best of the policy's own drafts.",
+            objective="refinement",
+            **_DRAFTS,
+        ),
+        RelatedMethod(
+            name="igrpo-first-draft",
+            section="control of igrpo",
+            description="As igrpo, with the first draft in place of the best.",
+            objective="random-refinement",
+            **_DRAFTS,
+        ),
+        RelatedMethod(
+            name="dvpo",
+            section="as released, without its reward for staying near the reference",
+            description="Advantages from a frozen value model, without a terminal reward.",
+            objective="frozen-value",
+            **_DVPO,
+        ),
+        RelatedMethod(
+            name="dvpo-terminal",
+            section="control of dvpo, with the terminal reward",
+            description="Advantages from a frozen value model and the reward.",
+            objective="frozen-value-with-reward",
+            **_DVPO,
+        ),
+        RelatedMethod(
+            name="ppo",
+            paper="arXiv 1707.06347",
+            section="actor and critic of one architecture; loss as grpo",
+            description="A value model trained along with the policy as its baseline.",
+            advantage="reward",
+            aggregation="token-mean",
+            objective="critic",
+            **_CLIP,
         ),
         Method(name="dppo-tv", description="Trust region by total variation.", ratio="divergence-tv", **_DPPO),
         Method(name="dppo-kl", description="Trust region by binary KL divergence.", ratio="divergence-kl", **_DPPO),
     )
 }
-
-
-def declare_related(name: str) -> bool:
-    """Add the related method `name` to the library's table, unless it is there; False if there is no such method."""
-    if name in RELATED and name not in METHODS:
-        declare(RELATED[name])
-    return name in METHODS

@@ -8,6 +8,8 @@ draft, separator. For rewards 0 and 1 and success rate p the kept draft is right
 
 import torch
 
+SEPARATOR = ";"
+
 
 def best_draft(rewards_PN: torch.Tensor) -> torch.Tensor:
     """The index of each prompt's draft of highest reward, (P,); the first of equals."""

@@ -6,7 +6,12 @@ The pairs come from the policy's own groups, which is not the papers' offline se
 import torch
 from torch.nn.functional import logsigmoid
 
+from kpo.advantages import advantage_kind
+from kpo.checks import check_integer
+
 AVERAGE_DECAY = 0.9
+SMALLEST_DEVIATION = 1e-4
+"""Below it, in nats, all gaps are 0 up to rounding: policy and reference are the same model."""
 
 
 def pairs(rewards_PG: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -54,8 +59,8 @@ def rpo(
 class MarginScale:
     """Running mean and standard deviation of the gap between policy and reference: alpha-DPO's M.
 
-    Both start at 0 and move by a factor of 0.9, without correction, as released [V]; M is 0 while the deviation is 0;
-    the release then divides 0 by 0 [C].
+    Both start at 0 and move by a factor of 0.9, without correction, as released [V]; M is 0 while the deviation is 0 up
+    to rounding, as in the first minibatch; the release then divides 0 by 0 [C].
     """
 
     def __init__(self, mean: float = 0.0, deviation: float = 0.0):
@@ -69,7 +74,7 @@ class MarginScale:
 
     def adapted(self, gap_N: torch.Tensor) -> torch.Tensor:
         """M = (g - m) / s, detached."""
-        if self.deviation == 0.0:
+        if self.deviation < SMALLEST_DEVIATION:
             return torch.zeros_like(gap_N.detach())
         return (gap_N.detach() - self.mean) / self.deviation
 
@@ -83,3 +88,18 @@ def alpha_dpo(
     part is multiplied by beta, so the paper's alpha is alpha beta here [V].
     """
     return -logsigmoid(beta * (difference_N - alpha * adapted_N.detach() - gamma_over_beta)).mean()
+
+
+@advantage_kind("preference-pair")
+def preference_pair(
+    rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, seed: int = 0, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """1 for the chosen and -1 for the rejected response of each uneven group, 0 for the others; see `pairs`."""
+    if generator is None:
+        generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
+    marks_PG = torch.zeros_like(rewards_PG)
+    for prompt, (rewards_G, graded_G) in enumerate(zip(rewards_PG, graded_PG, strict=True)):
+        members = graded_G.nonzero()[:, 0]
+        for _, high, low in pairs(rewards_G[None, members], generator).tolist() if len(members) else ():
+            marks_PG[prompt, members[high]], marks_PG[prompt, members[low]] = 1.0, -1.0
+    return marks_PG

@@ -11,6 +11,8 @@ normalisation, not GRPO [C]. Its control, one GRPO on the weighted sum, is the m
 
 import torch
 
+from kpo.advantages import advantage_kind
+
 EPSILON = 1e-4
 VERL_EPSILON = 1e-6
 WHITENING_EPSILON = 1e-8
@@ -29,13 +31,45 @@ def normalised_sum(components_PGK: torch.Tensor, weights_K: torch.Tensor, epsilo
 def gdpo(components_PGK: torch.Tensor, weights_K: torch.Tensor) -> torch.Tensor:
     """A (P, G) as TRL computes it: S normalised over the responses of the batch."""
     sums_PG = normalised_sum(components_PGK, weights_K)
-    return (sums_PG - sums_PG.mean()) / (sums_PG.std() + EPSILON)
+    graded = sums_PG[~torch.isnan(components_PGK).all(dim=2)]
+    return (sums_PG - graded.mean()) / (graded.std() + EPSILON)
 
 
 def gdpo_by_token(components_PGK: torch.Tensor, weights_K: torch.Tensor, lengths_PG: torch.Tensor) -> torch.Tensor:
     """A (P, G) as verl computes it: S whitened over the counted tokens of the batch."""
     sums_PG = normalised_sum(components_PGK, weights_K, VERL_EPSILON)
-    tokens_PG = lengths_PG.to(sums_PG)
+    tokens_PG = torch.where(torch.isnan(components_PGK).all(dim=2), 0.0, lengths_PG.to(sums_PG))
     mean = (sums_PG * tokens_PG).sum() / tokens_PG.sum()
     variance = ((sums_PG - mean).square() * tokens_PG).sum() / (tokens_PG.sum() - 1)
     return (sums_PG - mean) / (variance + WHITENING_EPSILON).sqrt()
+
+
+def _weights(components: torch.Tensor, component_weights: torch.Tensor | None) -> torch.Tensor:
+    return torch.ones(components.shape[2]) if component_weights is None else component_weights
+
+
+@advantage_kind("gdpo")
+def gdpo_kind(
+    rewards_PG: torch.Tensor,
+    graded_PG: torch.Tensor,
+    *,
+    components: torch.Tensor,
+    component_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """GDPO as in TRL, of the rewards kept apart with the weights of their sum; without weights each counts once."""
+    return gdpo(components, _weights(components, component_weights))
+
+
+@advantage_kind("gdpo-tokens")
+def gdpo_tokens_kind(
+    rewards_PG: torch.Tensor,
+    graded_PG: torch.Tensor,
+    *,
+    components: torch.Tensor,
+    component_weights: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """GDPO as in verl, which whitens over tokens."""
+    if lengths is None:
+        raise ValueError("lengths are missing: verl's GDPO whitens over tokens; pass them as (P, G)")
+    return gdpo_by_token(components, _weights(components, component_weights), lengths)

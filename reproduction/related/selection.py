@@ -16,9 +16,10 @@ weigh
     (InfoBatch, arXiv 2303.04947 [V]). Named after InfoBatch, since the published pruning rule of arXiv 2603.04135 was
     not found [NF].
 
-As advantage kinds, a response that is left out keeps its place in the batch with advantage 0, and the others are scaled
-by G / m, so that the gradient of a mean over responses is that of the m only. An update therefore costs as much as
-before; m / G of its responses carry a gradient.
+As advantage kinds, a response that is left out has advantage 0, and the others are scaled by G / m, so that the
+gradient of a mean over responses is that of the m only. In training the objective `selection` takes those left out from
+the minibatches, so that an update costs m / G of what it did; those of unbiased pruning, whose number changes, keep
+their place.
 """
 
 import torch
@@ -105,16 +106,21 @@ def _seeded(seed: int, generator: torch.Generator | None) -> torch.Generator:
     return torch.Generator().manual_seed(seed) if generator is None else generator
 
 
+def _kept(keep: int, rewards_PG: torch.Tensor) -> int:
+    """`keep`, or all of a smaller group, which is GRPO; before training an experiment with such a group is refused."""
+    return min(check_integer("keep", keep, minimum=1), rewards_PG.shape[1])
+
+
 @advantage_kind("max-variance")
 def pods(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, keep: int = 4) -> torch.Tensor:
     """GRPO on the `keep` responses of each group whose rewards vary most: PODS [V]."""
-    return _on_the_kept(rewards_PG, graded_PG, max_variance(rewards_PG, keep))
+    return _on_the_kept(rewards_PG, graded_PG, max_variance(rewards_PG, _kept(keep, rewards_PG)))
 
 
 @advantage_kind("highest-rewards")
 def pods_highest(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, keep: int = 4) -> torch.Tensor:
     """GRPO on the `keep` responses of highest reward: a control of PODS [V]."""
-    return _on_the_kept(rewards_PG, graded_PG, highest(rewards_PG, check_integer("keep", keep, minimum=1)))
+    return _on_the_kept(rewards_PG, graded_PG, highest(rewards_PG, _kept(keep, rewards_PG)))
 
 
 @advantage_kind("random-subset")
@@ -127,7 +133,7 @@ def pods_random(
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """GRPO on `keep` random responses of each group: a control of PODS [V]."""
-    chosen = random_subset(rewards_PG, check_integer("keep", keep, minimum=1), _seeded(seed, generator))
+    chosen = random_subset(rewards_PG, _kept(keep, rewards_PG), _seeded(seed, generator))
     return _on_the_kept(rewards_PG, graded_PG, chosen)
 
 

@@ -8,6 +8,7 @@ and A*-PO with beta1 -> infinity have gradients proportional to -(r_i - group me
 
 import torch
 
+from kpo.advantages import advantage_kind
 from kpo.checks import check_real
 
 
@@ -58,3 +59,21 @@ def a_star_po(log_ratio_B: torch.Tensor, rewards_B: torch.Tensor, values_B: torc
     """mean_i (beta2 z_i + V*_i - r_i)^2, z against the base model: A*-PO's second stage, beta2 1e-3 [V]."""
     residual = check_real("beta2", beta2, minimum=0.0, exclusive=True) * log_ratio_B
     return (residual + (values_B - rewards_B).to(log_ratio_B)).square().mean()
+
+
+@advantage_kind("win-rate")
+def win_rate(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, eta: float = 1000.0) -> torch.Tensor:
+    """SPPO's target eta (P - 1/2). An ungraded member counts as a loss for itself and as a win for the others."""
+    return sppo_targets(torch.where(graded_PG, rewards_PG, -torch.inf), eta)
+
+
+@advantage_kind("scaled-reward")
+def scaled_reward(rewards_PG: torch.Tensor, graded_PG: torch.Tensor, *, eta: float = 1.0) -> torch.Tensor:
+    """eta r: REBEL's target, of which only differences within a group count."""
+    return check_real("eta", eta, minimum=0.0) * rewards_PG
+
+
+@advantage_kind("reward")
+def reward(rewards_PG: torch.Tensor, graded_PG: torch.Tensor) -> torch.Tensor:
+    """r itself, for methods whose baseline is not the group's."""
+    return rewards_PG

@@ -6,11 +6,21 @@ As released the policy stage has no terminal reward [V], so A_t = -V_t + (1 - la
 whitening, good endings get a negative advantage [C]. The paper's form is A_t = the value after token t [2H]. The
 control adds the terminal reward. The paper conditions the value on a trajectory of the policy; the released code does
 not [V vs 2H].
+
+Its other control is actor-critic PPO (arXiv 1707.06347): a value model of the same architecture that learns along with
+the policy.
 """
 
+import copy
+from typing import Any
+
 import torch
+from torch import nn
 
 from kpo.checks import check_real
+
+ROWS = 32
+"""Texts in one pass, and in one minibatch of the fit."""
 
 
 def generalised_advantages(
@@ -43,3 +53,70 @@ def whitened(values_BT: torch.Tensor, mask_BT: torch.Tensor, shift_mean: bool = 
     mean, variance = found.mean(), found.var(correction=1)
     scaled = (values_BT - mean) * torch.rsqrt(variance + 1e-8)
     return torch.where(counted, scaled if shift_mean else scaled + mean, 0.0)
+
+
+class ValueModel(nn.Module):
+    """The trunk of a language model, copied, with one linear output that starts at 0: V before each token."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.trunk = copy.deepcopy(model.model).requires_grad_(True)
+        self.head = nn.Linear(model.config.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
+        """V (B, T) before each of the last `length` tokens of the texts `ids`, from the tokens that precede it."""
+        hidden = self.trunk(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.head(hidden[:, -length - 1 : -1])[:, :, 0]
+
+
+def values_of(model: ValueModel, rollout: dict[str, Any], training: bool = False) -> torch.Tensor:
+    """V (B, T) of a rollout's responses as TRL holds them, 0 where not counted; with a gradient only in training."""
+    ids, mask = (torch.cat([rollout[f"prompt_{part}"], rollout[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+    length, counted = rollout["completion_ids"].size(1), rollout["completion_mask"].bool()
+    with torch.set_grad_enabled(training):
+        parts = [model(*rows, length) for rows in zip(ids.split(ROWS), mask.split(ROWS), strict=True)]
+    return torch.where(counted, torch.cat(parts), 0.0)
+
+
+def squared_error(values_BT: torch.Tensor, returns_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Mean over counted tokens of 1/2 (V - return)^2."""
+    counted = mask_BT.bool()
+    return 0.5 * (values_BT[counted] - returns_BT[counted]).square().mean()
+
+
+def padded(prompts: list[list[int]], completions: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Texts and their mask as tensors, each completion starting at the same column, and the columns from there on."""
+    start, length = max(map(len, prompts)), max(map(len, completions))
+    ids = torch.full((len(prompts), start + length), pad)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        ids[row, start - len(prompt) : start + len(completion)] = torch.tensor([*prompt, *completion])
+        mask[row, start - len(prompt) : start + len(completion)] = 1
+    return ids, mask, length
+
+
+def fit(
+    model: ValueModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    length: int,
+    rewards_B: torch.Tensor,
+    *,
+    decay: float,
+    epochs: int,
+    learning_rate: float,
+    generator: torch.Generator,
+) -> None:
+    """Fit V to its own GAE returns, A + V, with each text's reward at its last token; AdamW on shuffled minibatches."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(ids), generator=generator).split(ROWS):
+            counted = mask[rows, -length:]
+            values = model(ids[rows], mask[rows], length)
+            fixed = torch.where(counted.bool(), values.detach(), 0.0)
+            returns = generalised_advantages(fixed, counted, rewards_B[rows], decay) + fixed
+            optimizer.zero_grad()
+            squared_error(values, returns, counted).backward()
+            optimizer.step()

@@ -38,6 +38,29 @@ def krpo_reward(completion: str, answer: str, open_tag: str = "<answer>", close_
     return 0.5 if answer in content else 0.01
 
 
+def krpo_tagged(completion: str, answer: str, open_tag: str = "<answer>", close_tag: str = "</answer>") -> float:
+    """1 if there is a tag pair, else 0."""
+    return float(krpo_reward(completion, answer, open_tag, close_tag) > 0.0)
+
+
+def krpo_contained(completion: str, answer: str, open_tag: str = "<answer>", close_tag: str = "</answer>") -> float:
+    """1 if `answer` is a part of what the first tag pair holds, else 0."""
+    return float(krpo_reward(completion, answer, open_tag, close_tag) >= 0.5)
+
+
+def krpo_exact(completion: str, answer: str, open_tag: str = "<answer>", close_tag: str = "</answer>") -> float:
+    """1 if the first tag pair holds exactly `answer`, else 0."""
+    return float(krpo_reward(completion, answer, open_tag, close_tag) == 1.0)
+
+
+KRPO_PARTS = {
+    "krpo-tagged": (krpo_tagged, 0.01),
+    "krpo-contained": (krpo_contained, 0.49),
+    "krpo-exact": (krpo_exact, 0.5),
+}
+"""KRPO's reward as nested tests with their weights: the sum of those passed is 0.01, 0.5 or 1."""
+
+
 def _checked(answer: str) -> str:
     # The empty string is a part of every completion, so an empty answer would reward them all.
     if not isinstance(answer, str) or not answer:

@@ -159,7 +159,7 @@ class ExperimentSettings(Section):
 
     methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     seeds: list[Seed] | dict[Name, list[Seed]] | None
-    reward: Literal["exact", "krpo", "math", "math-strings"]
+    reward: Literal["exact", "krpo", "krpo-parts", "math", "math-strings"]
     reward_noise: dict[str, float]
     kalman_time_constant: Positive
     training: TrainingSettings
@@ -216,6 +216,10 @@ class ExperimentSettings(Section):
                     f"method {label!r} corrects for off-policy updates, but with minibatches 1 and epochs 1 every "
                     "ratio is exactly 1 and it does nothing; set training.minibatches or training.epochs above 1"
                 )
+            if hasattr(method, "check_settings"):  # a related method
+                method.check_settings(self)
+        if self.reward == "krpo-parts" and self.reward_noise:
+            raise ValueError("reward_noise is for a single reward; set it to {}, or choose reward: krpo")
         return self
 
     @model_validator(mode="after")
@@ -273,12 +277,14 @@ class ExperimentSettings(Section):
         """
         overrides = dict(self.methods[label])
         name = overrides.pop("method", label)
-        if name not in METHODS:
-            from reproduction.related.declarations import RELATED, declare_related
+        if name in METHODS:
+            method = get_method(name)
+        else:
+            from reproduction.related.declarations import RELATED
 
-            if not declare_related(name):
+            if name not in RELATED:
                 raise ValueError(unknown_name("method", name, [*METHODS, *RELATED]))
-        method = get_method(name)
+            method = RELATED[name]
         faster = PAPER_TIME_CONSTANT / self.kalman_time_constant
         fitted = {}
         if "process_variance" in method.ratio_parameters:
@@ -287,7 +293,7 @@ class ExperimentSettings(Section):
             fitted["gain"] = min(1.0, method.ratio_parameters["gain"] * faster)
         if method.aggregation_length is not None:
             fitted["aggregation_length"] = self.training.max_completion_length
-        return get_method(name, **{**fitted, **overrides})
+        return get_method(method, **{**fitted, **overrides})
 
 
 class EvaluationSettings(Section):

@@ -5,6 +5,7 @@ accelerate. The number of processes changes nothing: the minibatch is the config
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -26,7 +27,7 @@ from reproduction.jobs.checksums import is_made, sha256, write_checksums
 from reproduction.jobs.files import atomic_path, atomic_write, only_process, write_json, write_jsonl
 from reproduction.jobs.progress import Progress
 from reproduction.jobs.provenance import Stopwatch, source_hash, versions
-from reproduction.rewards.rules import batch_rewards
+from reproduction.rewards.rules import batch_rewards, reward_weights
 from reproduction.sampling.engine import end_tokens
 from reproduction.settings.run import Run
 from reproduction.training.agreement import EngineAgreement
@@ -79,6 +80,7 @@ def train(
         arguments = trainer_arguments(
             training, run.method.kl_weight, run.seed, scratch, safety.checkpoint_every, hub, processes
         )
+        arguments.reward_weights = list(reward_weights(run.settings.reward).values())
         stream = progress_stream if is_first else stack.enter_context(open(os.devnull, "w"))
         progress = Progress(run.name, training.updates, stream)
         if in_first_while_others_wait(lambda: _is_finished_by_another(run, stack, progress)):
@@ -99,13 +101,21 @@ def train(
                 # TRL ends responses at what the model names.
                 ends = end_tokens(model.generation_config, tokenizer, hub.train_prompt.style)
                 model.generation_config.eos_token_id = ends
-            trainer = (DecodingTrainer if hub is None or hub.engine == "decode" else MethodTrainer)(
+            trainer_class: Callable[..., MethodTrainer] = MethodTrainer
+            if getattr(run.method, "objective", None) is not None:  # a related method, which trains small models only
+                from reproduction.related.trainer import ObjectiveTrainer
+
+                grade = functools.partial(_grades, run, run.settings.reward)
+                trainer_class = functools.partial(ObjectiveTrainer, grade=grade)
+            elif hub is None or hub.engine == "decode":
+                trainer_class = DecodingTrainer
+            trainer = trainer_class(
                 method=run.method,
                 # 32-bit weights under 16-bit arithmetic: a step of 1e-6 is below what 16-bit weights can tell apart.
                 model=model,
                 args=arguments,
                 processing_class=tokenizer,
-                reward_funcs=_reward_function(run, recorder),
+                reward_funcs=[_reward_function(run, recorder, rule) for rule in reward_weights(run.settings.reward)],
                 train_dataset=Dataset.from_list(prompts),
                 on_update=lambda row: recorder.update(late.added_to(row)),
                 on_minibatch=recorder.minibatch,
@@ -170,16 +180,21 @@ def _is_finished_by_another(run: Run, stack: contextlib.ExitStack, progress: Pro
     )
 
 
-def _reward_function(run: Run, recorder: Recorder) -> Callable[..., list[float]]:
-    """The reward as TRL calls it; it counts rollout batches and notes their accuracy in `recorder`."""
-    settings, hub = run.settings, run.hub
+def _grades(run: Run, rule: str, texts: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+    """The rewards by `rule` as the run's model writes its answers."""
     form = {"tags": (ANSWER_OPEN, ANSWER_CLOSE)}
-    if hub is not None:
-        form = {"markers": hub.answer_markers, "tags": hub.train_prompt.style.answer_tags}
+    if run.hub is not None:
+        form = {"markers": run.hub.answer_markers, "tags": run.hub.train_prompt.style.answer_tags}
+    return batch_rewards(rule, texts, answers, **form)
+
+
+def _reward_function(run: Run, recorder: Recorder, rule: str) -> Callable[..., list[float]]:
+    """The reward by `rule` as TRL calls it; it counts rollout batches and notes their accuracy in `recorder`."""
+    settings = run.settings
 
     def reward(completions, answer, **_) -> list[float]:
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-        own = batch_rewards(settings.reward, texts, answer, **form)
+        own = _grades(run, rule, texts, answer)
         # Groups, accuracy and noise are those of the whole rollout batch, whichever process sampled which part of it.
         parts = from_all([math.nan if value is None else value for value in own])
         found = [value for part in parts for value in part]
@@ -192,6 +207,7 @@ def _reward_function(run: Run, recorder: Recorder) -> Callable[..., list[float]]
         start = sum(len(part) for part in parts[: process_index()])
         return noisy[start : start + len(own)]
 
+    reward.__name__ = rule
     return reward
 
 

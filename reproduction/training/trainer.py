@@ -71,7 +71,9 @@ class MethodTrainer(ResumableTrainer):
         self._rollout_metrics: dict[str, float] = {}
         self._could_not_sample = False
         self._sampling_seconds = 0.0
-        # Of the update under way: its metrics, and what `on_minibatch` is called with, one a micro-batch.
+        self._tokens = {"generated_tokens": 0, "update_tokens": 0}
+        # Of the update under way: its tokens, its metrics, and what `on_minibatch` is called with, one a micro-batch.
+        self._update_tokens = 0
         self._update_metrics: dict[str, float] = {}
         self._minibatch: list[tuple[torch.Tensor, ...]] = []
         self._update_started = time.perf_counter()
@@ -90,6 +92,7 @@ class MethodTrainer(ResumableTrainer):
             "rollout_batch": self._rollout_batch,
             "rollout_metrics": self._rollout_metrics,
             "could_not_sample": self._could_not_sample,
+            "tokens": self._tokens,
             "faults": self.faults.state_dict(),
             "companions": {name: companion.state_dict() for name, companion in self.companions.items()},
         }
@@ -97,7 +100,7 @@ class MethodTrainer(ResumableTrainer):
     def load_method_state(self, state):
         super().load_method_state(state)
         self._rollout_batch, self._rollout_metrics = state["rollout_batch"], state["rollout_metrics"]
-        self._could_not_sample = state["could_not_sample"]
+        self._could_not_sample, self._tokens = state["could_not_sample"], state["tokens"]
         self.faults.load_state_dict(state["faults"])
         for name, companion in self.companions.items():
             companion.load_state_dict(state["companions"][name])
@@ -148,6 +151,7 @@ class MethodTrainer(ResumableTrainer):
     def observe_rollout(self, output, rewards_PG, lengths_PG):
         self._could_not_sample = any(from_all(self._could_not_sample))
         self._rollout_batch += 1
+        self._tokens["generated_tokens"] += int(lengths_PG.sum())
         self._rollout_metrics = {
             **self._describe_rollout(output, rewards_PG, lengths_PG),
             "rollout_seconds": time.perf_counter() - self._rollout_started,
@@ -222,6 +226,8 @@ class MethodTrainer(ResumableTrainer):
         result = super().method_loss(log_probs, old_log_probs, advantages, counted, ref_log_probs, **keywords)
         if not self.model.training:
             return result
+        own = self.own_loss(result.loss, log_probs, old_log_probs, advantages, counted, ref_log_probs)
+        result = dataclasses.replace(result, loss=own)
         if wrong is not None:
             result = dataclasses.replace(result, loss=result.loss * math.nan)
         losses = self.accelerator.gather(result.loss.detach())
@@ -230,7 +236,12 @@ class MethodTrainer(ResumableTrainer):
             self.faults.non_finite(self._next_update, f"{wrong} not finite")
         return result
 
+    def own_loss(self, loss, log_probs, old_log_probs, advantages, mask, ref_log_probs):
+        """What to minimise in training, by default the method's loss; the rest is what that was computed from."""
+        return loss
+
     def observe_loss(self, loss, log_ratio, mask, advantages):
+        self._update_tokens += int(mask.sum())
         finite = torch.isfinite(log_ratio)
         log_ratio, mask = torch.where(finite, log_ratio, 0.0), mask * finite
         if self.agreement is not None:
@@ -250,13 +261,15 @@ class MethodTrainer(ResumableTrainer):
         """Hand the metrics of the update just made to `on_update`."""
         if self.agreement is not None:
             self._rollout_metrics |= self.agreement.take_floor(self)
-        found = self._update_metrics
+        self._tokens["update_tokens"] += sum(from_all(self._update_tokens))
+        self._update_tokens, found = 0, self._update_metrics
         row = {
             **self._place_of_update(),
             "learning_rate": found.pop("learning_rate"),
             "gradient_norm": found.pop("gradient_norm"),
             **found,
             **self._rollout_metrics,
+            **self._tokens,
             "update_seconds": time.perf_counter() - self._update_started,
             "fault": self.faults.take_current(),
         }
