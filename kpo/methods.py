@@ -52,7 +52,7 @@ class Method:
     ratio_parameters: Mapping[str, Any] = field(default_factory=dict)
     measured: bool = False
 
-    PARTS = ("ratio", "advantage")  # each has its parameters; a subclass may add one
+    PARTS = ("ratio", "advantage")  # type: tuple[str, ...]  # each has its parameters; a subclass may add one
 
     def __post_init__(self):
         kinds = {"advantage": ADVANTAGE_KINDS.find(self.advantage), "ratio": RATIO_KINDS.find(self.ratio)}

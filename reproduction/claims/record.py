@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from reproduction.claims.design import SEQUENTIAL, design_of
 from reproduction.claims.judge import ClaimResult, Compared, Published, evaluate_claims
@@ -38,7 +39,7 @@ def claims_record(configuration: Configuration) -> tuple[dict, str]:
         known = published_claims(configuration)
         results = [replace(one, published=_published(one, known.get(one.claim.id))) for one in results]
     claims = [as_record(result) for result in results]
-    record = {
+    record: dict[str, Any] = {
         "scale": study.scale,
         "seeds": configuration.seeds,
         "design": design.kind,
