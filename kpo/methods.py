@@ -6,7 +6,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Method:
     ratio_parameters: Mapping[str, Any] = field(default_factory=dict)
     measured: bool = False
 
-    PARTS = ("ratio", "advantage")  # type: tuple[str, ...]  # each has its parameters; a subclass may add one
+    PARTS: ClassVar[tuple[str, ...]] = ("ratio", "advantage")  # each has its parameters; a subclass may add one
 
     def __post_init__(self):
         kinds = {"advantage": ADVANTAGE_KINDS.find(self.advantage), "ratio": RATIO_KINDS.find(self.ratio)}

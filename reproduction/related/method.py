@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from kpo.checks import check_parameters, known
 from kpo.methods import Method
@@ -27,7 +27,7 @@ class RelatedMethod(Method):
     objective_parameters: Mapping[str, Any] = field(default_factory=dict)
     needs_components: bool = False
 
-    PARTS = ("ratio", "advantage", "objective")
+    PARTS: ClassVar[tuple[str, ...]] = ("ratio", "advantage", "objective")
 
     def __post_init__(self):
         super().__post_init__()

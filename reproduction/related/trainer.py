@@ -1,6 +1,7 @@
 """This project's trainer with the objective of a related method, for small models in one process."""
 
 import copy
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,13 +78,17 @@ class ObjectiveTrainer(DecodingTrainer):
     def _generate_and_score_completions(self, inputs):
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        whole, self.examples = self.num_generations, self.objective.examples(self, inputs)
+        started, whole = time.perf_counter(), self.num_generations
+        self.examples = self.objective.examples(self, inputs)
+        earlier = time.perf_counter() - started
         self.num_generations = whole * len(self.examples) // len(inputs)
         try:
             output = super()._generate_and_score_completions(self.examples)
             kept = self.objective.kept(self, output["advantages"])
         finally:
             self.num_generations = whole
+        for name in ("rollout_seconds", "sampling_seconds"):  # with drafts, base responses and what is fitted to them
+            self._rollout_metrics[name] += earlier
         return output if kept is None else _rows(output, kept)
 
     def observe_rollout(self, output, rewards_PG, lengths_PG):

@@ -2,11 +2,14 @@
 
 import copy
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from reproduction.related import objectives, trainer, value_model
 from reproduction.related.declarations import RELATED
@@ -203,6 +206,27 @@ class TestRefinement:
         ]
 
 
+def test_the_example_of_the_documentation_runs():
+    text = (Path(__file__).parents[2] / "docs/related_methods.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    try:
+        exec(compile(block, "related_methods.md", "exec"), names)
+        loss, gradient = minimised("sppo", moved=[0.3] + [0.0] * 7, objective=names["method"].make_objective())
+    finally:
+        names["OBJECTIVES"].pop("log-ratio-penalty", None)
+    near(loss, 0.05 * 0.3**2 / 8)
+    near(gradient, [0.05 * 2 * 0.3 / 8, *[0] * 7])
+
+
+def _model():
+    config = Qwen3Config(
+        vocab_size=12, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, pad_token_id=0,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
 class TestValues:
     VALUES = torch.tensor([[0.2, 0.5, 0.8]], dtype=torch.float64).repeat(2, 1)
     REWARDS_PG = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
@@ -229,6 +253,32 @@ class TestValues:
         near(output["advantages"], [expected] * 2, 1e-4)
         if name == "ppo":
             near(output["returns"], [[0.9655, 0.99, 1.0]] * 2, 1e-4)
+
+    def test_a_value_does_not_see_the_tokens_after_it(self):
+        """V before token t changes with the tokens up to t - 1 only, whatever the padding."""
+        torch.manual_seed(0)
+        model = value_model.ValueModel(_model())
+        torch.nn.init.normal_(model.head.weight)
+        ids = torch.tensor([[0, 5, 6, 7, 8, 9]])
+        mask = (ids > 0).long()
+        values = model(ids, mask, 3)
+        changed = ids.clone()
+        changed[0, 4] = 3
+        moved = (model(changed, mask, 3) - values)[0].abs() > 1e-6
+        assert moved.tolist() == [False, False, True]
+        near(model(ids[:, 1:], mask[:, 1:], 3).detach(), values.detach().double(), 1e-5)
+
+    def test_a_fit_tells_good_texts_from_bad_ones(self):
+        torch.manual_seed(0)
+        model = value_model.ValueModel(_model())
+        prompts, completions = [[3]] * 64, [[4, 5, 6] if row % 2 else [7, 8] for row in range(64)]
+        ids, mask, length = value_model.padded(prompts, completions, 0)
+        rewards = torch.tensor([1.0 if row % 2 else -1.0 for row in range(64)])
+        settings = {"decay": 0.95, "epochs": 60, "learning_rate": 0.01, "generator": torch.Generator().manual_seed(0)}
+        value_model.fit(model, ids, mask, length, rewards, **settings)
+        values = model(ids[:2], mask[:2], length).detach()
+        near(values[:, 0], [0.0, 0.0], 0.3)  # before the first token nothing is known
+        near([values[0, 1], values[1, 1], values[1, 2]], [-1.0, 1.0, 1.0], 0.2)
 
     def test_texts_in_columns(self):
         ids, mask, length = value_model.padded([[1, 2], [3]], [[4], [5, 6]], 0)

@@ -1,5 +1,6 @@
 """Every related method trained for two updates as any method is, and what is refused before training."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -38,6 +39,7 @@ def configured(methods, reward="krpo-parts", safety=None, **training):
     return load({"scale": "smoke", "experiments": {"krpo": settings}, "safety": safety or {}})
 
 
+RELATED_TO_BASE = {"a-star-po", "rpo", "rpo-mean", "alpha-dpo"}
 CONFIGURATION = configured({name: {} for name in RELATED})
 
 
@@ -80,6 +82,8 @@ def test_two_updates(name, base, problems, tmp_path, mixed_rewards):
     assert [row["update"] for row in rows] == [1, 2] and all(row["fault"] is None for row in rows)
     assert all(row[key] is not None for row in rows for key in ("loss", "entropy"))
     assert all(row["gradient_norm"] > 0 for row in rows)
+    # Nothing has moved in the first minibatch, so policy and reference are one model up to rounding.
+    assert not RELATED_TO_BASE & {name} or rows[0]["kl"] < 1e-7 < rows[1]["kl"]
     assert 0 < rows[0]["update_tokens"] < rows[1]["update_tokens"]
     assert rows[0]["generated_tokens"] == rows[1]["generated_tokens"] >= rows[1]["update_tokens"]
     recorded = yaml.safe_load((tmp_path / "config.yaml").read_text())["method"]
@@ -87,6 +91,14 @@ def test_two_updates(name, base, problems, tmp_path, mixed_rewards):
         assert field in recorded, field
     for value in method.parameters:
         assert value in str(recorded) or value.partition("_")[2] in str(recorded)
+
+
+def test_a_least_length_counts_for_the_reference_too(base, problems, tmp_path, mixed_rewards):
+    run = get_run(CONFIGURATION, "krpo", "rpo", 1, tmp_path)
+    training = run.settings.training.model_copy(update={"min_completion_length": 5})
+    settings = run.settings.model_copy(update={"training": training})
+    train(dataclasses.replace(run, settings=settings), base, problems)
+    assert rows_of(tmp_path)[0]["kl"] < 1e-7
 
 
 @pytest.mark.parametrize("name", ["a-star-po", "alpha-dpo", "dvpo", "lambda-grpo", "ppo"])
