@@ -56,7 +56,7 @@ study: setup ## go on with the study of every claim for HOURS, and judge it
 	@.venv/bin/python -m reproduction study --hours $(HOURS) --cores $(CORES)
 
 related: override CONFIG += study=related
-related: setup ## train the related methods on KRPO's task and compare them (docs/related_methods.md; about 3 core-hours)
+related: setup ## train the related methods on KRPO's task and compare them (docs/related_methods.md; about 4 core-hours)
 	@$(call snakemake,related)
 
 redraw: override CONFIG += results=published
