@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from tests.running import QUIET
+
 LETTERS, ENDS = range(100, 130), 1  # tokens of tests/byte_tokenizer.py
 GRACE = 15.0
 """Seconds that the other processes of a job have to end by themselves."""
@@ -42,7 +44,7 @@ class Server:
 
     def __exit__(self, *_):
         self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=QUIET)
 
     def run(self, **job) -> list[int]:
         """Exit status of each process. For what a job can say see `train_one`."""

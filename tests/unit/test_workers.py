@@ -1,7 +1,5 @@
 """Evaluation on several devices: a process for each, ended together; and the devices that such a job leases."""
 
-import time
-
 import psutil
 import pytest
 
@@ -27,11 +25,9 @@ def test_each_process_sees_its_own_device(tmp_path):
 
 
 def test_one_that_fails_ends_the_others(tmp_path):
-    started = time.monotonic()
-    sleeper = f'if [ "$2" = 0/2 ]; then echo $$ > "{tmp_path}/id"; exec sleep 300; fi'
+    sleeper = f'if [ "$2" = 0/2 ]; then echo $$ > "{tmp_path}/id"; exec sleep 100000; fi'
     with pytest.raises(RuntimeError, match="process on device b ended with status 3; .* same command goes on"):
         run_workers(worker(f'{sleeper}; while ! [ -s "{tmp_path}/id" ]; do sleep 0.1; done; exit 3'), ["a", "b"], int)
-    assert time.monotonic() - started < 120
     assert not psutil.pid_exists(int((tmp_path / "id").read_text()))
 
 
