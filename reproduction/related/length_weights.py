@@ -4,7 +4,7 @@
     loss = sum_i f_i sum_t clipped term / sum_i l_i
 
 r = 1/9 is fixed; lambda = 0 gives f = 1, the token mean; lambda < 0 favours short responses, > 0 long ones. The start
-of lambda, its learning rate and the divisor of sigma: [NF]; here 0, the model's learning rate, n.
+of lambda, its learning rate and the divisor of sigma: [NF]; here 0, 0.01, n.
 """
 
 import torch

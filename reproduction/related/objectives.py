@@ -301,18 +301,20 @@ class AlphaDpo(SimPo):
 class LearnedLengthWeights(Objective):
     """lambda-GRPO (arXiv 2510.06870): advantages times f_i(lambda), lambda learned by lowering the same loss.
 
-    lambda starts at 0, where f = 1, and has its own AdamW at the model's learning rate (both [NF] in the paper).
+    lambda starts at 0, where f = 1. It has its own AdamW, whose learning rate is this project's choice ([NF] in the
+    paper): at the model's 2e-4, lambda could move by 0.01 in 64 updates, while the controls have -1 and 1.
     """
 
     start_exponent: float = 0.0
+    exponent_learning_rate: float = 0.01
 
     def __post_init__(self):
         check_real("start_exponent", self.start_exponent)
+        check_real("exponent_learning_rate", self.exponent_learning_rate, minimum=0.0, exclusive=True)
         self.exponent = torch.tensor(float(self.start_exponent), requires_grad=True)
 
     def start(self, trainer):
-        rate = trainer.args.learning_rate
-        self.optimizer = torch.optim.AdamW([self.exponent], lr=rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW([self.exponent], lr=self.exponent_learning_rate, weight_decay=0.0)
 
     def rollout(self, trainer, output, rewards_PG):
         lengths_PG = output["completion_mask"].sum(dim=1).view(rewards_PG.shape)

@@ -166,7 +166,7 @@ class TestLearnedLengthWeights:
     def test_the_exponent_follows_the_loss(self):
         """One step goes against the finite difference of the loss; lambda 0 leaves the advantages as they are."""
         objective = RELATED["lambda-grpo"].make_objective()
-        objective.start(SimpleNamespace(args=SimpleNamespace(learning_rate=0.01)))
+        objective.start(None)
         advantages = torch.tensor([1.0, -1.0, 0.5, -0.5, 0.2, 0.1, 0.4, -0.7], dtype=torch.float64)
         output = {"advantages": advantages, "completion_mask": MASK}
         objective.rollout(None, output, REWARDS)
@@ -184,7 +184,7 @@ class TestLearnedLengthWeights:
         near(objective.exponent.detach(), -0.01 * math.copysign(1, slope), 1e-5)
         assert objective.metrics()["length_exponent"] == objective.exponent.item()
         again = RELATED["lambda-grpo"].make_objective()
-        again.start(SimpleNamespace(args=SimpleNamespace(learning_rate=0.01)))
+        again.start(None)
         again.load_state_dict(copy.deepcopy(objective.state_dict()))
         for one in (objective, again):
             one.loss(torch.zeros(()), minimised_by)

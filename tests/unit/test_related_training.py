@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
+from trl.experimental.a2po import A2POTrainer
+from trl.experimental.cpo import CPOTrainer
 
 import reproduction.training.train as train_module
 from reproduction.claims.one_run import method_fields
@@ -18,6 +21,7 @@ from reproduction.data import make_splits
 from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.related.declarations import RELATED
+from reproduction.related.objectives import Batch
 from reproduction.rewards.rules import batch_rewards, reward_weights
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
@@ -128,6 +132,39 @@ def test_interrupted_run_ends_with_the_same_bytes(name, base, problems, tmp_path
     assert whole == again and len(whole) == 4
     for file in ("structure.safetensors", "model/model.safetensors"):
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes(), file
+
+
+class TestAgreementWithTrl:
+    """TRL's own losses on the same log-probabilities; its trainers are not made."""
+
+    PER_TOKEN = torch.tensor([[-1.2, -0.3], [-0.4, -0.9], [-2.0, -0.1], [-0.7, -0.5]], dtype=torch.float64)
+    REFERENCE = PER_TOKEN.flip(0) - 0.05
+    MASK = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+
+    def loss(self, name, advantages):
+        batch = Batch(self.PER_TOKEN, self.PER_TOKEN, self.REFERENCE, self.MASK, advantages, {}, 2, None)
+        return RELATED[name].make_objective().loss(torch.zeros(()), batch)
+
+    def test_simpo(self):
+        values = {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.5, "label_smoothing": 0.0, "alpha": 0.0}
+        stub = SimpleNamespace(**values, accelerator=SimpleNamespace(device="cpu"))
+        mean_B = (self.PER_TOKEN * self.MASK).sum(dim=1) / self.MASK.sum(dim=1)
+        expected = CPOTrainer.cpo_loss(stub, mean_B[[0, 3]], mean_B[[1, 2]])[0].mean()
+        torch.testing.assert_close(self.loss("simpo", torch.tensor([1.0, -1.0, -1.0, 1.0])), expected)
+
+    def test_a_star_po(self):
+        rewards = torch.tensor([1.0, 0.0, 0.5, 0.0], dtype=torch.float64)
+        values = torch.tensor([0.3, 0.3, 0.7, 0.7], dtype=torch.float64)
+        inputs = dict.fromkeys(("input_ids", "attention_mask", "logits_to_keep"))
+        inputs |= {"ref_logps": (self.REFERENCE * self.MASK).sum(dim=1), "rewards": rewards, "v_star": values}
+        stub = SimpleNamespace(
+            model=SimpleNamespace(training=True),
+            args=SimpleNamespace(beta2=1e-3),
+            _get_sequence_logps=lambda *_: (self.PER_TOKEN * self.MASK).sum(dim=1),
+            _metrics={"train": defaultdict(list)},
+        )
+        expected = A2POTrainer.compute_loss(stub, None, inputs)
+        torch.testing.assert_close(self.loss("a-star-po", rewards - values), expected)
 
 
 class TestRefusals:
