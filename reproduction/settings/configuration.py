@@ -265,6 +265,9 @@ class ExperimentSettings(Section):
                 )
             if self.reward_noise:
                 raise ValueError("trainer 'verl' adds no noise to rewards; set reward_noise: {}, or trainer: trl")
+            for label in self.methods:
+                if self.method(label).name not in METHODS:
+                    raise ValueError(f"trainer 'verl' has no method {label!r}, which is related work; set trainer: trl")
         return self
 
     def method(self, label: str) -> Method:

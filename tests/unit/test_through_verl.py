@@ -31,6 +31,7 @@ def run():
     [
         ({"training": {"minibatches": 64}}, "32 prompts do not divide into 64 minibatches"),
         ({"reward_noise": {"flips": 0.1}}, "no noise"),
+        ({"methods": {"grpo": {}, "mine": {"method": "raft"}}}, "no method 'mine'"),
         ({"pretrained": {"lora": {"rank": 8, "alpha": 16}, "devices": {"count": 1}}}, "lora: null"),
         ({"pretrained": {"train_prompt": {"template": "plain", "thinking": None}}}, "template: chat"),
     ],
