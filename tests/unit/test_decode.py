@@ -143,6 +143,13 @@ def test_a_row_does_not_depend_on_the_others(monkeypatch):
     assert decode(model, prompts, [END, 5], 30, generator) != sampled
 
 
+def test_a_prompt_is_read_once_for_all_its_responses():
+    model, read = small_model(), []
+    model.register_forward_pre_hook(lambda _, __, inputs: read.append(inputs["input_ids"].tolist()), with_kwargs=True)
+    found = decode(model, [[2, 3, 4], [5]] * 8 + [[2, 3, 4]], [END], 5, torch.Generator().manual_seed(0))
+    assert read == [[[2, 3, 4], [0, 0, 5]]] and len(found) == 17
+
+
 def test_every_response_stops_at_its_first_end():
     model, prompts = small_model(seed=3), random_prompts(50)
     for limit in (1, 2, 25):
