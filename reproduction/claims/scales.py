@@ -82,4 +82,5 @@ def _cell(record: dict | None) -> str:
     size = f"{estimate['value']:.3g}"
     if estimate["low"] is not None and estimate["high"] is not None:
         size += f" [{estimate['low']:.3g}, {estimate['high']:.3g}]"
-    return f"{record['verdict']}, {size}, {estimate['num_seeds']} seeds"
+    seeds = estimate["num_seeds"]
+    return f"{record['verdict']}, {size}, {seeds} seed{'s' * (seeds != 1)}"
