@@ -28,11 +28,14 @@ def draw(results: Results) -> style.PaperFigure:
     looks = {label: style.LOOKS[label] for label in style.LOOKS if label in own}
     looks[OTHERS] = style.Look("#7d7d7d", "none", "s")
     share = f"{100 * record['confidence']:.0f}%"
-    count = record["comparisons"]
+    together = (
+        f"the {record['comparisons']} intervals hold together ({share}, Bonferroni), so that a method was told from "
+        "GRPO if its interval leaves out 0"
+    )
+    intervals = together if len(record["seeds"]) > 1 else "with one seed there is no interval"
     caption = (
         f"Held-out accuracy over the last third of training, mean of the levels and of {show_seeds(record['seeds'])}. "
-        f"Left: difference from GRPO on the same seeds, in points; the {count} intervals hold together ({share}, "
-        "Bonferroni), so that a method was told from GRPO if its interval leaves out 0; in brackets the places that it "
+        f"Left: difference from GRPO on the same seeds, in points; {intervals}; in brackets the places that a method "
         f"may have among all ({share} for each). Right: accuracy with each method's own {share} interval against the "
         "tokens of a run: sampled, and taken into updates. One task, one small model and one learning rate: see "
         f"{NAME}.md for what this cannot say."
@@ -53,6 +56,7 @@ def draw(results: Results) -> style.PaperFigure:
         for row in sorted(rows, key=lambda row: row["label"] in looks):
             if row[budget] is not None:
                 _mark(panel, row["accuracy"], row[budget] / 1000, looks, row, upright=True)
+        panel.set_xlim(left=0)
         if all(row[budget] is None for row in rows):
             panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center", va="center")
     budgets[0].set_ylabel("accuracy, %")
