@@ -196,7 +196,7 @@ CASES = {
     "top-p": (key(f"{TRAINING_KEY}/top_p", 0.9), PROBLEMS, ["top_p", "equal to 1, found 0.9"]),
     "no gradient clip": (key(f"{TRAINING_KEY}/gradient_clip", None), PROBLEMS, ["gradient_clip", "number, found None"]),
     "unknown reward": (key("experiments/kpo/reward", "exat"), PROBLEMS,
-                       ["reward", "'exact', 'krpo', 'math' or 'math-strings'"]),
+                       ["reward", "'exact', 'krpo', 'krpo-parts', 'math' or 'math-strings'"]),
     "unknown noise": (key("experiments/kpo/reward_noise", {"flip": 0.1}), PROBLEMS,
                       ["reward_noise", "'flip'", "flips"]),
     "too many flips": (key("experiments/kpo/reward_noise", {"flips": 1.5}), PROBLEMS, ["reward_noise", "flips"]),
