@@ -49,7 +49,8 @@ def small_study(folder, results):
             "results": str(folder / results),
             "seeds": [1],
             "base_model": {"steps": 60},
-            "evaluation": {"batch_size": 8, "bootstrap_resamples": 100},
+            # Sampling takes longer than loading, so that most kills leave parts.
+            "evaluation": {"batch_size": 8, "samples_per_problem": 24, "bootstrap_resamples": 100},
         }
     )
     path = folder / f"{results}.yaml"
