@@ -100,14 +100,12 @@ def read_claims(folder: Path) -> list[dict]:
         return read_json(folder / "claims.json")["claims"]
     if not read_runs(folder):
         return []
-    from reproduction.claims.judge import evaluate_claims
-    from reproduction.claims.record import as_record
-    from reproduction.claims.runs import read_measures
+    from reproduction.claims.record import claims_record
     from reproduction.settings.configuration import validate
     from reproduction.settings.files import read_yaml
 
     raw = read_yaml(folder / "config.yaml") | {"results": str(folder.parent)}
-    return [as_record(result) for result in evaluate_claims(read_measures(validate(raw, f"{folder.name}/config.yaml")))]
+    return claims_record(validate(raw, f"{folder.name}/config.yaml"))[0]["claims"]
 
 
 def opening(*claim_ids: str) -> Shown:

@@ -36,7 +36,7 @@ CHOICE = "published"
 EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4", "krpo")
 """The experiments whose runs figures look at; of all others accuracies and measures are kept."""
 LARGE = ("metrics.jsonl", "structure.safetensors")
-DRAWN_SEEDS = 6
+DRAWN_SEEDS = 4
 """Figures draw curves and log-ratios of so many seeds of a method, the first: a study can have a hundred, whose files
 would be too large to publish. Measures, accuracies and verdicts are of all seeds."""
 LOG_RATIOS_OF = (("kpo", "grpo"),)

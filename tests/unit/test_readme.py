@@ -58,5 +58,5 @@ def test_short_enough_to_read():
 def test_published_results_can_be_worked_from():
     configuration = prepare({"results": "published", "scale": "laptop"})
     assert is_published(configuration) and configuration.scale == "laptop"
-    for name in figures_for({name: settings.methods for name, settings in configuration.experiments.items()}):
+    for name in figures_for(configuration.methods_run()):
         assert (PUBLISHED / "figures" / f"{name}.png").is_file(), f"{name} was not published"
