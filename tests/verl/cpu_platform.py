@@ -15,6 +15,8 @@ def init_process_group(backend=None, **keywords):
 
 
 torch.distributed.init_process_group = init_process_group
+# verl keeps the reference model's weights in pinned memory, which only a device has.
+torch.Tensor.pin_memory = lambda self, *_: self
 
 
 class DeviceModule:
