@@ -9,7 +9,7 @@ import torch
 from trl.trainer.utils import split_tensor_dict
 
 from reproduction.related.method import RelatedMethod
-from reproduction.related.objectives import Batch
+from reproduction.related.objectives.objective import Batch
 from reproduction.sampling.decode import decode
 from reproduction.training.rollouts import DecodingTrainer
 

@@ -1,6 +1,7 @@
 """What each objective minimises or does, on a few responses, against numbers worked by hand."""
 
 import copy
+import functools
 import math
 import re
 from pathlib import Path
@@ -8,12 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.testing import assert_close
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from reproduction.related import objectives, trainer, value_model
+from reproduction.related import trainer, value_model
 from reproduction.related.declarations import RELATED
 from reproduction.related.length_weights import length_weights
+from reproduction.related.objectives.objective import Batch
+from tests import by_hand
 
 # Two groups of four; the second has no spread. Responses of one and two tokens.
 MASK = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]] * 2)
@@ -21,10 +23,7 @@ TOKENS = MASK.sum(dim=1)
 OLD = torch.tensor([[-1.0, -0.5]] * 8, dtype=torch.float64)
 REWARDS = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
 
-
-def near(found, expected, tolerance=1e-6):
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-    assert_close(torch.as_tensor(found, dtype=torch.float64), expected, rtol=0, atol=tolerance)
+near = functools.partial(by_hand.near, tolerance=1e-6)
 
 
 def minimised(name, advantages=None, moved=None, reference=OLD, objective=None, **rollout):
@@ -36,7 +35,7 @@ def minimised(name, advantages=None, moved=None, reference=OLD, objective=None, 
     change.requires_grad_()
     log_probs = OLD + (change / TOKENS)[:, None]
     rollout = {"advantages": advantages, **rollout}
-    batch = objectives.Batch(log_probs, OLD, reference, MASK, advantages, rollout, 4, method.clip)
+    batch = Batch(log_probs, OLD, reference, MASK, advantages, rollout, 4, method.clip)
     loss = (objective or method.make_objective()).loss(torch.zeros(()), batch)
     return loss.detach(), torch.autograd.grad(loss, change)[0]
 
@@ -48,7 +47,7 @@ class TestSequenceObjectives:
         """Win rates of the first group are 7/8 and 3/8, of the second 1/2."""
         loss, gradient = minimised("sppo", moved=self.Z)
         target = [375, -125, -125, -125, 0, 0, 0, 0]
-        near(loss, sum(0.5 * (z - t) ** 2 for z, t in zip(self.Z, target, strict=True)) / 8, 1e-4)
+        near(loss, sum(0.5 * (z - t) ** 2 for z, t in zip(self.Z, target, strict=True)) / 8, tolerance=1e-4)
         near(gradient, [(z - t) / 8 for z, t in zip(self.Z, target, strict=True)])
 
     def test_rebel(self):
@@ -74,9 +73,9 @@ class TestSequenceObjectives:
         assert asked == [["a", "b"], ["c"]]
         output = {"advantages": REWARDS.flatten()}
         objective.rollout(stub, output, REWARDS)
-        near(output["advantages"], REWARDS.flatten() - 0.7169, 1e-4)
+        near(output["advantages"], REWARDS.flatten() - 0.7169, tolerance=1e-4)
         _, gradient = minimised("a-star-po", output["advantages"], objective=objective)
-        near(8 * gradient, [-0.000566, *[0.001434] * 3, *[-0.000566] * 4], 1e-6)
+        near(8 * gradient, [-0.000566, *[0.001434] * 3, *[-0.000566] * 4], tolerance=1e-6)
         shifted = OLD - (0.5 / TOKENS)[:, None]
         loss, _ = minimised("a-star-po", output["advantages"], reference=shifted, objective=objective)
         near(loss, ((1e-3 * 0.5 - output["advantages"]) ** 2).mean())
@@ -158,8 +157,8 @@ class TestSelection:
         rows = objective.kept(stub, output["advantages"])
         assert len(rows) == 2 * kept and (rows < 4).sum() == kept
         assert set(advantages.flatten().nonzero().flatten().tolist()) <= set(rows.tolist())
-        near(output["advantages"][rows].mean(), advantages.mean(), 1e-12)
-        near(output["advantages"][rows].square().mean() * 4 / kept, advantages.square().mean(), 1e-12)
+        near(output["advantages"][rows].mean(), advantages.mean(), tolerance=1e-12)
+        near(output["advantages"][rows].square().mean() * 4 / kept, advantages.square().mean(), tolerance=1e-12)
 
 
 class TestLearnedLengthWeights:
@@ -178,10 +177,10 @@ class TestLearnedLengthWeights:
             return -(weights_PG.flatten() * advantages * TOKENS).sum() / TOKENS.sum()
 
         slope = (whole(1e-4) - whole(-1e-4)) / 2e-4
-        minimised_by = objectives.Batch(OLD, OLD, None, MASK, advantages, output, 4, (0.2, 0.2))
+        minimised_by = Batch(OLD, OLD, None, MASK, advantages, output, 4, (0.2, 0.2))
         objective.loss(torch.zeros(()), minimised_by)
-        near(objective.exponent.grad, slope, 1e-4)
-        near(objective.exponent.detach(), -0.01 * math.copysign(1, slope), 1e-5)
+        near(objective.exponent.grad, slope, tolerance=1e-4)
+        near(objective.exponent.detach(), -0.01 * math.copysign(1, slope), tolerance=1e-5)
         assert objective.metrics()["length_exponent"] == objective.exponent.item()
         again = RELATED["lambda-grpo"].make_objective()
         again.start(None)
@@ -250,9 +249,9 @@ class TestValues:
     def test_advantages(self, name, expected, monkeypatch):
         """Values .2, .5, .8, and a right answer, whose reward is 1 in both scales."""
         output = self.rollout(name, monkeypatch)
-        near(output["advantages"], [expected] * 2, 1e-4)
+        near(output["advantages"], [expected] * 2, tolerance=1e-4)
         if name == "ppo":
-            near(output["returns"], [[0.9655, 0.99, 1.0]] * 2, 1e-4)
+            near(output["returns"], [[0.9655, 0.99, 1.0]] * 2, tolerance=1e-4)
 
     def test_a_value_does_not_see_the_tokens_after_it(self):
         """V before token t changes with the tokens up to t - 1 only, whatever the padding."""
@@ -266,7 +265,7 @@ class TestValues:
         changed[0, 4] = 3
         moved = (model(changed, mask, 3) - values)[0].abs() > 1e-6
         assert moved.tolist() == [False, False, True]
-        near(model(ids[:, 1:], mask[:, 1:], 3).detach(), values.detach().double(), 1e-5)
+        near(model(ids[:, 1:], mask[:, 1:], 3).detach(), values.detach().double(), tolerance=1e-5)
 
     def test_a_fit_tells_good_texts_from_bad_ones(self):
         torch.manual_seed(0)
@@ -277,8 +276,8 @@ class TestValues:
         settings = {"decay": 0.95, "epochs": 60, "learning_rate": 0.01, "generator": torch.Generator().manual_seed(0)}
         value_model.fit(model, ids, mask, length, rewards, **settings)
         values = model(ids[:2], mask[:2], length).detach()
-        near(values[:, 0], [0.0, 0.0], 0.3)  # before the first token nothing is known
-        near([values[0, 1], values[1, 1], values[1, 2]], [-1.0, 1.0, 1.0], 0.2)
+        near(values[:, 0], [0.0, 0.0], tolerance=0.3)  # before the first token nothing is known
+        near([values[0, 1], values[1, 1], values[1, 2]], [-1.0, 1.0, 1.0], tolerance=0.2)
 
     def test_texts_in_columns(self):
         ids, mask, length = value_model.padded([[1, 2], [3]], [[4], [5, 6]], 0)

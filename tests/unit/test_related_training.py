@@ -1,7 +1,6 @@
 """Every related method trained for two updates as any method is, and what is refused before training."""
 
 import dataclasses
-import json
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -17,20 +16,17 @@ from trl.experimental.cpo import CPOTrainer
 
 import reproduction.training.train as train_module
 from reproduction.claims.one_run import method_fields
-from reproduction.data import make_splits
-from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.related.declarations import RELATED
-from reproduction.related.objectives import Batch
+from reproduction.related.objectives.objective import Batch
 from reproduction.rewards.rules import batch_rewards, reward_weights
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
 from reproduction.training.arguments import trainer_arguments
-from reproduction.training.base_model import build_model
 from reproduction.training.recorder import Recorder
-from reproduction.training.saving import save_model
 from reproduction.training.train import train
 from reproduction.training.trainer import MethodTrainer
+from tests.small_runs import rows_of, save_untrained, training_problems
 
 
 def configured(methods, reward="krpo-parts", safety=None, **training):
@@ -49,22 +45,12 @@ CONFIGURATION = configured({name: {} for name in RELATED})
 
 @pytest.fixture(scope="module")
 def problems():
-    settings = CONFIGURATION.problems
-    sizes = settings.train_per_level, 5, settings.seed, settings.one_digit_share
-    return make_splits(levels(settings), *sizes)[0]
+    return training_problems(CONFIGURATION)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "model"
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    save_model(build_model(CONFIGURATION.base_model, tokenizer), tokenizer, folder)
-    return folder
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return save_untrained(CONFIGURATION, tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture

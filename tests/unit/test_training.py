@@ -10,19 +10,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kpo.methods import get_method
-from reproduction.data import make_splits
-from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.jobs.provenance import source_hash
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
 from reproduction.training.arguments import trainer_arguments
-from reproduction.training.base_model import build_model, pretrain
+from reproduction.training.base_model import pretrain
 from reproduction.training.prompts import choose_prompts
 from reproduction.training.rollouts import DecodingTrainer
-from reproduction.training.saving import save_model
 from reproduction.training.train import train
 from reproduction.training.trainer import MethodTrainer
+from tests.small_runs import rows_of, save_untrained, training_problems
 
 OVERRIDES = {
     "scale": "smoke",
@@ -39,19 +37,12 @@ TRAINING = CONFIGURATION.experiments["kpo"].training
 
 @pytest.fixture(scope="module")
 def problems():
-    settings = CONFIGURATION.problems
-    sizes = settings.train_per_level, 5, settings.seed, settings.one_digit_share
-    train, _ = make_splits(levels(settings), *sizes)
-    return train
+    return training_problems(CONFIGURATION)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "model"
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    save_model(build_model(CONFIGURATION.base_model, tokenizer), tokenizer, folder)
-    return folder
+    return save_untrained(CONFIGURATION, tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +59,6 @@ def run(base, problems, tmp_path_factory):
         return made[label]
 
     return trained
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_leaves_one_row_for_each_update(run):
