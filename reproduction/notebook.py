@@ -69,6 +69,16 @@ def results_folder(results: str | Path | None = None) -> Path:
     raise ValueError(f"no measured results in {names}; run `make reproduce` first, or give the folder of a scale")
 
 
+def related_folder(results: str | Path | None = None) -> Path:
+    """As `results_folder`; the published comparison of the related methods if nothing is given and that has none."""
+    from reproduction.related.comparison import NAME
+
+    folder = results_folder(results)
+    published = REPOSITORY / "results_published" / f"{folder.name}-related"
+    has_one = results or (folder / f"{NAME}.json").is_file()
+    return folder if has_one or not published.is_dir() else published
+
+
 def about(folder: Path) -> Shown:
     """Which results a notebook shows: experiments, how many methods and seeds of each, and what is missing."""
     cells: dict[str, set] = {}
@@ -219,7 +229,8 @@ def execute(name: str, results: Path | None, output: Path) -> None:
     import papermill
     import traitlets.config
 
-    source, folder = REPOSITORY / "notebooks" / f"{name}.ipynb", results_folder(results).resolve()
+    find = related_folder if name == RELATED_NOTEBOOK else results_folder
+    source, folder = REPOSITORY / "notebooks" / f"{name}.ipynb", find(results).resolve()
     failed = output.parent / f"{output.stem}.failed.ipynb"
     with _kernel() as scratch:
         done = str(scratch / "done.ipynb")

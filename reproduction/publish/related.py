@@ -1,10 +1,11 @@
-"""Publishing the comparison of the related methods: `results_published/<scale>-related/`, and its table in the docs."""
+"""Publishing the comparison of the related methods: `results_published/<scale>-related/`, its table and notebook."""
 
 import shutil
 from pathlib import Path
 
 from reproduction.jobs.checksums import check_files, read_checksums
 from reproduction.jobs.files import atomic_write, only_process, read_json, write_json
+from reproduction.notebook import RELATED_NOTEBOOK
 from reproduction.publish.publish import provenance_digest, replace_folder
 from reproduction.publish.published import FOLDER, copy, without_machine_paths
 from reproduction.related.comparison import NAME
@@ -13,6 +14,7 @@ from reproduction.settings.configuration import Configuration, dump
 PAGE = "docs/related_methods.md"
 START, END = "<!-- related:start -->", "<!-- related:end -->"
 FILES = ("measures.json", f"{NAME}.json", f"{NAME}.md", f"figures/{NAME}.png", f"figures/{NAME}.json")
+NOTEBOOK = f"notebooks/{RELATED_NOTEBOOK}.ipynb"
 
 
 def publish_related(configuration: Configuration, repository: Path) -> None:
@@ -22,14 +24,17 @@ def publish_related(configuration: Configuration, repository: Path) -> None:
     differing code or package versions; nothing has been changed then.
     """
     source, page = configuration.folder, repository / PAGE
-    for name in FILES:
+    for name in (*FILES, NOTEBOOK):
         if not (source / name).is_file():
             raise ValueError(f"{source / name} is missing; compare the related methods first (make related)")
     changed = check_files(source, read_checksums(source, "related"))
     if changed:
         raise ValueError(f"{changed[0]}; compare the methods again (python -m reproduction related)")
     if not_run := read_json(source / f"{NAME}.json")["not_run"]:
-        raise ValueError(f"{source}: runs are missing: {', '.join(not_run)}; finish them (make related)")
+        raise ValueError(
+            f"{source}: runs are missing or have no accuracy: {', '.join(not_run)}; remove the folder of one that a "
+            "fault of the grader or the disk has stopped, and finish them (make related)"
+        )
     digest = provenance_digest(configuration, [])
     text = page.read_text(encoding="utf-8")
     if START not in text or END not in text:
@@ -49,3 +54,4 @@ def publish_related(configuration: Configuration, repository: Path) -> None:
         finally:
             shutil.rmtree(new, ignore_errors=True)
     atomic_write(page, f"{before}{START}\n{table}{END}{rest.split(END, 1)[1]}")
+    copy(source / NOTEBOOK, repository / NOTEBOOK)

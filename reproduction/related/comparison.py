@@ -32,7 +32,9 @@ LIMITS = (
     "order of methods whose places overlap is that of the estimates and nothing more.",
     "The intervals assume differences of seeds that are roughly normal: a collapse so rare that no seed here shows "
     "it is not in them.",
-    "Equal numbers of responses are not equal costs: compare the two columns of tokens as well.",
+    "Equal numbers of responses are not equal costs: compare the two columns of tokens as well. They hold the policy's "
+    "tokens only: value models, and passes of the model before training over the rollouts, cost time in addition.",
+    "One update from each rollout batch (related-on-policy) is a quarter of the others' updates.",
 )
 
 

@@ -171,7 +171,7 @@ RELATED = {
         RelatedMethod(
             name="lambda-grpo",
             section="learned lambda; start and learning rate not published",
-            description="Responses are weighed by length, with a learned exponent.",
+            description="Responses are weighted by length, with a learned exponent.",
             objective="learned-length-weights",
             **_LENGTHS,
         ),

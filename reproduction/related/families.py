@@ -20,8 +20,6 @@ IDEAS = {
     "drafts": "a draft of its own in the prompt",
 }
 """By file of this folder, the question that its methods answer in another way than GRPO."""
-ELSEWHERE = {"1707.06347": "value_model"}
-"""Papers that are older than the systems here and have no file of their own: actor-critic PPO."""
 
 
 def families(names: Iterable[str]) -> dict[str, list[str]]:
@@ -34,8 +32,6 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         method = RELATED.get(name) or METHODS.find(name)
         numbers = re.findall(r"\d{4}\.\d{5}", method.paper)
-        named = (stem for stem in IDEAS if any(number in texts[stem] for number in numbers))
-        place = next(named, next((ELSEWHERE[number] for number in numbers if number in ELSEWHERE), None))
-        own = BASELINE if method.advantage != "grpo" else RATIO
-        found[IDEAS[place] if place in IDEAS else own].append(name)
+        named = (idea for stem, idea in IDEAS.items() if any(number in texts[stem] for number in numbers))
+        found[next(named, BASELINE if method.advantage != "grpo" else RATIO)].append(name)
     return {idea: methods for idea, methods in found.items() if methods}

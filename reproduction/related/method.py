@@ -36,7 +36,10 @@ class RelatedMethod(Method):
             defaults = OBJECTIVES[known("objective", self.objective, OBJECTIVES)].defaults()
         filled = check_parameters(f"{self.name}, objective {self.objective!r}", defaults, self.objective_parameters)
         object.__setattr__(self, "objective_parameters", filled)
-        self.make_objective()
+        if self.make_objective().replaces_loss:
+            for name in ("clip_low", "clip_high", "aggregation", "kl_weight"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"{self.name}: {name} has no effect on its loss, which is its own; leave it out")
 
     def make_objective(self) -> Objective:
         """The objective of a run, with its state."""

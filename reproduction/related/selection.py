@@ -6,15 +6,13 @@ Ties are broken by the sampled order.
 PODS (arXiv 2504.13818): of n responses keep the m whose rewards have the largest variance, then GRPO's advantages over
     the m that are kept [V]. The authors' main setting is 64 -> 16 [V]. Controls of the release: a random subset, the m
     of highest reward [V].
-Policy filtration (PF-PPO, arXiv 2409.06957): learn from the ranks whose reward can be trusted: the best and the worst,
-or
-    the best and a random one [V]. The paper trains PPO with a critic [V]; here it is PF's selection on GRPO's
+Policy filtration (PF-PPO, arXiv 2409.06957): learn from the ranks whose reward can be trusted, the best and the worst
+    or the best and a random one [V]. The paper trains PPO with a critic [V]; here it is PF's selection on GRPO's
     advantages of the whole group. The exact best-random vector of the paper: [NF].
-Unbiased pruning: a response whose |A| is below its group's mean |A| is dropped with probability q, and its survivors
-weigh
-    1 / (1 - q), so that the expected gradient is that of the whole group if sums are divided by the whole count
-    (InfoBatch, arXiv 2303.04947 [V]). Named after InfoBatch, since the published pruning rule of arXiv 2603.04135 was
-    not found [NF].
+Unbiased pruning: a response whose |A| is below its group's mean |A| is dropped with probability q, and survivors get
+    the weight 1 / (1 - q), so that the expected gradient is that of the whole group if sums are divided by the whole
+    count (InfoBatch, arXiv 2303.04947 [V]). Named after InfoBatch, since the published pruning rule of arXiv 2603.04135
+    was not found [NF].
 
 As advantage kinds, a response that is left out has advantage 0, and the others are scaled by G / m, so that the
 gradient of a mean over responses is that of the m only. In training the objective `selection` takes those left out from
@@ -31,7 +29,7 @@ from kpo.checks import check_integer, check_real
 def max_variance(rewards_PG: torch.Tensor, keep: int) -> torch.Tensor:
     """The `keep` members of each group with the largest reward variance: the i highest and the keep - i lowest.
 
-    Starts from the highest `keep` and takes a smaller i only if the variance grows, as the release does [V].
+    Starts from i = `keep`, then tries i = 0, 1, ... and changes only to a larger variance, as the release does [V].
     """
     group_size = rewards_PG.shape[1]
     check_integer("keep", keep, minimum=1)
@@ -40,7 +38,7 @@ def max_variance(rewards_PG: torch.Tensor, keep: int) -> torch.Tensor:
     order_PG = rewards_PG.argsort(dim=1, descending=True, stable=True)
     ranked_PG = rewards_PG.gather(1, order_PG).to(torch.float64)
     best, chosen = None, None
-    for highest in range(keep, -1, -1):
+    for highest in (keep, *range(keep)):
         ranks = [*range(highest), *range(group_size - (keep - highest), group_size)]
         variance = ranked_PG[:, ranks].var(dim=1, correction=min(1, keep - 1))
         members = torch.zeros_like(rewards_PG).scatter(1, order_PG[:, ranks], 1.0)
@@ -86,7 +84,7 @@ def unbiased_pruning(advantages_PG: torch.Tensor, probability: float, generator:
     """0 for a pruned response, 1 / (1 - q) for a survivor of those with a small |A|, 1 for the others."""
     check_real("probability", probability, minimum=0.0)
     if probability >= 1.0:
-        raise ValueError(f"probability must be below 1, found {probability}: somebody has to survive")
+        raise ValueError(f"probability must be below 1, found {probability}: no response would survive")
     size_PG = advantages_PG.abs()
     small_PG = size_PG < size_PG.mean(dim=1, keepdim=True) * (1 - 1e-6)
     drawn_PG = torch.rand(advantages_PG.shape, generator=generator).to(advantages_PG.device)

@@ -45,14 +45,12 @@ def generalised_advantages(
     return advantages
 
 
-def whitened(values_BT: torch.Tensor, mask_BT: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
-    """Mean 0 (unless `shift_mean` is False) and variance 1 over the counted tokens of the batch; 1e-8 under the
-    root."""
+def whitened(values_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and variance 1 over the counted tokens of the batch; 1e-8 under the root."""
     counted = mask_BT.bool()
     found = values_BT[counted]
     mean, variance = found.mean(), found.var(correction=1)
-    scaled = (values_BT - mean) * torch.rsqrt(variance + 1e-8)
-    return torch.where(counted, scaled if shift_mean else scaled + mean, 0.0)
+    return torch.where(counted, (values_BT - mean) * torch.rsqrt(variance + 1e-8), 0.0)
 
 
 class ValueModel(nn.Module):

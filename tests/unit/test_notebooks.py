@@ -26,6 +26,7 @@ from reproduction.notebook import (
     main,
     opening,
     read_claims,
+    related_folder,
     results_folder,
     runs_table,
     table,
@@ -250,6 +251,20 @@ class TestResultsFolder:
         assert results_folder() == published and results_folder(own) == own
         atomic_write(own / "measures.json", "{}")
         assert results_folder() == own
+
+    def test_the_related_methods_are_found_where_they_are_published(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(support, "REPOSITORY", tmp_path)
+        atomic_write(tmp_path / "results_published" / "laptop" / "measures.json", "{}")
+        assert related_folder() == tmp_path / "results_published" / "laptop"
+        published = tmp_path / "results_published" / "laptop-related"
+        atomic_write(published / "related_methods.json", "{}")
+        assert related_folder() == published
+        own = tmp_path / "results" / "laptop"
+        for name in ("config.yaml", "measures.json"):
+            atomic_write(own / name, "{}")
+        assert related_folder() == published and related_folder(own) == own
+        atomic_write(own / "related_methods.json", "{}")
+        assert related_folder() == own
 
 
 class TestExecution:

@@ -10,7 +10,7 @@ from kpo.methods import METHODS
 from reproduction.cli import main
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.publish.methods import methods_table
-from reproduction.publish.related import END, PAGE, START, publish_related
+from reproduction.publish.related import END, NOTEBOOK, PAGE, START, publish_related
 from reproduction.related.comparison import CONTROL, PREFIX, related_record, write_comparison
 from reproduction.related.declarations import RELATED
 from reproduction.related.families import BASELINE, IDEAS, RATIO, families
@@ -113,6 +113,16 @@ class TestRecord:
         assert "pods" not in [row["label"] for row in record["rows"]]
         assert record["rows"][0]["generated_tokens"] is None and "not recorded" in page
 
+    def test_a_run_without_a_measure_counts_as_not_made(self, configuration):
+        """As one that the grader or the disk has stopped: all its values are null."""
+        path = configuration.folder / "measures.json"
+        measures = read_json(path)
+        (run,) = [one for one in measures["runs"] if (one["label"], one["seed"]) == ("pods", 7)]
+        run["values"] = dict.fromkeys(run["values"])
+        write_json(path, measures)
+        record, _ = related_record(configuration)
+        assert record["not_run"] == ["related/pods/seed7"] and record["seeds"] == [6, 8, 9, 10, 11]
+
     def test_refusals(self, tmp_path):
         gone = [f"related/grpo/seed{seed}" for seed in SEEDS]
         with pytest.raises(ValueError, match="related/grpo, with which all are compared, has no measured run"):
@@ -159,6 +169,7 @@ class TestPublishing:
         record = {"source_hash": "made up", "versions": {}, "hardware": {}, "wall_seconds": 1.0, "peak_memory_bytes": 1}
         for run in [*configuration.untrained(), *configuration.runs()]:
             write_json(configuration.run_folder(*run) / "provenance.json", record)
+        atomic_write(configuration.folder / NOTEBOOK, "executed\n")
         atomic_write(tmp_path / "r" / PAGE, f"# Page\n\n{START}\nnothing yet\n{END}\n\nend\n")
         return tmp_path / "r"
 
@@ -172,6 +183,7 @@ class TestPublishing:
         assert str(repository.parent) not in (folder / "config.yaml").read_text()
         page, table = (repository / PAGE).read_text(), (folder / "related_methods.md").read_text()
         assert page.startswith(f"# Page\n\n{START}\nSeeds 6") and page.endswith(f"{END}\n\nend\n")
+        assert (repository / NOTEBOOK).read_text() == "executed\n"
         assert all(line in page for line in table.splitlines() if line.startswith("|")) and "nothing yet" not in page
         publish_related(configuration, repository)
         assert (repository / PAGE).read_text() == page
@@ -187,7 +199,12 @@ class TestPublishing:
         write_comparison(gone)
         for kind in ("png", "json"):
             atomic_write(gone.folder / "figures" / f"related_methods.{kind}", "{}")
-        with pytest.raises(ValueError, match="runs are missing: related/pods/seed6; finish them"):
+        with pytest.raises(ValueError, match="08_.*ipynb is missing; compare"):
+            publish_related(gone, repository)
+        atomic_write(gone.folder / NOTEBOOK, "executed\n")
+        with pytest.raises(
+            ValueError, match="are missing or have no accuracy: related/pods/seed6; remove.*finish them"
+        ):
             publish_related(gone, repository)
         assert not (repository / "results_published").exists() and "nothing yet" in (repository / PAGE).read_text()
 

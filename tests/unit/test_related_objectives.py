@@ -1,5 +1,6 @@
 """What each objective minimises or does, on a few responses, against numbers worked by hand."""
 
+import contextlib
 import copy
 import functools
 import math
@@ -189,8 +190,37 @@ class TestLearnedLengthWeights:
             one.loss(torch.zeros(()), minimised_by)
         assert objective.exponent.item() == again.exponent.item() != 0
 
+    def test_without_a_clip(self):
+        """The exponent follows -f A r; at r = 2 a clip of 0.2 would count 1.2."""
+        objective = RELATED["lambda-grpo"].make_objective()
+        objective.start(None)
+        output = {"advantages": torch.tensor([1.0, -1.0, 0.5, -0.5] * 2).double(), "completion_mask": MASK}
+        objective.rollout(None, output, REWARDS)
+        objective.loss(
+            torch.zeros(()), Batch(OLD + math.log(2), OLD, None, MASK, output["advantages"], output, 4, None)
+        )
+        relative_PG = output["relative_lengths"][::4]
+        slopes_PG = relative_PG.log() - relative_PG.log().mean(dim=1, keepdim=True)
+        slope = -(slopes_PG.flatten() * output["advantages"] * 2 * TOKENS).sum() / TOKENS.sum()
+        near(objective.exponent.grad, slope)
+
 
 class TestRefinement:
+    def test_a_text_longer_than_the_model_holds_is_refused(self):
+        """Draft and response of 250 tokens each, a separator and a problem of 12; at 249 they fit."""
+        for length, fits in ((249, True), (250, False)):
+            stub = SimpleNamespace(
+                _tokenize_prompts=lambda texts: ([[1] * len(text) for text in texts], None),
+                train_dataset={"prompt": ["1+2=", "11+22-33+44="]},
+                max_completion_length=length,
+                model=SimpleNamespace(config=SimpleNamespace(max_position_embeddings=512)),
+            )
+            refused = pytest.raises(
+                ValueError, match="may have 513 tokens, but the model holds 512; lower training.max"
+            )
+            with contextlib.nullcontext() if fits else refused:
+                RELATED["igrpo"].make_objective().start(stub)
+
     @pytest.mark.parametrize(("name", "expected"), [("igrpo", "right"), ("igrpo-first-draft", "wrong")])
     def test_half_of_a_group_refines_a_draft(self, name, expected):
         def drafts(examples, count):

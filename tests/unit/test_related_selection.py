@@ -30,6 +30,12 @@ class TestSelection:
             best = max(torch.tensor(subset).var(correction=0) for subset in itertools.combinations(rewards[0], keep))
             near(kept.var(correction=0), best, 1e-9)
 
+    def test_of_equal_variances_the_fewest_of_the_highest_stay(self):
+        """As in the release: all of the highest unless another choice varies more, then i = 0, 1, ... in turn."""
+        assert (rows([1, 1, 0, 0]) * selection.max_variance(rows([1, 1, 0, 0]), 3)).sum() == 2
+        rewards = rows([1, 1, 1, 0, 0, 0])
+        assert (rewards * selection.max_variance(rewards, 3)).sum() == 1
+
     def test_half_and_half_of_binary_rewards_and_all_of_a_whole_group(self):
         rewards = rows([1, 1, 1, 1, 1, 0, 0, 0])
         assert (rewards * selection.max_variance(rewards, 4)).sum() == 2

@@ -165,6 +165,19 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"method '{name}' trains the small models of this project only"):
             RELATED[name].check_settings(SimpleNamespace(pretrained=object(), reward="krpo"))
 
+    @pytest.mark.parametrize("name", ["sppo", "rebel", "a-star-po", "rpo", "rpo-mean", "alpha-dpo", "simpo"])
+    @pytest.mark.parametrize(
+        ("option", "values"),
+        [
+            ("kl_weight", {"kl_weight": 0.01}),
+            ("clip_low", {"clip_low": 0.2, "clip_high": 0.2}),
+            ("aggregation", {"aggregation": "token-mean"}),
+        ],
+    )
+    def test_options_of_the_usual_loss(self, name, option, values):
+        with pytest.raises(ValueError, match=f"{name}: {option} has no effect on its loss, which is its own; leave it"):
+            configured({name: values})
+
     def test_second_sampling_round(self):
         with pytest.raises(ValueError, match="'igrpo' makes half of a group drafts.*even group_size.*found 3 and 4"):
             configured({"igrpo": {}}, group_size=3)

@@ -45,10 +45,12 @@ class LearnedLengthWeights(Objective):
         return advantages * self._weights(rollout).detach()
 
     def loss(self, loss, batch):
-        low, high = batch.clip
         ratio_BT = (batch.log_probs_BT - batch.old_BT).detach().exp()
         advantages_B1 = batch.rollout["advantages"][:, None]
-        terms_BT = torch.maximum(-advantages_B1 * ratio_BT, -advantages_B1 * ratio_BT.clamp(1 - low, 1 + high))
+        terms_BT = -advantages_B1 * ratio_BT
+        if batch.clip is not None:
+            low, high = batch.clip
+            terms_BT = torch.maximum(terms_BT, -advantages_B1 * ratio_BT.clamp(1 - low, 1 + high))
         own = (self._weights(batch.rollout) * batch.summed(terms_BT)).sum() / batch.mask_BT.sum()
         if bool(torch.isfinite(own)):
             self.optimizer.zero_grad()

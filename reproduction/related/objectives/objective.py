@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     advantages: Tensor
     rollout: dict[str, Any]
     group_size: int
-    clip: tuple[float, float] | None = None
+    clip: tuple[float, float] | None
 
     def summed(self, values_BT: Tensor) -> Tensor:
         """(B,): the sum over each response's counted tokens."""
@@ -44,13 +44,15 @@ class Objective:
 
     needs_base: whether it uses the model before training, frozen. needs_reference: whether it needs that model's
     log-probabilities of the rollout. needs_groups: whether minibatches hold whole groups, members in sampled order.
-    grades: whether it grades responses outside the rollout batch.
+    grades: whether it grades responses outside the rollout batch. replaces_loss: whether it has a loss of its own, on
+    which clip, aggregation and KL weight have no effect.
     """
 
     needs_base: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     needs_groups: ClassVar[bool] = False
     grades: ClassVar[bool] = False
+    replaces_loss: ClassVar[bool] = False
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

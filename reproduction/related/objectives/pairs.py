@@ -23,6 +23,7 @@ class Pairs(Objective, abc.ABC):
     """
 
     needs_groups: ClassVar[bool] = True
+    replaces_loss: ClassVar[bool] = True
 
     def loss(self, loss, batch):
         chosen, rejected = ((batch.advantages * sign > 0).nonzero().flatten() for sign in (1, -1))

@@ -32,6 +32,15 @@ class Refinement(Objective):
                 f"divide into {training.minibatches} minibatches; change training.minibatches"
             )
 
+    def start(self, trainer):
+        prompts = trainer._tokenize_prompts(list(dict.fromkeys(trainer.train_dataset["prompt"])))[0]
+        longest = 2 * trainer.max_completion_length + len(drafts.SEPARATOR) + max(map(len, prompts))
+        if longest > trainer.model.config.max_position_embeddings:
+            raise ValueError(
+                f"a draft, a problem and a response may have {longest} tokens, but the model holds "
+                f"{trainer.model.config.max_position_embeddings}; lower training.max_completion_length"
+            )
+
     def examples(self, trainer, examples):
         size = trainer.num_generations
         prompts = examples[::size]

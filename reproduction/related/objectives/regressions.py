@@ -17,6 +17,8 @@ from reproduction.related.objectives.objective import Objective
 class Regression(Objective):
     """SPPO (arXiv 2405.00675): mean_i 1/2 (z_i - A_i)^2, z against the sampling policy, A the target [V]."""
 
+    replaces_loss: ClassVar[bool] = True
+
     def loss(self, loss, batch):
         return sequence_objectives.regression(batch.log_ratio(batch.old_BT), batch.advantages)
 
@@ -26,6 +28,7 @@ class AllPairs(Objective):
     """REBEL (arXiv 2404.16767): mean over the pairs of a group of ((z_i - z_j) - (A_i - A_j))^2, A = eta r [V]."""
 
     needs_groups: ClassVar[bool] = True
+    replaces_loss: ClassVar[bool] = True
 
     def loss(self, loss, batch):
         z_PG = batch.log_ratio(batch.old_BT).view(-1, batch.group_size)
@@ -48,6 +51,7 @@ class OptimalValue(Objective):
     needs_base: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = True
     grades: ClassVar[bool] = True
+    replaces_loss: ClassVar[bool] = True
 
     def __post_init__(self):
         check_real("beta1", self.beta1, minimum=0.0, exclusive=True)
