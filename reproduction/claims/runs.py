@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from reproduction.claims.declarations import needed_cells
 from reproduction.claims.declare import Cell
 from reproduction.claims.design import FIRST_SEED, FULL_STUDY
+from reproduction.claims.measures_file import NAME, read_measures_file, write_measures_file
 from reproduction.claims.one_run import FILES, STRUCTURE, ClaimsError, Run, differing, measure_run, needs_structure
 from reproduction.jobs.checksums import is_made, write_checksums
-from reproduction.jobs.files import read_json, write_json
 from reproduction.jobs.provenance import source_hash, versions
 from reproduction.publish.published import FOLDER, REPOSITORY, unfinished
 from reproduction.settings.configuration import Configuration, read_resolved
@@ -48,8 +48,8 @@ def write_study_measures(configuration: Configuration, cells: Mapping[Cell, Mapp
 
 
 def _write(configuration: Configuration, record: dict) -> None:
-    write_json(configuration.folder / "measures.json", record)
-    write_checksums(configuration.folder, "measure", ["measures.json"])
+    write_measures_file(configuration.folder / NAME, record)
+    write_checksums(configuration.folder, "measure", [NAME])
 
 
 def measures_record(configuration: Configuration, *, allow_missing: bool = False) -> dict:
@@ -68,12 +68,12 @@ def joinable_runs(configuration: Configuration) -> tuple[dict[RunName, Run], lis
     code, own_versions = source_hash(), versions()
     found, others = {}, []
     for folder in (REPOSITORY / FOLDER / name for name in (unfinished(configuration.scale), configuration.scale)):
-        if not (folder / "measures.json").is_file() or not (folder / "config.yaml").is_file():
+        if not (folder / NAME).is_file() or not (folder / "config.yaml").is_file():
             continue
         made_with = read_resolved(folder / "config.yaml")
         if made_with.study != FULL_STUDY:
             continue
-        for row in read_json(folder / "measures.json")["runs"]:
+        for row in read_measures_file(folder / NAME)["runs"]:
             run = _from_row(row)
             if run.seed < FIRST_SEED or run.experiment not in configuration.experiments:
                 continue
@@ -140,10 +140,10 @@ def study_of(scale: str, cells: dict[Cell, dict[int, Run]], configuration: Confi
 
 def read_measures(configuration: Configuration) -> Study:
     """The study that `write_measures` wrote, which must hold or name as missing every run of the configuration."""
-    path = configuration.folder / "measures.json"
+    path = configuration.folder / NAME
     if not path.exists():
         raise ClaimsError(f"{path} is missing; measure the runs first (python -m reproduction measure)")
-    found = read_json(path)
+    found = read_measures_file(path)
     try:
         runs = [_from_row(row) for row in found["runs"]]
         scale, missing = found["scale"], list(found["missing"])

@@ -105,12 +105,14 @@ def compact_metrics(rows: list[dict], path: Path) -> list[dict]:
 
 
 def compact_evaluation(evaluation: dict) -> dict:
-    """An evaluation.json with the keys that are read."""
+    """An evaluation.json with the keys that are read; its versions are in measures.json."""
     splits = {
         split: {key: summary[key] for key in SPLIT_KEYS if key in summary}
         for split, summary in evaluation["splits"].items()
     }
-    return {**{key: evaluation[key] for key in ("model", "sampling", "confidence")}, "splits": splits}
+    sampling = {key: value for key, value in evaluation["sampling"].items() if key != "versions"}
+    kept = {"model": evaluation["model"], "confidence": evaluation["confidence"], "sampling": sampling}
+    return {**kept, "splits": splits}
 
 
 def compact_provenance(record: dict) -> dict:

@@ -1,10 +1,12 @@
 """The files of a results folder that the report shows, read and checked for the keys it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reproduction.claims.measures_file import NAME as MEASURES
+from reproduction.claims.measures_file import read_measures_file
 from reproduction.claims.verdict import VERDICTS
 from reproduction.jobs.files import read_json
 from reproduction.settings.configuration import Configuration
@@ -50,13 +52,13 @@ def read_inputs(configuration: Configuration) -> Inputs:
     """Read everything; ReportError naming the file and the key if something is missing or of another scale."""
     folder = configuration.folder
     claims = _of_scale(configuration, "claims.json", "python -m reproduction claims", ("claims", "missing"))
-    measures = _of_scale(configuration, "measures.json", "python -m reproduction measure", ("runs", "missing"))
+    measures = _of_scale(configuration, MEASURES, "python -m reproduction measure", ("runs", "missing"))
     summary = _of_scale(configuration, "summary.json", "python -m reproduction summarise", ("rows",))
     tables = _of_scale(configuration, "tables.json", "python -m reproduction tables", ("legend", "tables"))
     for number, claim in enumerate(claims["claims"], start=1):
         _check_claim(claim, f"{folder / 'claims.json'}, claim {number}")
     for number, run in enumerate(measures["runs"], start=1):
-        _need(run, RUN_KEYS, f"{folder / 'measures.json'}, run {number}", "python -m reproduction measure")
+        _need(run, RUN_KEYS, f"{folder / MEASURES}, run {number}", "python -m reproduction measure")
     for number, row in enumerate(summary["rows"], start=1):
         _need(row, SUMMARY_KEYS, f"{folder / 'summary.json'}, row {number}", "python -m reproduction summarise")
     for number, table in enumerate(tables["tables"], start=1):
@@ -100,7 +102,7 @@ def _of_scale(configuration: Configuration, name: str, step: str, keys: tuple[st
     path = configuration.folder / name
     if not path.is_file():
         raise ReportError(f"{path} is missing; make it first ({step})")
-    found = _read(path)
+    found = _read(path, read_measures_file if name == MEASURES else read_json)
     _need(found, ("scale", *keys), str(path), step)
     if found["scale"] != configuration.scale:
         raise ReportError(f"{path}: is of scale {found['scale']!r}, the configuration says {configuration.scale!r}")
@@ -144,8 +146,8 @@ def _need(record: Any, keys: tuple[str, ...], where: str, step: str) -> None:
         raise ReportError(f"{where}: has no {', '.join(absent)}; make it again ({step})")
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, read: Callable[[Path], Any] = read_json) -> Any:
     try:
-        return read_json(path)
+        return read(path)
     except ValueError as error:
         raise ReportError(str(error)) from None

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from reproduction.claims.measures_file import read_measures_file
 from reproduction.claims.record import claims_record
 from reproduction.claims.runs import measures_record
 from reproduction.claims.tables import tables_record
@@ -64,7 +65,7 @@ def _compared(configuration: Configuration, name: str, source: str) -> Iterator[
         NAME: related_record,
     }
     try:
-        found = read_json(path)
+        found = read_measures_file(path) if name == "measures" else read_json(path)
         record, page = compute[name](configuration)
         first = next(differences(found, json.loads(json.dumps(record))), None)
         if first is not None:
