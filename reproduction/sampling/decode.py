@@ -17,7 +17,6 @@ SHARE_TO_LEAVE = 0.125
 """Rows that have ended leave once they are this share of the batch: leaving copies the others' keys and values."""
 
 
-@torch.inference_mode()
 def decode(
     model: PreTrainedModel,
     prompts: list[list[int]],
@@ -26,12 +25,25 @@ def decode(
     generator: torch.Generator | None = None,
     min_new_tokens: int = 0,
 ) -> list[list[int]]:
-    """A response to each prompt, token ids up to and with the first of `ends`, or `max_new_tokens` of them.
+    """The responses of `decode_scored`, greedy if `generator` is None."""
+    return decode_scored(model, prompts, ends, max_new_tokens, generator, min_new_tokens)[0]
 
-    The first `min_new_tokens` are drawn from the other tokens only, with their probabilities in proportion.
-    The whole vocabulary is sampled at temperature 1 with `generator`; None decodes greedily. Raises ValueError if the
-    model has another form than Qwen3's or Llama's, or a prompt and its response do not fit, and RuntimeError if a logit
-    is not finite.
+
+@torch.inference_mode()
+def decode_scored(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    ends: list[int],
+    max_new_tokens: int,
+    generator: torch.Generator | None,
+    min_new_tokens: int = 0,
+) -> tuple[list[list[int]], torch.Tensor | None]:
+    """A response to each prompt, and the log-probabilities of its tokens (B, T), padded with 0; None if greedy.
+
+    A response has token ids up to and with the first of `ends`, or `max_new_tokens` of them. The first `min_new_tokens`
+    are drawn from the other tokens only, with their probabilities in proportion. The whole vocabulary is sampled at
+    temperature 1 with `generator`; None decodes greedily. Raises ValueError if the model has another form than Qwen3's
+    or Llama's, or a prompt and its response do not fit, and RuntimeError if a logit is not finite.
     """
     # Everything below is made on the model's device; on a CPU, the default, a small model would feel the detour.
     with contextlib.nullcontext() if model.device.type == "cpu" else model.device:
@@ -41,10 +53,11 @@ def decode(
 def _decode(model, prompts, ends, max_new_tokens, generator, min_new_tokens):
     steps, is_end = _Decoder(model, prompts, max_new_tokens), torch.zeros(model.config.vocab_size, dtype=torch.bool)
     is_end[ends] = True
-    uniforms = None
+    uniforms, probabilities = None, None
     if generator is not None:
         size, kind = (len(prompts), max_new_tokens), {"dtype": torch.float64, "device": generator.device}
         uniforms = torch.rand(size, generator=generator, **kind).to(model.device)
+        probabilities = torch.ones_like(uniforms)
     rows = torch.arange(len(prompts))
     tokens = torch.zeros(len(prompts), max_new_tokens, dtype=torch.long)
     lengths = torch.full((len(prompts),), max_new_tokens)
@@ -55,7 +68,10 @@ def _decode(model, prompts, ends, max_new_tokens, generator, min_new_tokens):
             raise RuntimeError("probability tensor contains `nan` or `inf`: the model's logits are not finite")
         if step < min_new_tokens:
             logits[:, is_end] = -torch.inf
-        chosen = logits.argmax(-1) if uniforms is None else _invert(logits, uniforms[rows, step])
+        if uniforms is None:
+            chosen = logits.argmax(-1)
+        else:
+            chosen, probabilities[rows, step] = _invert(logits, uniforms[rows, step])
         tokens[rows, step] = chosen
         ending = is_end[chosen] & going
         if ending.any():
@@ -70,14 +86,20 @@ def _decode(model, prompts, ends, max_new_tokens, generator, min_new_tokens):
                 going = torch.ones(left, dtype=torch.bool)
         if step + 1 < max_new_tokens:
             logits = steps.next(chosen)
-    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    responses = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    if probabilities is None:
+        return responses, None
+    log_probs = probabilities[:, : lengths.max()].log()
+    return responses, log_probs.masked_fill_(torch.arange(log_probs.shape[1]) >= lengths[:, None], 0.0).float()
 
 
-def _invert(logits_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
-    """The token at which the cumulated probabilities first exceed each uniform number of [0, 1)."""
-    cumulated = logits_BV.double().softmax(-1).cumsum(-1)
+def _invert(logits_BV: torch.Tensor, uniform_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token at which the cumulated probabilities first exceed each number of [0, 1), and its probability."""
+    probabilities = logits_BV.double().softmax(-1)
+    cumulated = probabilities.cumsum(-1)
     passed = cumulated <= (uniform_B * cumulated[:, -1]).unsqueeze(-1)
-    return passed.sum(-1).clamp(max=logits_BV.shape[-1] - 1)
+    chosen = passed.sum(-1).clamp(max=logits_BV.shape[-1] - 1)
+    return chosen, probabilities.gather(1, chosen[:, None])[:, 0]
 
 
 class _Decoder:

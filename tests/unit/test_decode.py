@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from reproduction.sampling import decode as module
-from reproduction.sampling.decode import _Decoder, decode
+from reproduction.sampling.decode import _Decoder, decode, decode_scored
 
 VOCABULARY, PAD, END = 11, 0, 1
 
@@ -143,6 +143,23 @@ def test_a_row_does_not_depend_on_the_others(monkeypatch):
     assert decode(model, prompts, [END, 5], 30, generator) != sampled
 
 
+@pytest.mark.parametrize("least", [0, 3])
+def test_log_probabilities_are_those_of_the_model(least):
+    """Against the log-softmax in float64 of a forward pass for each row; the first `least` tokens cannot end it."""
+    model, prompts, ends = small_model(seed=3), random_prompts(30), [END, 5]
+    found, log_probs = decode_scored(model, prompts, ends, 30, torch.Generator().manual_seed(7), least)
+    lengths = [len(row) for row in found]
+    assert len(set(lengths)) > 5 and log_probs.shape == (30, max(lengths))
+    with torch.inference_mode():
+        for prompt, row, own in zip(prompts, found, log_probs, strict=True):
+            logits = model(torch.tensor([prompt + row])).logits[0, len(prompt) - 1 : -1].double()
+            logits[:least, ends] = -torch.inf
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(row)[:, None])[:, 0]
+            assert torch.allclose(own[: len(row)].double(), expected, rtol=0, atol=2e-5)
+            assert not own[len(row) :].any()
+    assert decode_scored(model, prompts, ends, 30, None) == (decode(model, prompts, ends, 30), None)
+
+
 def test_a_prompt_is_read_once_for_all_its_responses():
     model, read = small_model(), []
     model.register_forward_pre_hook(lambda _, __, inputs: read.append(inputs["input_ids"].tolist()), with_kwargs=True)
@@ -161,8 +178,8 @@ def test_every_response_stops_at_its_first_end():
 def test_the_last_token_with_any_weight_is_taken_at_the_end_of_the_unit_interval():
     logits = torch.tensor([[0.0, 1.0, -torch.inf], [-torch.inf, 2.0, 0.0]])
     below_one = torch.nextafter(torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64))
-    assert module._invert(logits, torch.zeros(2, dtype=torch.float64)).tolist() == [0, 1]
-    assert module._invert(logits, below_one.expand(2)).tolist() == [1, 2]
+    assert module._invert(logits, torch.zeros(2, dtype=torch.float64))[0].tolist() == [0, 1]
+    assert module._invert(logits, below_one.expand(2))[0].tolist() == [1, 2]
 
 
 def test_weights_that_are_not_finite_are_an_error():

@@ -279,6 +279,44 @@ def test_responses_have_the_least_length_and_the_first_minibatch_ratio_1(base, t
         assert (float(log_ratio.abs().max()) < 1e-5) == (row["minibatch"] == 1)
 
 
+def test_rollouts_give_old_log_probabilities_without_a_second_pass(base, tmp_path, monkeypatch):
+    """They are those of a pass of their own, to rounding; the reference's are its own."""
+    outputs, whole, passes = [], MethodTrainer._generate_and_score_completions, []
+
+    def scored(self, inputs):
+        output = whole(self, inputs)
+        outputs.append({**output, "at": [weight.detach().clone() for weight in self.model.parameters()]})
+        return output
+
+    monkeypatch.setattr(MethodTrainer, "_generate_and_score_completions", scored)
+    trainer = DecodingTrainer(
+        method=get_method("krpo"),
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        args=trainer_arguments(TRAINING.model_copy(update={"learning_rate": 0.02}), 0.01, 1, str(tmp_path)),
+        processing_class=build_tokenizer(),
+        reward_funcs=lambda completions, **_: [float(len(text) % 5) for text in completions],
+        train_dataset=Dataset.from_list([{"prompt": "1+2="}, {"prompt": "11-7="}] * 64),
+    )
+    trainer.model.register_forward_hook(lambda module, *_: passes.append(torch.is_grad_enabled()))
+    trainer.train()
+    assert passes.count(False) == len(outputs) == TRAINING.rollout_batches, (
+        "only the prompts are read without a gradient"
+    )
+    for output in outputs:
+        ids, mask = (torch.cat([output[f"prompt_{part}"], output[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+        counted = output["completion_mask"].bool()
+        with torch.no_grad():
+            for model, name in ((trainer.model, "old_per_token_logps"), (trainer.ref_model, "ref_per_token_logps")):
+                if model is trainer.model:
+                    for weight, then in zip(model.parameters(), output["at"], strict=True):
+                        weight.copy_(then)
+                logits = model(input_ids=ids, attention_mask=mask).logits[:, -counted.shape[1] - 1 : -1].double()
+                expected = logits.log_softmax(-1).gather(2, ids[:, -counted.shape[1] :, None])[..., 0]
+                assert (output[name] - expected)[counted].abs().max() < 2e-5
+    old, reference = (outputs[-1][name][counted] for name in ("old_per_token_logps", "ref_per_token_logps"))
+    assert (old - reference).abs().max() > 1e-2
+
+
 def test_trainer_refuses_what_contradicts_the_method(base, tmp_path):
     def make(method, **changes):
         arguments = trainer_arguments(TRAINING, 0.0, 1, str(tmp_path))
