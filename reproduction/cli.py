@@ -16,7 +16,7 @@ from reproduction.jobs.devices import hold_lease
 from reproduction.jobs.files import read_json, write_json
 from reproduction.jobs.launch import run_arguments, step_command
 from reproduction.settings.configuration import Configuration, ConfigurationError, load, read_resolved
-from reproduction.settings.files import laid_over, read_yaml
+from reproduction.settings.files import read_yaml
 from reproduction.settings.run import Run, get_run
 
 
@@ -172,11 +172,13 @@ def _open_log(arguments) -> None:
 
 
 def _plan(arguments) -> None:
+    from snakemake.utils import update_config
+
     from reproduction.jobs.plan import plan_text
 
     overrides: dict = {}
     for path in arguments.configfile:
-        overrides = laid_over(overrides, read_yaml(path))
+        update_config(overrides, read_yaml(path))
     if arguments.cores is not None and arguments.cores < 1:
         raise ValueError(f"--cores must be at least 1, found {arguments.cores}")
     if arguments.scale is not None:

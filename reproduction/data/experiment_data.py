@@ -7,7 +7,8 @@ from reproduction.data import Problem, read_problems
 from reproduction.data.mathematics import MathProblem, load_set, pinned_set
 from reproduction.data.splits import evaluation_splits
 from reproduction.jobs.files import read_jsonl, write_json, write_jsonl
-from reproduction.settings.configuration import Configuration, ConfigurationError, ExperimentSettings
+from reproduction.settings.configuration import Configuration, ConfigurationError
+from reproduction.settings.experiment import ExperimentSettings
 from reproduction.settings.hub import ARITHMETIC, ModelSettings
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from reproduction.jobs.devices import run_with_lease, visible_devices
 from reproduction.jobs.sizing import planned_count
-from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, ConfigurationError, ExperimentSettings
+from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, ConfigurationError
+from reproduction.settings.experiment import ExperimentSettings
 
 FSDP = CONFIG_FOLDER / "accelerate" / "fsdp2.yaml"
 

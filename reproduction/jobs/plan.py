@@ -19,7 +19,8 @@ from reproduction.jobs.sizing import (
     training_hours,
 )
 from reproduction.publish.published import FOLDER
-from reproduction.settings.configuration import DEFAULT_SCALE, Configuration, ExperimentSettings, load
+from reproduction.settings.configuration import DEFAULT_SCALE, Configuration, load
+from reproduction.settings.experiment import ExperimentSettings
 
 
 def published_text(configuration: Configuration) -> str:

@@ -34,7 +34,8 @@ from dataclasses import dataclass
 
 from reproduction.data.catalogue import get_set
 from reproduction.jobs.devices import Device
-from reproduction.settings.configuration import Configuration, ExperimentSettings
+from reproduction.settings.configuration import Configuration
+from reproduction.settings.experiment import ExperimentSettings
 from reproduction.settings.hub import ARITHMETIC
 
 LENGTH_SHARE = 0.5

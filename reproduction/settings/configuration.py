@@ -4,49 +4,32 @@ A scale is one file in `config/`; what the user gives on top (``--config seeds=[
 merged into it key by key. `load` returns the whole, validated, with nothing left to defaults in other places.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from kpo.checks import unknown_name
-from kpo.methods import METHODS, Method, get_method
 from reproduction.data.arithmetic import Level
-from reproduction.rewards.perturb import RewardNoise
+from reproduction.settings.experiment import ExperimentSettings
 from reproduction.settings.files import ConfigurationError, expanded, first_error, listing, merge, read_yaml
-from reproduction.settings.hub import DataSettings, PretrainedSettings
+from reproduction.settings.hub import DataSettings
+from reproduction.settings.section import Count, FaultAction, Name, NonNegative, Positive, Section, Seed, Share
 from reproduction.settings.study import add_study
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "config"
 SCALES = ("smoke", "laptop", "desktop", "gpu", "paper")
 DEFAULT_SCALE = "laptop"
 """On every machine: a scale that takes GPUs for days is only ever chosen by a person."""
+SMALL_WINDOW = 512
+"""Tokens (characters) of a question and its solution that the small base model can hold."""
 OWN_NAMES = {
     "base", "benchmarks", "checksums", "claims.json", "claims.md", "config.yaml", "figures", "logs", "mathematics",
     "measures.json", "models", "notebooks", "problems", "provenance.json", "report.html", "summary.json", "summary.md",
     "tables.json", "tables.md",
 }  # fmt: skip
 """What the workflow itself puts into the folder of a scale, next to the experiments."""
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Share = Annotated[float, Field(ge=0, le=1)]
-One = Annotated[float, Field(ge=1, le=1)]
-FaultAction = Literal["stop", "continue"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-
-# The tokens over which the paper's own filter forgets: sqrt(V / Q) of its Q = 1e-6, V = 1 (KPO, section 4 settings).
-PAPER_TIME_CONSTANT = 1000.0
-
-
-class Section(BaseModel):
-    """A part of the configuration: no key but those declared, no value of another type, nothing changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class LevelSettings(Section):
@@ -60,7 +43,8 @@ class LevelSettings(Section):
 
     @model_validator(mode="after")
     def _is_a_level(self):
-        Level("level", tuple(self.num_terms), tuple(self.num_digits), numbers=self.numbers and tuple(self.numbers))
+        numbers = self.numbers and tuple(self.numbers)
+        Level("level", tuple(self.num_terms), tuple(self.num_digits), self.operators, self.brackets, numbers=numbers)
         return self
 
     @model_serializer(mode="wrap")
@@ -98,205 +82,12 @@ class BaseModelSettings(Section):
 
     @model_validator(mode="after")
     def _heads_divide(self):
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}; change one")
-        return self
-
-
-class TrainingSettings(Section):
-    """How a method is trained: the same for every method of an experiment."""
-
-    learning_rate: Positive
-    weight_decay: NonNegative
-    gradient_clip: Positive
-    prompts_per_rollout: Count
-    group_size: Annotated[int, Field(ge=2)]
-    minibatches: Count
-    epochs: Count
-    rollout_batches: Count
-    max_completion_length: Count
-    min_completion_length: Annotated[int, Field(ge=0)] = 0
-    level_weights: dict[Name, NonNegative]
-    keep_log_ratios_every: Count
-    # Ratios are defined against the policy that sampled; any other temperature or a cut support breaks that.
-    temperature: One
-    top_p: One
-
-    @property
-    def sequences_per_rollout(self) -> int:
-        """Responses of one rollout batch."""
-        return self.prompts_per_rollout * self.group_size
-
-    @property
-    def updates(self) -> int:
-        """Optimiser steps of a whole run."""
-        return self.rollout_batches * self.minibatches * self.epochs
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if self.sequences_per_rollout % self.minibatches:
+        # Rotary embeddings turn pairs of a head's dimensions.
+        if self.hidden_size % (2 * self.heads):
             raise ValueError(
-                f"{self.prompts_per_rollout} prompts x group_size {self.group_size} = {self.sequences_per_rollout} "
-                f"responses do not divide into {self.minibatches} minibatches; change one of the three"
-            )
-        if self.min_completion_length > self.max_completion_length:
-            raise ValueError(
-                f"min_completion_length {self.min_completion_length} is above max_completion_length "
-                f"{self.max_completion_length}; change one"
-            )
-        if self.level_weights and sum(self.level_weights.values()) <= 0:
-            raise ValueError("level_weights are all 0, so there is nothing to train on; give one level a weight")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, dumped):
-        # Runs made before this was a key keep their records.
-        return {key: value for key, value in dumped(self).items() if (key, value) != ("min_completion_length", 0)}
-
-
-class ExperimentSettings(Section):
-    """One experiment: its methods, reward rule and training protocol."""
-
-    methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-    seeds: list[Seed] | dict[Name, list[Seed]] | None
-    reward: Literal["exact", "krpo", "krpo-parts", "math", "math-strings"]
-    reward_noise: dict[str, float]
-    kalman_time_constant: Positive
-    training: TrainingSettings
-    late_evaluation: dict[Name, Count] = {}
-    expected_seconds: Positive
-    pretrained: PretrainedSettings | None = None
-
-    @field_validator("methods", mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, value):
-        if isinstance(value, dict):
-            return {name: {} if overrides is None else overrides for name, overrides in value.items()}
-        return value
-
-    @field_validator("reward_noise")
-    @classmethod
-    def _noise_is_known(cls, value):
-        unknown = set(value) - {field.name for field in dataclasses.fields(RewardNoise)}
-        if unknown:
-            known = listing(field.name for field in dataclasses.fields(RewardNoise))
-            raise ValueError(f"unknown key {min(unknown)!r}; known are {known}")
-        try:
-            RewardNoise(**value)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @property
-    def late_batches(self) -> list[int]:
-        """The rollout batches of the last third of training, after each of which the policy is evaluated."""
-        count = self.training.rollout_batches
-        return list(range(count - max(1, round(count / 3)) + 1, count + 1))
-
-    @property
-    def late_answers(self) -> dict[str, int]:
-        """For each level of `late_evaluation` the answers of a whole run; a few more if they are not shared evenly."""
-        batches = len(self.late_batches)
-        return {level: batches * -(-count // batches) for level, count in self.late_evaluation.items()}
-
-    @property
-    def noise(self) -> RewardNoise:
-        """What is done to the rewards before the method sees them."""
-        return RewardNoise(**self.reward_noise)
-
-    @model_validator(mode="after")
-    def _methods_work(self):
-        for label in self.methods:
-            try:
-                method = self.method(label)
-            except TypeError as error:
-                raise ValueError(f"methods.{label}: {error}") from None
-            if method.uses_ratio and self.training.minibatches * self.training.epochs == 1:
-                raise ValueError(
-                    f"method {label!r} corrects for off-policy updates, but with minibatches 1 and epochs 1 every "
-                    "ratio is exactly 1 and it does nothing; set training.minibatches or training.epochs above 1"
-                )
-            if hasattr(method, "check_settings"):  # a related method
-                method.check_settings(self)
-        if self.reward == "krpo-parts" and self.reward_noise:
-            raise ValueError("reward_noise is for a single reward; set it to {}, or choose reward: krpo")
-        return self
-
-    @model_validator(mode="after")
-    def _model_and_data_fit(self):
-        training, pretrained = self.training, self.pretrained
-        if (pretrained is None or pretrained.trains_on_arithmetic) != bool(training.level_weights):
-            raise ValueError(
-                "training.level_weights choose among the generated problems: give them if the experiment trains "
-                "on those, and {} if it trains on Hugging Face datasets"
-            )
-        if pretrained is not None and self.late_evaluation:
-            raise ValueError("late_evaluation is for small models only; leave it out")
-        if pretrained is None:
-            if self.reward.startswith("math"):
-                raise ValueError(f"reward {self.reward!r} grades mathematics; an experiment on it says `pretrained`")
-            return self
-        if "base" in self.methods:
-            raise ValueError("a method's label is 'base', which is the untrained model; choose another label")
-        engine, trainer, devices = pretrained.engine, pretrained.trainer, pretrained.devices.count or 0
-        if training.min_completion_length and (engine == "vllm" or trainer == "verl" or devices > 1):
-            raise ValueError(
-                "training.min_completion_length leaves the end tokens out of the policy, which engine decode or "
-                f"transformers does with trainer trl in one process; found engine {engine!r}, trainer {trainer!r} and "
-                f"devices.count {devices}; set it to 0, or change these"
-            )
-        minibatch = training.sequences_per_rollout // training.minibatches
-        if minibatch % (pretrained.micro_batch * (pretrained.devices.count or 1)):
-            raise ValueError(
-                f"a minibatch has {minibatch} responses, which {pretrained.devices.count or 1} devices cannot take in "
-                f"equal micro-batches of {pretrained.micro_batch}; change pretrained.micro_batch or devices.count "
-                "(the minibatch is never changed to fit the devices)"
+                f"hidden_size {self.hidden_size} is not an even multiple of heads {self.heads}; change one"
             )
         return self
-
-    @model_validator(mode="after")
-    def _verl_can(self):
-        if self.pretrained is not None and self.pretrained.trainer == "verl":
-            prompts, minibatches = self.training.prompts_per_rollout, self.training.minibatches
-            if prompts % minibatches:
-                raise ValueError(
-                    f"trainer 'verl' takes whole groups in each minibatch, and {prompts} prompts do not divide into "
-                    f"{minibatches} minibatches; change training.minibatches, or set trainer: trl"
-                )
-            if self.reward_noise:
-                raise ValueError("trainer 'verl' adds no noise to rewards; set reward_noise: {}, or trainer: trl")
-            for label in self.methods:
-                if self.method(label).name not in METHODS:
-                    raise ValueError(f"trainer 'verl' has no method {label!r}, which is related work; set trainer: trl")
-        return self
-
-    def method(self, label: str) -> Method:
-        """The method under `label`, with the experiment's overrides and its filters fitted to the response length.
-
-        An entry may name another method than its label (``grpo-narrow: {method: grpo, clip_low: 0.1}``). Every filter
-        over tokens forgets faster by the same factor, so that the paper's time constant of 1,000 tokens becomes
-        `kalman_time_constant`: process variances grow by the factor's square, a constant gain by the factor. A value
-        that is given is taken as it is.
-        """
-        overrides = dict(self.methods[label])
-        name = overrides.pop("method", label)
-        if name in METHODS:
-            method = get_method(name)
-        else:
-            from reproduction.related.declarations import RELATED
-
-            if name not in RELATED:
-                raise ValueError(unknown_name("method", name, [*METHODS, *RELATED]))
-            method = RELATED[name]
-        faster = PAPER_TIME_CONSTANT / self.kalman_time_constant
-        fitted = {}
-        if "process_variance" in method.ratio_parameters:
-            fitted["process_variance"] = method.ratio_parameters["process_variance"] * faster**2
-        if "gain" in method.ratio_parameters:
-            fitted["gain"] = min(1.0, method.ratio_parameters["gain"] * faster)
-        if method.aggregation_length is not None:
-            fitted["aggregation_length"] = self.training.max_completion_length
-        return get_method(method, **{**fitted, **overrides})
 
 
 class EvaluationSettings(Section):
@@ -385,6 +176,32 @@ class Configuration(Section):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _small_models_can(self):
+        if self.base_model is None:
+            return self
+        for name, level in self.problems.levels.items():
+            if level.brackets or "*" in level.operators:
+                raise ValueError(
+                    f"problems.levels.{name} has products or brackets, which the small base model cannot read; set "
+                    "operators to '+-' and brackets to false"
+                )
+        levels = self.problems.levels.values()
+        # A sign and an operator with each number, and "=" in place of the last operator.
+        question = max(max(level.num_terms) * (max(level.num_digits) + 2) for level in levels)
+        lengths = {"evaluation": self.evaluation.max_completion_length} | {
+            f"experiments.{name}.training": one.training.max_completion_length
+            for name, one in self.experiments.items()
+            if one.pretrained is None
+        }
+        for key, length in lengths.items():
+            if question + length > SMALL_WINDOW:
+                raise ValueError(
+                    f"{key}.max_completion_length {length} and a question of up to {question} characters are more than "
+                    f"the {SMALL_WINDOW} that the small base model holds; set it to {SMALL_WINDOW - question} or less"
+                )
+        return self
+
     @property
     def folder(self) -> Path:
         """The results of the scale."""
@@ -453,17 +270,24 @@ def load(overrides: dict[str, Any] | None = None) -> Configuration:
         raise ConfigurationError(f"study {study!r} extends the laptop scale; the scale {scale!r} has its own sweeps")
     if study is not None:
         raw = _without_own_seeds({**_with_study(raw, study), "study": study}, overrides)
-    return validate(merge(raw, overrides), f"scale {scale}")
+    return validate(merge(raw, overrides, Configuration), f"scale {scale}")
 
 
 def _without_own_seeds(raw: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The raw configuration without a study's own seeds of methods if other seeds or methods are given."""
-    given = overrides.get("experiments") or {}
+    given = _mapping(overrides.get("experiments"))
     experiments = {
-        name: {**settings, "seeds": None} if "seeds" in overrides or "methods" in (given.get(name) or {}) else settings
+        name: {**settings, "seeds": None}
+        if "seeds" in overrides or "methods" in _mapping(given.get(name))
+        else settings
         for name, settings in raw["experiments"].items()
     }
     return {**raw, "experiments": experiments}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """The value if it is a mapping; what else it may be is refused where it is merged."""
+    return value if isinstance(value, dict) else {}
 
 
 def _with_study(raw: dict[str, Any], study: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Configuration files: YAML without surprises, one mapping laid over another, and refusals of one line."""
+"""Configuration files: YAML without surprises, overrides merged into it, and refusals of one line."""
 
 import os
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,6 @@ class _UniqueKeys(yaml.SafeLoader):
         return node
 
 
-def laid_over(base: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `upper` merged into it in depth, as Snakemake merges several ``--configfile``s."""
-    merged = dict(base)
-    for key, value in upper.items():
-        if isinstance(value, dict):
-            below = merged.get(key, {})
-            # An empty mapping replaces nothing, not even what is no mapping.
-            value = laid_over(below if isinstance(below, dict) else {}, value) if value else below
-        merged[key] = value
-    return merged
-
-
 def expanded(path: str | None) -> str | None:
     """A path of a configuration with a leading ``~`` replaced by the home folder, which only a shell does by itself.
 
@@ -91,22 +80,34 @@ REPLACED = ("methods", "seeds", "reward_noise", "late_evaluation")
 """Keys of an experiment that are replaced whole."""
 
 
-def merge(base: dict[str, Any], overrides: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`base` with `overrides` in it; a key that `base` lacks is refused, mappings of `REPLACED` are replaced."""
+def merge(base: dict[str, Any], overrides: dict[str, Any], kind: Any = None, prefix: str = "") -> dict[str, Any]:
+    """`base` with `overrides` in it; mappings of `REPLACED` are replaced.
+
+    kind: the section or mapping of sections that this becomes. A key that neither it nor `base` has is refused.
+    """
     merged = dict(base)
+    fields = getattr(kind, "model_fields", {})
     for key, value in overrides.items():
         name = f"{prefix}{key}"
-        if key not in base:
-            raise ConfigurationError(unknown_name("configuration key", name, [f"{prefix}{known}" for known in base]))
+        if key not in base and key not in fields:
+            known = [f"{prefix}{known}" for known in dict.fromkeys([*base, *fields])]
+            raise ConfigurationError(unknown_name("configuration key", name, known))
         if (prefix.startswith("experiments.") and key in REPLACED) or name == "data.pins":
             merged[key] = value
-        elif isinstance(base[key], dict):
+        elif isinstance(base.get(key), dict):
             if not isinstance(value, dict):
                 raise ConfigurationError(f"{name} must be a mapping with keys {listing(base[key])}, found {value!r}")
-            merged[key] = merge(base[key], value, f"{name}.")
+            merged[key] = merge(base[key], value, _kind_of(kind, key), f"{name}.")
         else:
             merged[key] = value
     return merged
+
+
+def _kind_of(kind: Any, key: str) -> Any:
+    """The annotation of the value under `key` of a section or a mapping, without None as an alternative."""
+    fields = getattr(kind, "model_fields", {})
+    found = fields[key].annotation if key in fields else (typing.get_args(kind) or [None])[-1]
+    return found if typing.get_origin(found) is dict else next(iter(typing.get_args(found)), found)
 
 
 def first_error(error: ValidationError) -> str:

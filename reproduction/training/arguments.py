@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from trl import GRPOConfig
 
-from reproduction.settings.configuration import TrainingSettings
+from reproduction.settings.experiment import TrainingSettings
 from reproduction.settings.hub import LoraSettings, PretrainedSettings
 
 

@@ -15,11 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from reproduction.data.scratchpad import write_scratchpad
-from reproduction.settings.configuration import BaseModelSettings
+from reproduction.settings.configuration import SMALL_WINDOW, BaseModelSettings
 from reproduction.training.checkpoint import MODEL, CheckpointFolder, random_states, save_state, set_random_states
 
 IGNORED = -100
-MAX_POSITIONS = 512
 CHECKPOINTS = 10
 """Parts of a pretraining, at the end of each of which a checkpoint is written: a kill costs at most a tenth of it."""
 
@@ -35,7 +34,7 @@ def build_model(settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast)
             num_attention_heads=settings.heads,
             num_key_value_heads=settings.heads,
             head_dim=settings.hidden_size // settings.heads,
-            max_position_embeddings=MAX_POSITIONS,
+            max_position_embeddings=SMALL_WINDOW,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,

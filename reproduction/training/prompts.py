@@ -7,7 +7,7 @@ from typing import Any, cast
 from reproduction.data.arithmetic import Problem, normalise_question
 from reproduction.data.mathematics import MathProblem
 from reproduction.data.prompts import prompt_messages, user_text, within_length
-from reproduction.settings.configuration import ExperimentSettings, TrainingSettings
+from reproduction.settings.experiment import ExperimentSettings, TrainingSettings
 
 
 def choose_prompts(problems: Sequence[Problem], settings: TrainingSettings, seed: int) -> list[Problem]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from reproduction.jobs.progress import Progress
-from reproduction.settings.configuration import TrainingSettings
+from reproduction.settings.experiment import TrainingSettings
 
 
 class Recorder:

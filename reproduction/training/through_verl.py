@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kpo.verl_settings import ACTOR, overrides
-from reproduction.settings.configuration import TrainingSettings
+from reproduction.settings.experiment import TrainingSettings
 from reproduction.settings.run import Run
 
 PYTHON = "KPO_VERL_PYTHON"

@@ -10,7 +10,8 @@ from reproduction.claims.declarations import needed_cells
 from reproduction.claims.design import FIRST_LOOK, FIRST_SEED
 from reproduction.publish.published import FOLDER, REPOSITORY
 from reproduction.rewards.perturb import RewardNoise
-from reproduction.settings.configuration import CONFIG_FOLDER, TrainingSettings
+from reproduction.settings.configuration import CONFIG_FOLDER
+from reproduction.settings.experiment import TrainingSettings
 from reproduction.settings.files import read_yaml
 from reproduction.settings.study import add_study
 

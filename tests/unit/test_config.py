@@ -1,12 +1,9 @@
 """Configuration: every shipped file is valid, every refusal is one line that names the key and what to do."""
 
-import copy
 import re
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kpo.kalman import kalman_gains
 from reproduction.cli import main
@@ -19,7 +16,7 @@ from reproduction.settings.configuration import (
     read_resolved,
     validate,
 )
-from reproduction.settings.files import laid_over, merge, read_yaml
+from reproduction.settings.files import merge, read_yaml
 from reproduction.workflow import prepare, run_settings
 
 SHIPPED = [scale for scale in SCALES if (CONFIG_FOLDER / f"{scale}.yaml").exists()]
@@ -168,6 +165,30 @@ WRONG = {
     "share above 1": ({"base_model": {"forgetting": 1.2}}, ["forgetting", "1.2"]),
     "one sample": ({"evaluation": {"samples_per_problem": 1}}, ["samples_per_problem", "1"]),
     "division": ({"problems": {"levels": {"easy": {"operators": "+/"}}}}, ["operators"]),
+    "an operator twice": (
+        {"problems": {"levels": {"easy": {"operators": "++"}}}},
+        ["levels.easy", "operators", "'++'"],
+    ),
+    "heads of odd width": ({"base_model": {"hidden_size": 36, "heads": 4}}, ["heads", "36"]),
+    "products for the small model": (
+        {"problems": {"levels": {"easy": {"operators": "+-*"}}}},
+        ["problems.levels.easy", "products", "'+-'"],
+    ),
+    "brackets for the small model": (
+        {"problems": {"levels": {"hard": {"brackets": True}}}},
+        ["problems.levels.hard", "brackets", "false"],
+    ),
+    "answers longer than the small model holds": (
+        {"evaluation": {"max_completion_length": 500}},
+        ["evaluation.max_completion_length 500", "512", "496"],
+    ),
+    "responses longer than the small model holds": (
+        kpo(training={"max_completion_length": 512}),
+        ["experiments.kpo.training.max_completion_length", "496 or less"],
+    ),
+    "experiments are a list": ({"experiments": [1]}, ["experiments must be a mapping", "[1]"]),
+    "an experiment is a number": ({"experiments": {"kpo": 3}}, ["experiments.kpo must be a mapping", "3"]),
+    "experiments are nothing": ({"experiments": None, "study": "full"}, ["experiments must be a mapping", "None"]),
 }
 
 
@@ -207,6 +228,23 @@ def test_files_that_are_no_configuration(tmp_path, content, words):
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigurationError, match="no such file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_every_optional_key_can_be_given_at_every_scale():
+    level = {"num_digits": [1], "numbers": [0, 9]}
+    given = {"problems": {"levels": {"easy": level}}, "data": {"mirror": "elsewhere"}, **kpo(training=LEAST)}
+    for scale in SHIPPED:
+        found = load({**given, "scale": scale, **({"study": None} if load({"scale": scale}).study else {})})
+        assert found.problems.levels["easy"].numbers == [0, 9]
+        assert found.data.mirror == "elsewhere"
+        assert found.experiments["kpo"].training.min_completion_length == 0
+    with pytest.raises(ConfigurationError, match="min_completion_lenght', did you mean .*min_completion_length'"):
+        load(kpo(training={"min_completion_lenght": 0}))
+    with pytest.raises(ConfigurationError, match="late_evaluation is for small models only"):
+        load({"scale": "gpu", **kpo(late_evaluation={"easy": 5})})
+
+
+LEAST = {"min_completion_length": 0}
 
 
 def test_merge_keeps_what_is_not_named():
@@ -322,21 +360,6 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
         for key in ("results", "arithmetic_file", "mirror"):
             with pytest.raises(ConfigurationError, match=f"{key}: .*{words}"):
                 load({"scale": "paper", **({"data": {key: path}} if key == "mirror" else {key: path})})
-
-
-KEYS = st.sampled_from("abc")
-NESTED = st.recursive(st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=9)
-
-
-@given(st.dictionaries(KEYS, NESTED), st.dictionaries(KEYS, NESTED))
-def test_files_are_laid_over_one_another_as_snakemake_does(base, upper):
-    from snakemake.utils import update_config
-
-    expected = copy.deepcopy(base)
-    update_config(expected, copy.deepcopy(upper))
-    before = copy.deepcopy(base)
-    assert laid_over(base, upper) == expected
-    assert base == before
 
 
 def test_a_plan_of_two_files_is_that_of_the_workflow(tmp_path, capsys):
