@@ -242,7 +242,7 @@ def _evaluate(arguments) -> None:
     again = run_arguments(arguments.config, arguments.experiment, arguments.method, arguments.seed)
     evaluate(
         run,
-        _untrained_model(configuration, run, arguments) if run.method is None else _existing(run.folder / "model"),
+        _existing(run.folder / "model", "train") if run.method else _untrained_model(configuration, run, arguments),
         evaluation_problems(configuration, run.settings),
         arguments.terminal,
         worker=step_command("evaluate", 1, [*again, "--threads", str(arguments.threads)]),
@@ -253,18 +253,19 @@ def _evaluate(arguments) -> None:
 def _untrained_model(configuration: Configuration, run: Run, arguments) -> Path:
     """The folder of the model that a run starts from."""
     if run.hub is None:
-        return _existing(configuration.run_folder("base", "base", run.seed) / "model")
-    file = Path(model_file(configuration, arguments.experiment))
+        return _existing(configuration.run_folder("base", "base", run.seed) / "model", "pretrain")
+    file, step = Path(model_file(configuration, arguments.experiment)), f"model --experiment {arguments.experiment}"
     if not file.exists():
-        command = f"python -m reproduction model --experiment {arguments.experiment}"
-        raise ConfigurationError(f"{file} is missing; make it with `{command}`")
-    return _existing(Path(read_json(file)["folder"]))
+        raise ConfigurationError(f"{file} is missing; make it with `python -m reproduction {step}`")
+    found = read_json(file)
+    if not isinstance(found, dict) or not isinstance(found.get("folder"), str):
+        raise ConfigurationError(f"{file} names no folder; make it again with `python -m reproduction {step}`")
+    return _existing(Path(found["folder"]), step)
 
 
-def _existing(folder: Path) -> Path:
+def _existing(folder: Path, step: str) -> Path:
     if not (folder / "config.json").exists():
-        steps = "`python -m reproduction pretrain` or `python -m reproduction train`"
-        raise ValueError(f"{folder} holds no model; make it with {steps} first")
+        raise ValueError(f"{folder} holds no model; make it with `python -m reproduction {step}` first")
     return folder
 
 

@@ -39,15 +39,13 @@ def evaluate(
         end_with_parent()
         answers.make(answers.shards[share[0] :: share[1]], quiet=True)
         return
-    waited = []
 
     def wait() -> None:
-        waited.append(True)
         answers.progress.say("another process evaluates this model; waiting for its end")
 
     # A job whose workflow was killed may still be at work here.
-    with only_process(run.folder, wait):
-        if waited and _is_finished(answers):
+    with only_process(run.folder, wait) as has_waited:
+        if has_waited and _is_finished(answers):
             answers.progress.say("the other process has finished this evaluation; nothing is left to do")
             return
         devices = own_devices()

@@ -147,6 +147,8 @@ def acquire(
     devices = visible_devices(certain=True) if devices is None else list(devices)
     if count < 1:
         raise DeviceError(f"--devices must be at least 1, found {count}")
+    if timeout is not None and not timeout >= 0:  # nan, too, which would wait for ever
+        raise DeviceError(f"--wait must be 0 or more seconds, found {timeout:g}")
     if len(devices) < count:
         names = ", ".join(f"{device.id} ({device.name})" for device in devices) or "none"
         raise DeviceError(

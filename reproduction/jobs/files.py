@@ -64,22 +64,23 @@ def lock(descriptor: int, operation: int) -> None:
 
 
 @contextlib.contextmanager
-def only_process(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a folder for this process only; `waiting` is called once if another holds it, until that one ends.
+def only_process(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
+    """Hold a folder for this process only; gives whether another held it, whose end was waited for.
 
-    The system frees it when its holder dies, however it does. On a file system without locks nothing is held.
+    waiting: called once then. The system frees a folder when its holder dies, however it does. On a file system without
+    locks nothing is held.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    descriptor = _locked(path, waiting)
+    descriptor, has_waited = _locked(path, waiting)
     try:
-        yield
+        yield has_waited
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _locked(path: Path, waiting: Callable[[], None]) -> int:
+def _locked(path: Path, waiting: Callable[[], None]) -> tuple[int, bool]:
     has_waited = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -92,11 +93,11 @@ def _locked(path: Path, waiting: Callable[[], None]) -> int:
                 has_waited = True
                 lock(descriptor, fcntl.LOCK_EX)
         except NoLocks:
-            return descriptor
+            return descriptor, has_waited
         # Its last holder has removed the file, so that another process may hold a new one of this name.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
+                return descriptor, has_waited
         os.close(descriptor)
 
 

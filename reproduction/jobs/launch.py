@@ -67,12 +67,8 @@ def _with_devices(settings: ExperimentSettings, count: int) -> ExperimentSetting
 def printed_command(configuration: Configuration, experiment: str, count: int) -> str:
     """The launch command of an experiment's first run, as a person would type it in the repository."""
     settings = configuration.experiments[experiment]
-    arguments = run_arguments(
-        configuration.folder / "config.yaml",
-        experiment,
-        next(iter(settings.methods)),
-        configuration.seeds_of(experiment)[0],
-    )
+    first = next(run for run in configuration.runs() if run[0] == experiment)
+    arguments = run_arguments(configuration.folder / "config.yaml", *first)
     command = step_command("train", count if settings.pretrained.trainer == "trl" else 1, arguments, python="python")
     command = [str(Path(part).relative_to(CONFIG_FOLDER.parent)) if part == str(FSDP) else part for part in command]
     lease = ["python", "-m", "reproduction", "lease", "--devices", str(count), "--"] if count else []

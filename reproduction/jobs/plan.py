@@ -1,6 +1,7 @@
 """The plan printed before a workflow starts: scale, runs, devices and the time they should take."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from reproduction.jobs.devices import Device, visible_devices
@@ -94,54 +95,68 @@ def _larger_scale(devices: list[Device]) -> list[str]:
     for scale in ("paper", "gpu"):
         larger = load({"scale": scale})
         if fits(larger, devices):
-            hours = sum(_hours(larger, name, devices)[-1] for name in larger.experiments)
+            hours = sum(_estimate(larger, name, devices).hours for name in larger.experiments)
             fits_in = f"would fit on these devices, in about {hours:,.0f} device-hours (estimated)"
             return [f"  hint         scale={scale} {fits_in}"]
     return []
 
 
-def _hours(configuration: Configuration, name: str, devices: list[Device]) -> tuple[int, float, float, float]:
-    """Devices of a training, and device-hours of one training, of one evaluation and of the whole experiment.
+@dataclass(frozen=True)
+class _Estimate:
+    """An experiment's runs, devices of a training, device-hours of one training and evaluation, and of what devices."""
 
-    Raises ValueError if no number of devices is enough.
-    """
+    runs: int
+    count: int
+    training: float
+    evaluation: float
+    assumed: str
+
+    @property
+    def hours(self) -> float:
+        """Device-hours of the experiment; its model is evaluated untrained as well."""
+        return self.runs * self.training + (self.runs + 1) * self.evaluation
+
+
+def _estimate(configuration: Configuration, name: str, devices: list[Device]) -> _Estimate:
+    """Raises ValueError if no number of devices is enough."""
     experiment = configuration.experiments[name]
     memory = planned_memory(experiment, devices)
     speed = speed_of(devices[0].name if devices else "", memory)
     count = planned_count(experiment, devices)
-    training = training_hours(experiment, max(count, 1), speed, memory)
-    evaluation = evaluation_hours(configuration, experiment, speed)
-    runs = len(experiment.methods) * len(configuration.seeds_of(name))
-    return count, training, evaluation, runs * training + (runs + 1) * evaluation
+    return _Estimate(
+        runs=sum(len(configuration.seeds_of(name, label)) for label in experiment.methods),
+        count=count,
+        training=training_hours(experiment, max(count, 1), speed, memory),
+        evaluation=evaluation_hours(configuration, experiment, speed),
+        assumed=f"{memory / 1e9:.0f} GB at the speed of an {speed.name}",
+    )
 
 
 def _on_devices(configuration: Configuration, devices: list[Device]) -> list[str]:
     """Device-hours and launch command of every experiment with a Hugging Face model that is not for the CPU."""
     lines, commands, total, assumed = ["  on devices   device-hours, estimated and not measured:"], [], 0.0, {}
     for name, experiment in configuration.experiments.items():
-        if _is_on_cpu(experiment):
+        if _is_on_cpu(experiment) or not configuration.seeds_of(name):
             continue
-        memory = planned_memory(experiment, devices)
-        speed = speed_of(devices[0].name if devices else "", memory)
         try:
-            count, training, evaluation, hours = _hours(configuration, name, devices)
+            one = _estimate(configuration, name, devices)
         except ValueError as error:
             lines.append(f"    {name:<26} cannot run here: {error}")
             continue
-        assumed[f"{memory / 1e9:.0f} GB at the speed of an {speed.name}"] = None
-        runs = len(experiment.methods) * len(configuration.seeds_of(name))
-        total += hours
-        where = f"{count} device{'s' if count > 1 else ''} each"
+        assumed[one.assumed] = None
+        total += one.hours
+        where = f"{one.count} device{'s' if one.count > 1 else ''} each"
         lines.append(
-            f"    {name:<26} {hours:8.1f} = {runs} x {training:.1f} training ({where}) + {runs + 1} x {evaluation:.1f}"
+            f"    {name:<26} {one.hours:8.1f} = {one.runs} x {one.training:.1f} training ({where}) + "
+            f"{one.runs + 1} x {one.evaluation:.1f}"
         )
-        commands.append(f"    {printed_command(configuration, name, count)}")
+        commands.append(f"    {printed_command(configuration, name, one.count)}")
         if experiment.pretrained.trainer == "verl":
             commands.append(
                 f"      {name} trains through verl (docs/verl.md), by the command in a run's verl/launch.sh"
             )
-        if count > len(devices) > 0:
-            lines.append(f"      needs {count} devices at once, and this machine has {len(devices)}")
+        if one.count > len(devices) > 0:
+            lines.append(f"      needs {one.count} devices at once, and this machine has {len(devices)}")
     lines.append(f"    {'all':<26} {total:8.1f} on devices of {'; '.join(assumed)}")
     lines.append(
         f"    how: reproduction/jobs/sizing.py; responses of {LENGTH_SHARE:.0%} of their limit, prompts of "

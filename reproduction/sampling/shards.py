@@ -29,8 +29,7 @@ class ShardFolder:
 
     def __init__(self, output: Path, decided: dict[str, Any], report: Callable[[str], None] = lambda line: None):
         self.folder = output / FOLDER
-        packages = {name: version for name, version in versions().items() if name != "snakemake"}
-        self.settings = json.loads(json.dumps({**decided, "code": source_hash("evaluate"), "versions": packages}))
+        self.settings = json.loads(json.dumps({**decided, "code": source_hash("evaluate"), "versions": versions()}))
         self.report = report
 
     def read(self, name: str) -> dict[str, Any] | None:

@@ -236,7 +236,7 @@ class Configuration(Section):
         return own + [
             (name, "base", self.seeds_of(name)[0])
             for name, settings in self.experiments.items()
-            if settings.pretrained is not None
+            if settings.pretrained is not None and self.seeds_of(name)
         ]
 
     def seeds_of(self, experiment: str, label: str | None = None) -> list[int]:

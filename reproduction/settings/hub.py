@@ -6,6 +6,7 @@ Experiments without this section train the small base model of `base_model` on a
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from reproduction.data.catalogue import check_revision, get_set
 from reproduction.data.prompts import PromptStyle
@@ -216,11 +217,21 @@ class PretrainedSettings(Section):
         return self.model_dump(include=chosen)
 
 
+class Pin(TypedDict, total=False):
+    """What replaces the declaration of a dataset in the catalogue."""
+
+    __pydantic_config__ = Section.model_config  # type: ignore[misc]
+
+    revision: str | None
+    rows: Count | None
+    distinct: CountOrZero | None
+
+
 class DataSettings(Section):
-    """Source of datasets and models. mirror: a folder, null for Hugging Face. pins: revision, rows and distinct."""
+    """Source of datasets and models. mirror: a folder, null for Hugging Face. pins: by the dataset's name."""
 
     mirror: str | None = None
-    pins: dict[str, dict[Literal["revision", "rows", "distinct"], str | int | None]] = {}
+    pins: dict[str, Pin] = {}
 
     @field_validator("mirror")
     @classmethod
@@ -232,9 +243,6 @@ class DataSettings(Section):
     def _pins_are_known(cls, value):
         for name, pin in value.items():
             get_set(name)
-            for key in ("rows", "distinct"):
-                if isinstance(pin.get(key), str):
-                    raise ValueError(f"{name}.{key} must be a number, found the text {pin[key]!r}")
             if pin.get("revision") is not None:
                 check_revision(name, pin["revision"])
         return value

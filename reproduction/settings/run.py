@@ -66,7 +66,11 @@ def get_run(configuration: Configuration, experiment: str, label: str, seed: int
     configuration has no such run.
     """
     settings = method = None
-    if experiment != "base":
+    if experiment == "base":
+        _known(label, {"base": None}, "experiment 'base' is the untrained model and has no method {!r}; it has {}")
+        if configuration.base_model is None:
+            raise ConfigurationError("this configuration has no base model (base_model: null); name an experiment")
+    else:
         settings = _known(experiment, configuration.experiments, "unknown experiment {!r}; known are {}")
         if label != "base" or settings.pretrained is None:
             _known(label, settings.methods, f"experiment {experiment!r} has no method {{!r}}; it has {{}}")

@@ -6,8 +6,8 @@ import json
 from reproduction.data import normalise_question
 from reproduction.data.splits import problems_by_level
 from reproduction.data.tokenizer import build_tokenizer
-from reproduction.jobs.checksums import write_checksums
-from reproduction.jobs.files import only_process, write_json, write_jsonl
+from reproduction.jobs.checksums import is_made, write_checksums
+from reproduction.jobs.files import only_process, read_json, write_json, write_jsonl
 from reproduction.jobs.progress import Progress
 from reproduction.jobs.provenance import Stopwatch, source_hash, versions
 from reproduction.settings.configuration import Configuration
@@ -29,8 +29,9 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
         name: [normalise_question(problem.question) for problem in problems]
         for name, problems in problems_by_level(configuration, path).items()
     }
+    settings = configuration.base_model.model_dump(exclude={"expected_seconds"})
     progress = Progress(f"base model seed {seed}", configuration.base_model.steps, progress_stream)
-    checkpoints = CheckpointFolder(folder / "checkpoint", _base_identity(configuration, seed, questions), progress.say)
+    checkpoints = CheckpointFolder(folder / "checkpoint", _identity(settings, seed, questions), progress.say)
     rows: list[dict] = []
 
     def report(row: dict) -> None:
@@ -46,8 +47,15 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
         progress.say(str(error))
         return configuration.safety.checkpoint == "continue"
 
+    def wait() -> None:
+        progress.say("another process makes this model; waiting for its end")
+
     # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
-    with only_process(folder, lambda: progress.say("another process makes this model; waiting for its end")):
+    with only_process(folder, wait) as has_waited:
+        made_with = read_json(folder / "provenance.json").get("settings") if is_made(folder, "pretrain") else None
+        if has_waited and made_with == settings:
+            progress.say("the other process has made this model; nothing is left to do")
+            return
         tokenizer = build_tokenizer()
         keeps = configuration.safety.checkpoint_every is not None
         model = pretrain(
@@ -63,19 +71,18 @@ def pretrain_base(configuration: Configuration, seed: int, progress_stream=None)
         write_jsonl(folder / "metrics.jsonl", rows)
         save_model(model, tokenizer, folder / "model")
         history = checkpoints.history()
-        write_json(
-            folder / "provenance.json", {**stopwatch.record(), **({"interruptions": history} if history else {})}
-        )
+        record = {**stopwatch.record(), "settings": settings, **({"interruptions": history} if history else {})}
+        write_json(folder / "provenance.json", record)
         write_checksums(folder, "pretrain", ["metrics.jsonl", "provenance.json", "model"], [path])
         checkpoints.remove()
 
 
-def _base_identity(configuration: Configuration, seed: int, questions: dict[str, list[str]]) -> dict:
+def _identity(settings: dict, seed: int, questions: dict[str, list[str]]) -> dict:
     """What decides every bit of a base model apart from the hardware."""
     return {
-        "settings": configuration.base_model.model_dump(exclude={"expected_seconds"}),
+        "settings": settings,
         "seed": seed,
         "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest(),
         "code": source_hash("pretrain"),
-        "versions": {name: version for name, version in versions().items() if name != "snakemake"},
+        "versions": versions(),
     }

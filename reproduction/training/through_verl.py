@@ -5,6 +5,7 @@ and what `reproduction.rewards` imports. Metrics have one row per rollout batch,
 and no token log-ratios are kept.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -146,16 +147,15 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
     and the command are written, and verl/launch.sh can be taken to a cluster. RuntimeError if verl fails.
     """
     import pandas
-    from safetensors.torch import save_file
 
-    from reproduction.jobs.checksums import write_checksums
     from reproduction.jobs.devices import visible_devices
-    from reproduction.jobs.files import atomic_path, atomic_write, write_json, write_jsonl
+    from reproduction.jobs.files import atomic_path, atomic_write
     from reproduction.jobs.progress import Progress
     from reproduction.jobs.provenance import Stopwatch
     from reproduction.jobs.sizing import planned_count
     from reproduction.training.prompts import chosen_prompts
     from reproduction.training.saving import load_model, save_model
+    from reproduction.training.train import is_finished_by_another, write_results
 
     stopwatch, training = Stopwatch(run.seed), run.settings.training
     folder, python, found = (run.folder / "verl").resolve(), os.environ.get(PYTHON), visible_devices()
@@ -173,33 +173,33 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
         )
     version = _version_of_verl(python, environment, run.settings.reward) if python else None
     progress = Progress(run.name, training.rollout_batches, progress_stream)
-    folder.mkdir(parents=True, exist_ok=True)
-    _, tokenizer = load_model(model)
-    prompts = prompt_rows(run, chosen_prompts(run.settings, problems, tokenizer, run.seed))
-    with atomic_path(folder / "prompts.parquet") as temporary:
-        pandas.DataFrame(prompts).to_parquet(temporary)
-    command = launch_command(run, model.resolve(), folder, devices, python or "python")
-    log = shlex.quote(environment["VERL_FILE_LOGGER_PATH"])
-    atomic_write(folder / "launch.sh", f"VERL_FILE_LOGGER_PATH={log} {shlex.join(command)}\n")
-    if not python:
-        raise ValueError(f"{PYTHON} is not set to a Python that has verl; the command is in {folder / 'launch.sh'}")
-    progress.say(f"runs through verl; its output is in {folder / 'output.txt'}")
-    with (folder / "output.txt").open("w") as output:
-        done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise RuntimeError(f"{run.name}: verl ended with status {done.returncode}; see {folder / 'output.txt'}")
-    rows = metrics_rows(folder / "log.jsonl", training)
-    saved = sorted((folder / "checkpoint").rglob("config.json"))
-    if len(rows) != training.rollout_batches or not saved:
-        made = f"{len(rows)} of {training.rollout_batches} rollout batches and {'a' if saved else 'no'} model"
-        raise RuntimeError(f"{run.name}: verl left {made} in {folder}; see {folder / 'output.txt'}")
-    save_model(*load_model(saved[-1].parent), run.folder / "model")
-    write_jsonl(run.folder / "metrics.jsonl", rows)
-    with atomic_path(run.folder / "structure.safetensors") as temporary:
-        save_file({}, temporary)
-    atomic_write(run.folder / "config.yaml", run.resolved_text)
-    ended = {"stopped": None, "faults": [], "interruptions": [], "processes": devices, "verl": version}
-    write_json(run.folder / "provenance.json", stopwatch.record() | ended)
-    names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
-    write_checksums(run.folder, "train", names, [])
-    shutil.rmtree(folder / "checkpoint")
+    with contextlib.ExitStack() as stack:
+        if is_finished_by_another(run, stack, progress):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        _, tokenizer = load_model(model)
+        prompts = prompt_rows(run, chosen_prompts(run.settings, problems, tokenizer, run.seed))
+        with atomic_path(folder / "prompts.parquet") as temporary:
+            pandas.DataFrame(prompts).to_parquet(temporary)
+        command = launch_command(run, model.resolve(), folder, devices, python or "python")
+        log = shlex.quote(environment["VERL_FILE_LOGGER_PATH"])
+        atomic_write(folder / "launch.sh", f"VERL_FILE_LOGGER_PATH={log} {shlex.join(command)}\n")
+        if not python:
+            raise ValueError(f"{PYTHON} is not set to a Python that has verl; the command is in {folder / 'launch.sh'}")
+        progress.say(f"runs through verl; its output is in {folder / 'output.txt'}")
+        # What an earlier attempt left must not pass for this one's.
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        (folder / "log.jsonl").write_text("")
+        with (folder / "output.txt").open("w") as output:
+            done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise RuntimeError(f"{run.name}: verl ended with status {done.returncode}; see {folder / 'output.txt'}")
+        rows = metrics_rows(folder / "log.jsonl", training)
+        saved = sorted((folder / "checkpoint").rglob("config.json"))
+        if len(rows) != training.rollout_batches or not saved:
+            made = f"{len(rows)} of {training.rollout_batches} rollout batches and {'a' if saved else 'no'} model"
+            raise RuntimeError(f"{run.name}: verl left {made} in {folder}; see {folder / 'output.txt'}")
+        save_model(*load_model(saved[-1].parent), run.folder / "model")
+        ended = {"stopped": None, "faults": [], "interruptions": [], "processes": devices, "verl": version}
+        write_results(run, rows, {}, stopwatch.record() | ended)
+        shutil.rmtree(folder / "checkpoint")

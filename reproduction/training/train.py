@@ -36,12 +36,7 @@ from reproduction.training.checkpoint import CheckpointFolder
 from reproduction.training.engine_weights import prepare_engine
 from reproduction.training.faults import KINDS, FaultMonitor
 from reproduction.training.late_evaluation import LateEvaluation
-from reproduction.training.processes import (
-    from_all,
-    in_first_while_others_wait,
-    process_count,
-    process_index,
-)
+from reproduction.training.processes import from_all, in_first_while_others_wait, process_count, process_index
 from reproduction.training.prompts import chosen_prompts
 from reproduction.training.recorder import Recorder
 from reproduction.training.rollouts import DecodingTrainer
@@ -83,8 +78,7 @@ def train(
         arguments.reward_weights = list(reward_weights(run.settings.reward).values())
         stream = progress_stream if is_first else stack.enter_context(open(os.devnull, "w"))
         progress = Progress(run.name, training.updates, stream)
-        if in_first_while_others_wait(lambda: _is_finished_by_another(run, stack, progress)):
-            progress.say("the other process has finished this run; nothing is left to do")
+        if in_first_while_others_wait(lambda: is_finished_by_another(run, stack, progress)):
             return
         model, tokenizer = load_model(base_model)
         prompts = chosen_prompts(run.settings, problems, tokenizer, run.seed)
@@ -140,10 +134,6 @@ def train(
             if hub is not None and hub.lora is not None:
                 trained = trained.merge_and_unload()  # evaluation knows only models without adapters
             trained.generation_config.eos_token_id = own_ends
-            write_jsonl(run.folder / "metrics.jsonl", recorder.rows)
-            with atomic_path(run.folder / "structure.safetensors") as temporary:
-                save_file(recorder.tensors, temporary)
-            atomic_write(run.folder / "config.yaml", run.resolved_text)
             save_model(trained, tokenizer, run.folder / "model", weights)
             # A run that could not go on is a result too; what it reached is evaluated as usual.
             record = {
@@ -155,29 +145,41 @@ def train(
                 "processes": processes,
                 **({} if hub is None else {"base_model": model_source(base_model)}),
             }
-            write_json(run.folder / "provenance.json", record)
-            names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
             # A Hugging Face model is outside the results; its revision is in config.yaml.
-            write_checksums(run.folder, "train", names, [base_model / "model.safetensors"] if hub is None else [])
+            inputs = [base_model / "model.safetensors"] if hub is None else []
+            write_results(run, recorder.rows, recorder.tensors, record, inputs)
         except Exception as error:
             raise checkpoints.ended(run.name, len(recorder.rows), error) from error
         then()
         checkpoints.remove()
 
 
-def _is_finished_by_another(run: Run, stack: contextlib.ExitStack, progress: Progress) -> bool:
+def is_finished_by_another(run: Run, stack: contextlib.ExitStack, progress: Progress) -> bool:
     """Lock the run's folder until `stack` closes; whether another process held it and has finished the run."""
-    waited = []
 
     def wait() -> None:
-        waited.append(True)
         progress.say("another process trains this run; waiting for its end")
 
     # A job whose workflow was killed may still be at work here; two would remove each other's checkpoints.
-    stack.enter_context(only_process(run.folder, wait))
-    return bool(
-        waited and is_made(run.folder, "train") and (run.folder / "config.yaml").read_text("utf-8") == run.resolved_text
-    )
+    if not stack.enter_context(only_process(run.folder, wait)) or not is_made(run.folder, "train"):
+        return False
+    if (run.folder / "config.yaml").read_text("utf-8") != run.resolved_text:
+        return False
+    progress.say("the other process has finished this run; nothing is left to do")
+    return True
+
+
+def write_results(
+    run: Run, rows: list[dict], tensors: dict[str, torch.Tensor], record: dict[str, Any], inputs: Sequence[Path] = ()
+) -> None:
+    """Write all that a run leaves next to its model: metrics, kept log-ratios, settings, provenance and checksums."""
+    write_jsonl(run.folder / "metrics.jsonl", rows)
+    with atomic_path(run.folder / "structure.safetensors") as temporary:
+        save_file(tensors, temporary)
+    atomic_write(run.folder / "config.yaml", run.resolved_text)
+    write_json(run.folder / "provenance.json", record)
+    names = ["metrics.jsonl", "structure.safetensors", "config.yaml", "provenance.json", "model"]
+    write_checksums(run.folder, "train", names, inputs)
 
 
 def _grades(run: Run, rule: str, texts: Sequence[str], answers: Sequence[str]) -> list[float | None]:
@@ -223,7 +225,7 @@ def run_identity(run: Run, base_model: Path, prompts: list[dict[str, Any]]) -> d
         "base model": [sha256(path) for path in sorted(base_model.glob("*.safetensors"))],
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
         "code": source_hash(),
-        "versions": {name: version for name, version in versions().items() if name != "snakemake"},
+        "versions": versions(),
         "CUDA devices": 0 if run.hub is None else torch.cuda.device_count(),
         "number of processes": process_count(),
     }

@@ -330,7 +330,7 @@ def test_it_says_how_to_write_the_number():
         load(kpo(methods={"grpo": {"clip_low": "1e-4"}}))
     with pytest.raises(ConfigurationError, match="methods.grpo: .*clip_low.* found list"):
         load(kpo(methods={"grpo": {"clip_low": [1]}}))
-    with pytest.raises(ConfigurationError, match="dapo.rows must be a number, found the text '1e3'"):
+    with pytest.raises(ConfigurationError, match="dapo.rows: .*found '1e3', which is text; write 1000"):
         load({"scale": "paper", "data": {"pins": {"dapo": {"rows": "1e3"}}}})
 
 

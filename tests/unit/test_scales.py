@@ -30,6 +30,7 @@ from reproduction.jobs.sizing import (
 from reproduction.settings.configuration import CONFIG_FOLDER, ConfigurationError, load
 from reproduction.settings.files import read_yaml
 from reproduction.settings.hub import PretrainedSettings
+from reproduction.settings.run import get_run
 from reproduction.workflow import job_threads, prepare, run_settings
 
 H100 = Device("0", "NVIDIA H100 80GB HBM3", 81559 * 2**20)
@@ -273,6 +274,21 @@ def test_laptop_is_the_default_and_a_larger_scale_a_hint_with_its_hours(monkeypa
     lines = plan_text(load({"scale": scale}), 8, eight).splitlines()
     total = next(line.split()[1] for line in lines if " all " in line)
     assert scale == "paper" and float(hours.replace(",", "")) == pytest.approx(float(total), abs=1)
+
+
+def test_a_plan_counts_the_runs_that_each_method_has():
+    """Methods may have seeds of their own, and an experiment none at all."""
+    given = {"scale": "gpu", "experiments": {"kpo": {"seeds": {"gmpo": [2, 3], "kpo-ema": [3]}}, "krpo": {"seeds": {}}}}
+    configuration = load(given)
+    text = plan_text(configuration, 2, [H100])
+    assert re.search(r"kpo +[\d.]+ = 3 x [\d.]+ training .* \+ 4 x", text), text
+    assert "--method gmpo --seed 2" in text and "--experiment krpo" not in text
+    assert configuration.untrained() == [("kpo", "base", 2)]
+
+
+def test_a_base_model_that_no_configuration_has_is_refused():
+    with pytest.raises(ConfigurationError, match="no base model .*base_model: null.*; name an experiment"):
+        get_run(load({"scale": "gpu"}), "base", "base", 1)
 
 
 def test_devices_of_a_run_divide_its_minibatch():

@@ -97,6 +97,7 @@ def three_prompts(run, tmp_path, monkeypatch):
     [
         ("echo broken; exit 3", "verl ended with status 3; see .*output.txt"),
         ('echo \'{"step": 1, "data": {}}\' > "$VERL_FILE_LOGGER_PATH"', "1 of 1087 rollout batches and no model"),
+        ("true", "0 of 1087 rollout batches and no model"),
     ],
 )
 def test_verl_that_stops_early_leaves_no_run(does, message, three_prompts, tmp_path, monkeypatch):
@@ -105,6 +106,11 @@ def test_verl_that_stops_early_leaves_no_run(does, message, three_prompts, tmp_p
     python.chmod(0o755)
     monkeypatch.setenv(through_verl.PYTHON, str(python))
     monkeypatch.setattr("reproduction.jobs.devices.visible_devices", lambda: [Device("0", "made up", None)])
+    # Left by an attempt that was killed after its training.
+    stale = run.folder / "verl" / "checkpoint" / "global_step_9" / "config.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
+    (run.folder / "verl" / "log.jsonl").write_text('{"step": 1, "data": {}}\n' * 1087)
     with pytest.raises(RuntimeError, match=message) as caught:
         through_verl.train_through_verl(run, tmp_path, [], open(os.devnull, "w"))
     assert [path.name for path in run.folder.iterdir()] == ["verl"] and "\n" not in str(caught.value)

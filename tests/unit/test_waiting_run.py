@@ -1,6 +1,7 @@
 """What another process has just finished is not trained or evaluated again; what it left unfinished is."""
 
 import contextlib
+import dataclasses
 import shutil
 import threading
 import time
@@ -11,6 +12,7 @@ import torch.distributed
 import yaml
 
 from reproduction.data.arithmetic import Problem
+from reproduction.data.problems import write_problems
 from reproduction.evaluation import evaluate as evaluation
 from reproduction.jobs.checksums import checksums_path, is_made, write_checksums
 from reproduction.jobs.files import atomic_write, read_json, write_json
@@ -18,7 +20,7 @@ from reproduction.sampling import answers
 from reproduction.sampling.answers import Answers
 from reproduction.settings.configuration import load
 from reproduction.settings.run import get_run
-from reproduction.training import processes
+from reproduction.training import pretrain_base, processes
 from reproduction.training import train as training
 from tests.tiny_hub import tiny_configuration
 
@@ -66,7 +68,7 @@ def after_another(leave, held=True):
         if held:
             wait()
         leave()
-        yield
+        yield held
 
     return only_process
 
@@ -150,6 +152,32 @@ def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run,
         return
     evaluation.evaluate(run, model, problems)
     assert Progress.lines[-1] == "the other process has finished this evaluation; nothing is left to do"
+
+
+@pytest.mark.parametrize("case", ["made", "other settings", "nothing", "not held"])
+def test_a_base_model_that_the_other_process_made_is_kept(monkeypatch, tmp_path, case):
+    configuration = load({"scale": "smoke", "results": str(tmp_path)})
+    problems, folder = tmp_path / "smoke/problems/train.jsonl", configuration.run_folder("base", "base", 1)
+    write_problems(problems, (dataclasses.replace(one, id=f"{n}") for n, one in enumerate(PROBLEMS)))
+
+    def leave():
+        if case == "nothing":
+            return
+        settings = configuration.base_model.model_dump(exclude={"expected_seconds"})
+        settings["steps"] += case == "other settings"
+        write_json(folder / "provenance.json", {"settings": settings})
+        write_checksums(folder, "pretrain", ["provenance.json"], [problems])
+
+    monkeypatch.setattr(Progress, "lines", [])
+    monkeypatch.setattr(pretrain_base, "Progress", Progress)
+    monkeypatch.setattr(pretrain_base, "only_process", after_another(leave, held=case != "not held"))
+    monkeypatch.setattr(pretrain_base, "pretrain", worked)
+    if case != "made":
+        with pytest.raises(Worked):
+            pretrain_base.pretrain_base(configuration, 1)
+        return
+    pretrain_base.pretrain_base(configuration, 1)
+    assert Progress.lines[-1] == "the other process has made this model; nothing is left to do"
 
 
 def test_the_others_wait_in_short_turns_for_the_first(monkeypatch):
