@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpo.checks import check_real, check_rows
+from kpo.checks import check_real, check_rewards
 
 __all__ = ["RewardNoiseEstimator"]
 
@@ -64,9 +64,7 @@ class RewardNoiseEstimator:
 
     def update(self, rewards: Tensor) -> None:
         """Take in the rewards (P, G) of one rollout batch, NaN if ungraded, and update the estimates."""
-        check_rows("rewards", rewards, shape="(P, G)")
-        if bool(torch.isinf(rewards).any()):
-            raise ValueError("rewards must be finite or NaN, found an infinity")
+        check_rewards(rewards)
         decay = np.exp(-1.0 / self.memory)
         moments = {size: (weight * decay, matrix * decay) for size, (weight, matrix) in self._moments.items()}
         values = rewards.detach().to("cpu", torch.float64).numpy() - self.initial_mean
@@ -81,11 +79,6 @@ class RewardNoiseEstimator:
         self._moments = moments
         if moments:
             self._maximise()
-
-    def negative_log_likelihood(self, process_variance: float, observation_variance: float) -> float:
-        """-log L of the rewards seen, weighted by the memory, without its constant n/2 log(2 pi)."""
-        logarithms = np.log([process_variance / observation_variance, observation_variance])
-        return self._objective(logarithms)[0] * self._weight() if self._moments else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Estimates and moments as plain numbers and lists, ready for JSON."""
@@ -113,9 +106,6 @@ class RewardNoiseEstimator:
         observation_variance = check_real("observation_variance", observation_variance, minimum=0.0, exclusive=True)
         self.process_variance, self.observation_variance = process_variance, observation_variance
 
-    def _weight(self) -> float:
-        return sum(weight for weight, _ in self._moments.values())
-
     def _maximise(self) -> None:
         bounds = np.log(BOUNDS)
         start = np.log([max(self.process_variance / self.observation_variance, START_RATIO), self.observation_variance])
@@ -125,10 +115,10 @@ class RewardNoiseEstimator:
         self.process_variance = ratio * self.observation_variance
 
     def _objective(self, logarithms: np.ndarray) -> tuple[float, np.ndarray]:
-        """-log L per group and its gradient, at (log(Q / R), log R)."""
+        """-log L per group, without its constant, and its gradient, at (log(Q / R), log R)."""
         observation_variance = float(np.exp(logarithms[1]))
         process_variance = float(np.exp(logarithms[0])) * observation_variance
-        value, gradient, total = 0.0, np.zeros(2), self._weight()
+        value, gradient, total = 0.0, np.zeros(2), sum(weight for weight, _ in self._moments.values())
         for size, (weight, matrix) in self._moments.items():
             steps = np.arange(1, size + 1)
             walk = process_variance * np.minimum.outer(steps, steps)

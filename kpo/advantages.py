@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
-from kpo.checks import Kind, Registry, check_integer, check_parameters, check_rows
+from kpo.checks import Kind, Registry, check_integer, check_parameters, check_rewards, check_rows
 from kpo.kalman import kalman_filter_group
 
 __all__ = [
@@ -110,7 +110,7 @@ def group_advantages(kind: str, rewards: Tensor, **parameters: Any) -> Tensor:
     Raises ValueError or TypeError naming the argument.
     """
     chosen = ADVANTAGE_KINDS.find(kind)
-    graded_PG = _check_rewards(rewards)
+    graded_PG = check_rewards(rewards)
     allowed = set(chosen.defaults) | chosen.runtime
     values = check_parameters(f"advantage kind {kind!r}", chosen.defaults, parameters, allowed)
     if chosen.takes_filter:
@@ -125,7 +125,7 @@ def group_advantages(kind: str, rewards: Tensor, **parameters: Any) -> Tensor:
 @torch.no_grad()
 def informative_groups(rewards: Tensor) -> Tensor:
     """(P,) bool: groups with at least two graded rewards that differ; the others carry no signal for GRPO."""
-    graded_PG = _check_rewards(rewards)
+    graded_PG = check_rewards(rewards)
     return _spread(_without_rounding(torch.where(graded_PG, rewards, 0.0), graded_PG), graded_PG)[:, 0] > 0
 
 
@@ -296,14 +296,6 @@ def _check_components(components: Tensor | None, rewards: Tensor) -> Tensor:
         values_PG = _without_rounding(torch.where(given_PG, values_PG, 0.0), given_PG)
         result.append(torch.where(given_PG, values_PG, torch.nan))
     return torch.stack(result, dim=2)
-
-
-def _check_rewards(rewards: Tensor) -> Tensor:
-    """Where the rewards are graded, (P, G) bool."""
-    check_rows("rewards", rewards, shape="(P, G)")
-    if bool(torch.isinf(rewards).any()):
-        raise ValueError("rewards hold an infinity; a response that could not be graded is NaN")
-    return ~torch.isnan(rewards)
 
 
 def _check_lengths(lengths: Tensor, rewards: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ def check_real(
 
     Numbers of NumPy and tensors without dimensions count as numbers. `exclusive` refuses the minimum itself.
     """
-    value = _plain_number(value)
+    if getattr(value, "requires_grad", False):
+        raise ValueError(f"{name} requires a gradient, and nothing here gives it one; pass {name}.item()")
+    value = plain_number(value)
     if isinstance(value, str):
         raise TypeError(f"{name} must be a number, found the text {value!r}; in YAML write 1.0e-6, not 1e-6")
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -58,7 +60,7 @@ def check_real(
 
 def check_integer(name: str, value: Any, *, minimum: int) -> int:
     """`value` as an int of at least `minimum`; TypeError or ValueError otherwise."""
-    value = _plain_number(value)
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, found {type(value).__name__}")
     if value < minimum:
@@ -66,7 +68,7 @@ def check_integer(name: str, value: Any, *, minimum: int) -> int:
     return int(value)
 
 
-def _plain_number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
     """The Python number in a NumPy scalar or an array or tensor without dimensions; anything else unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
@@ -125,15 +127,25 @@ def check_parameters(
 
 
 def check_rows(name: str, values: Tensor, *, shape: str = "(B, T)", floating: bool = True) -> None:
-    """TypeError or ValueError unless `values` is a real tensor of two dimensions with at least one element."""
+    """TypeError or ValueError unless `values` is a dense real tensor of two dimensions with at least one element."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch tensor, found {type(values).__name__}")
+    if values.is_nested or values.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, padded to {shape}; found a nested or sparse one")
     if values.is_complex() or (floating and values.dtype not in FLOATING_DTYPES):
         raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, found {values.dtype}; convert it")
     if values.dim() != 2:
         raise ValueError(f"{name} must have shape {shape}, found {tuple(values.shape)}")
     if values.numel() == 0:
         raise ValueError(f"{name} is empty, shape {tuple(values.shape)}; pass {shape} with at least one element")
+
+
+def check_rewards(rewards: Tensor) -> Tensor:
+    """Where the rewards are graded, (P, G) bool."""
+    check_rows("rewards", rewards, shape="(P, G)")
+    if bool(torch.isinf(rewards).any()):
+        raise ValueError("rewards hold an infinity; a response that could not be graded is NaN")
+    return ~torch.isnan(rewards)
 
 
 def _check_alike(name: str, values: Tensor, like: str, other: Tensor) -> None:
@@ -143,8 +155,10 @@ def _check_alike(name: str, values: Tensor, like: str, other: Tensor) -> None:
         raise ValueError(f"{name} is on {values.device}, {like} on {other.device}; move them to one device")
 
 
-def check_mask(mask: Tensor, values: Tensor, like: str = "observations") -> Tensor:
-    """The mask as bool; it must hold 0 and 1 only and have the shape and device of `values`."""
+def check_mask(mask: Tensor | None, values: Tensor, like: str = "observations") -> Tensor:
+    """The mask as bool, of 0 and 1 only and with the shape and device of `values`; True everywhere for None."""
+    if mask is None:
+        return torch.ones_like(values, dtype=torch.bool)
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch tensor, found {type(mask).__name__}")
     _check_alike("mask", mask, like, values)
@@ -205,9 +219,9 @@ def check_sampler_weights(weights: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def _check_against_mask(name: str, values: Tensor, mask_BT: Tensor, shapes: Mapping[str, Any]) -> None:
-    if not isinstance(values, Tensor) or not values.is_floating_point():
+    if not isinstance(values, Tensor) or values.dtype not in FLOATING_DTYPES:
         found = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise TypeError(f"{name} must be a floating tensor, found {found}")
+        raise TypeError(f"{name} must be a tensor of float32, float64, bfloat16 or float16, found {found}")
     if tuple(values.shape) not in map(tuple, shapes.values()):
         expected = " or ".join(f"{what} = {tuple(shape)}" for what, shape in shapes.items())
         raise ValueError(f"{name} have shape {tuple(values.shape)}; expected {expected}")

@@ -138,8 +138,7 @@ def kalman_filter_group(
     """
     initial_mean = check_real("initial_mean", initial_mean)
     check_rows("rewards_PG", rewards_PG, floating=False)
-    whole = torch.ones_like(rewards_PG, dtype=torch.bool)
-    graded_PG = whole if mask is None else check_mask(mask, rewards_PG, like="rewards_PG")
+    graded_PG = check_mask(mask, rewards_PG, like="rewards_PG")
     rewards_PG = rewards_PG.detach().to(torch.float64).masked_fill(~graded_PG, 0.0)
     refuse_not_finite(rewards_PG, graded_PG, "rewards_PG", "member")
     num_groups, group_size = rewards_PG.shape

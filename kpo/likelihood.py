@@ -117,7 +117,7 @@ def fit_variances(
     Raises as `log_likelihood`; ValueError also if no row has two observed tokens, and if all innovations are 0.
     """
     initial_mean = check_real("initial_mean", initial_mean)
-    level = check_real("level", level, minimum=0.0, maximum=1.0 - 1e-12, exclusive=True)
+    level = check_real("level", level, minimum=0.0, maximum=0.999999, exclusive=True)
     if isinstance(initial_variance, bool) or initial_variance not in (0, math.inf):
         meaning = "0 (rows start at initial_mean) or math.inf (each row has an unknown level)"
         raise ValueError(f"initial_variance must be {meaning} to fit variances, found {initial_variance!r}")
@@ -261,8 +261,8 @@ class _Profile:
 def _checked_rows(observations: torch.Tensor, mask: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """Observations, float64, and where there are any, bool."""
     check_rows("observations", observations)
-    observed = torch.ones_like(observations, dtype=torch.bool) if mask is None else check_mask(mask, observations)
-    return tuple(each.detach().cpu().contiguous().numpy() for each in (observations.to(torch.float64), observed))
+    tensors = observations.to(torch.float64), check_mask(mask, observations)
+    return tuple(each.detach().cpu().contiguous().numpy() for each in tensors)
 
 
 def _shares(log_ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,15 +62,16 @@ def merge_metrics(parts: Iterable[PolicyLoss]) -> dict[str, float]:
 
     clip_share: share of tokens whose clipped term is the larger loss (for GMPO whose log ratio was cut).
     log_ratio_std (divisor n), log_ratio_abs_max: of the raw token log ratio log pi - log pi_old, in nats.
-    effective_sample_size: (sum r)^2 / (n sum r^2) in (0, 1], r the ratio used at each token, before the two-sided clip.
-    mean_ratio: mean of that r.
+    effective_sample_size, mean_ratio: (sum r)^2 / (n sum r^2) in (0, 1] and the mean of r, the ratio at each token before
+        the two-sided clip.
     kl: mean k3 estimate of KL(pi || pi_ref) in nats per token; only with reference log-probabilities.
     All are NaN if no token counts. Reading them waits for the device.
     """
     rows = torch.stack([part.sums for part in parts])
     sums = dict(zip(_SUMS, torch.cat([rows[:, :-1].sum(dim=0), rows[:, -1:].amax(dim=0)]).tolist(), strict=True))
     tokens = sums["tokens"] or math.nan
-    variance = sums["log_ratio_squared"] / tokens - (sums["log_ratio"] / tokens) ** 2
+    mean = sums["log_ratio"] / tokens
+    variance = sums["log_ratio_squared"] / tokens - mean * mean  # `mean**2` raises where the product is infinite
     metrics = {
         "clip_share": sums["clipped"] / tokens,
         # Rounding can leave a constant's variance just below 0; a NaN passes both.
@@ -112,9 +113,7 @@ def policy_loss(
     shapes, dtypes or devices that do not fit, missing `ref_log_probs`, and as `aggregate`; `kpo.checks.NonFiniteError`
     for NaN or infinities at counted tokens.
     """
-    method = get_method(method) if isinstance(method, str) else method
-    if not isinstance(method, Method):
-        raise TypeError(f"method must be a name or a Method, found {type(method).__name__}")
+    method = method if isinstance(method, Method) else get_method(method)
     log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
     advantages_BT = check_advantages(advantages, mask_BT)
     finite = {"log_probs": log_probs, "old_log_probs": old_log_probs, "advantages": advantages_BT}
@@ -176,11 +175,11 @@ def aggregate(
 
     num_sequences, num_tokens: totals used for B and the counted tokens, so that parts of a batch add up.
     length: L of `seq-mean-token-sum-norm`, in tokens; a constant of the run, such as the longest response allowed.
-    Raises ValueError for an unknown kind, a missing length, totals smaller than this part, and no counted token without
-    both totals.
+    Raises TypeError or ValueError for wrong tensors, an unknown kind, a missing length, totals smaller than this part,
+    and no counted token without both totals.
     """
     known("aggregation", kind, AGGREGATIONS)
-    mask_BT = mask != 0
+    mask_BT = check_token_tensors(mask, values=values)
     tokens_B = mask_BT.sum(dim=1)
     rows, counted = mask_BT.shape[0], int(tokens_B.sum())
     if counted == 0 and (num_sequences is None or num_tokens is None):

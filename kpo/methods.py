@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kpo.adaptive import RewardNoiseEstimator
 from kpo.advantages import ADVANTAGE_KINDS, group_advantages
-from kpo.checks import Registry, check_integer, check_parameters, check_real, known, unknown_name
+from kpo.checks import Registry, check_integer, check_parameters, check_real, known, plain_number, unknown_name
 from kpo.ratios import RATIO_KINDS
 
 __all__ = ["AGGREGATIONS", "METHODS", "Method", "declare", "get_method"]
@@ -30,7 +30,7 @@ class Method:
 
     clip_low, clip_high: distances from ratio 1; for a ratio kind that clips itself (geometric-mean) bounds in log
         space. Both None: no clipping.
-    aggregation_length: tokens by which `seq-mean-token-sum-norm` divides, otherwise None.
+    aggregation_length: tokens by which `seq-mean-token-sum-norm` divides; other aggregations do not use it.
     advantage_parameters, ratio_parameters: filled with the defaults of the kind, so they show every value in use.
     measured: whether this repository's published study trained with it (results_published/).
 
@@ -63,7 +63,7 @@ class Method:
                 # None if the kind finds the value itself, as krpo-adaptive does.
                 if value is not None or kind.defaults[name] is not None:
                     check_real(f"{self.name}, {name}", value)
-            object.__setattr__(self, f"{part}_parameters", filled)
+            object.__setattr__(self, f"{part}_parameters", {key: plain_number(value) for key, value in filled.items()})
         if (self.clip_low is None) != (self.clip_high is None):
             raise ValueError(f"{self.name}: clip_low and clip_high belong together; give two numbers, or None twice")
         if self.clip_low is not None:
@@ -76,6 +76,9 @@ class Method:
             raise ValueError(f"{self.name}: {self.aggregation} needs aggregation_length; give the longest response")
         if self.aggregation_length is not None:
             check_integer("aggregation_length", self.aggregation_length, minimum=1)
+        # Numbers of NumPy and PyTorch as Python's, so that a method's text and its JSON are the same for equal values.
+        for name in _OWN_PARAMETERS:
+            object.__setattr__(self, name, plain_number(getattr(self, name)))
 
     def try_once(self) -> None:
         """Run both parts on one token and one group, so that bad values fail before training starts."""
@@ -167,6 +170,8 @@ def get_method(name: str | Method, **overrides: Any) -> Method:
     A prefix says which part is meant (`ratio_process_variance`, `advantage_process_variance`) and is required if both
     have the parameter. Raises ValueError or TypeError naming the override.
     """
+    if not isinstance(name, (str, Method)):
+        raise TypeError(f"method must be a name or a Method, found {type(name).__name__}")
     method = name if isinstance(name, Method) else METHODS.find(name)
     parts = method.PARTS
     changes: dict[str, Any] = {f"{part}_parameters": dict(getattr(method, f"{part}_parameters")) for part in parts}

@@ -59,8 +59,8 @@ def ratio_kind(name: str, *, depends_on_ratio: bool = True, clips_itself: bool =
 
     `log_ratio_BT` is z, differentiable in the log-probabilities and 0 where `mask_BT` (bool) is False; what the result
     holds there is ignored. Keyword-only parameters, numbers, are those a method may set. Three come at run time if the
-    function asks for them: `old_log_probs` (B, T), detached, 0 where masked; `advantages` (B, 1) or (B, T); `clip`, the
-    method's (low, high) or None. Raises ValueError if the name is taken.
+    function asks for them: `old_log_probs` and `advantages` (B, T), detached, 0 where masked; `clip`, the method's
+    (low, high) or None. Raises ValueError if the name is taken.
     """
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -80,16 +80,20 @@ def log_importance_ratio(
         and float16 are computed in float32. Gradients never flow into `old_log_probs`.
     mask: (B, T) bool or 0/1; True at the counted tokens of a response. Padding may lie anywhere.
     parameters: `process_variance`, `observation_variance`, `initial_variance` (kalman, ema-scheduled); `gain` (ema);
-        `advantages`, `clip` (kinds that ask for them, as `geometric_mean` does).
+        `advantages` (B,) or (B, T), `clip` (kinds that ask for them, as `geometric_mean` does).
 
     Returns (B, T), 0 where mask is 0; (B, 1) for `sequence` and `geometric-mean`, 0 for a response without tokens.
     Raises ValueError or TypeError naming the argument.
     """
     chosen = RATIO_KINDS.find(kind)
     log_ratio_BT, mask_BT = token_log_ratio(log_probs, old_log_probs, mask)
-    check_finite(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask_BT)
     allowed = set(chosen.defaults) | (chosen.runtime - {"old_log_probs"})
     check_parameters(f"ratio kind {kind!r}", chosen.defaults, parameters, allowed)
+    finite = {"log_probs": log_probs, "old_log_probs": old_log_probs}
+    if parameters.get("advantages") is not None:
+        finite["advantages"] = check_advantages(parameters["advantages"], mask_BT)
+        parameters["advantages"] = torch.where(mask_BT, finite["advantages"], 0.0)
+    check_finite(mask_BT, **finite)
     if "old_log_probs" in chosen.runtime:
         parameters["old_log_probs"] = counted(old_log_probs, mask_BT, log_ratio_BT.dtype)
     return chosen(log_ratio_BT, mask_BT, **parameters)
@@ -144,38 +148,29 @@ def geometric_mean(
 
     c_t = min(z_t, high) if the advantage is positive, max(z_t, -low) if it is negative, z_t if it is 0.
 
-    advantages: (B,) or (B, T), only their sign is used; clip: a bound in log space, or (low, high); None does not clip.
+    advantages: (B, T), only their sign is used; clip: a bound in log space, or (low, high); None does not clip.
     """
     if clip is None:
         return sequence_mean(log_ratio_BT, mask_BT)
     if advantages is None:
         raise ValueError("advantages are missing: the clip goes by their sign; pass (B,) or (B, T), or clip=None")
-    advantages_BT = check_advantages(advantages, mask_BT)
-    low, high = clip_bounds(clip)
-    clipped_BT = torch.where(advantages_BT > 0, log_ratio_BT.clamp(max=high), log_ratio_BT)
-    clipped_BT = torch.where(advantages_BT < 0, log_ratio_BT.clamp(min=-low), clipped_BT)
+    bounds = clip if isinstance(clip, (tuple, list)) else (clip, clip)
+    if len(bounds) != 2:
+        raise ValueError(f"clip must be one number or (low, high), found {len(bounds)} values")
+    low, high = (check_real("clip", bound, minimum=0.0) for bound in bounds)
+    clipped_BT = torch.where(advantages > 0, log_ratio_BT.clamp(max=high), log_ratio_BT)
+    clipped_BT = torch.where(advantages < 0, log_ratio_BT.clamp(min=-low), clipped_BT)
     return sequence_mean(clipped_BT, mask_BT)
-
-
-def clip_bounds(clip: Clip) -> tuple[float, float]:
-    """(low, high), both non-negative, from one number or a pair."""
-    low, high = clip if isinstance(clip, (tuple, list)) else (clip, clip)
-    return check_real("clip", low, minimum=0.0), check_real("clip", high, minimum=0.0)
 
 
 @ratio_kind("kalman")
 def kalman(
-    log_ratio_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    process_variance: float,
-    observation_variance: float,
+    log_ratio_BT: Tensor, mask_BT: Tensor, *, process_variance: float, observation_variance: float,
     initial_variance: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """rho_{t|t} of the random walk rho_t = rho_{t-1} + N(0, Q) seen as z_t = rho_t + N(0, V): KPO (arXiv 2602.10609).
 
     The filter starts at rho = 0 with variance `initial_variance` (0 as in the released loss) and sees detached values.
-    The release bounds the logarithm at 10 before its exponential; here `kpo.losses` does so, alike for every kind.
     """
     variances = {"process_variance": process_variance, "observation_variance": observation_variance}
     filtered_BT = kalman_filter(log_ratio_BT.detach(), mask_BT, **variances, initial_variance=initial_variance)
@@ -198,13 +193,9 @@ def ema(log_ratio_BT: Tensor, mask_BT: Tensor, *, gain: float) -> Tensor:
 
 @ratio_kind("ema-scheduled")
 def ema_scheduled(
-    log_ratio_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    process_variance: float,
-    observation_variance: float,
+    log_ratio_BT: Tensor, mask_BT: Tensor, *, process_variance: float, observation_variance: float,
     initial_variance: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Exponential moving average whose gain at the t-th counted token is K_t, so this must equal `kalman` (control)."""
     gains_T, _ = kalman_gains(log_ratio_BT.shape[1], process_variance, observation_variance, initial_variance)
     filtered_BT = linear_filter(log_ratio_BT.detach(), gains_T.to(log_ratio_BT.device), mask_BT)

@@ -30,11 +30,11 @@ from kpo.checks import check_finite, check_mask, check_real, check_rows
 __all__ = ["low_frequency_energy", "run_lengths", "switch_frequency"]
 
 
-def switch_frequency(log_ratio: Tensor, mask: Tensor) -> float:
+def switch_frequency(log_ratio: Tensor, mask: Tensor | None) -> float:
     """Share of adjacent pairs of counted tokens whose signs differ, over all rows together; NaN without a pair.
 
-    log_ratio: (B, T) floating, in nats. mask: (B, T), 1 where a token counts. Independent symmetric values give 0.5 in
-    expectation.
+    log_ratio: (B, T) floating, in nats. mask: (B, T), 1 where a token counts; None if all do. Independent symmetric
+    values give 0.5 in expectation.
 
     Raises TypeError or ValueError for a wrong type, shape or device, and for a counted value that is not finite.
     """
@@ -46,7 +46,7 @@ def switch_frequency(log_ratio: Tensor, mask: Tensor) -> float:
     return int((adjacent & (signs[1:] != signs[:-1])).sum()) / num_pairs
 
 
-def run_lengths(log_ratio: Tensor, mask: Tensor) -> Tensor:
+def run_lengths(log_ratio: Tensor, mask: Tensor | None) -> Tensor:
     """Lengths, in counted tokens, of the maximal runs of one sign: int64 (number of runs,), row by row, in token order.
 
     The lengths of a row add up to its tokens with a sign. Arguments and errors as for `switch_frequency`.
@@ -59,7 +59,7 @@ def run_lengths(log_ratio: Tensor, mask: Tensor) -> Tensor:
     return ends.diff(prepend=ends.new_tensor([-1]))
 
 
-def low_frequency_energy(log_ratio: Tensor, mask: Tensor, fraction: float = 0.1) -> float:
+def low_frequency_energy(log_ratio: Tensor, mask: Tensor | None, fraction: float = 0.1) -> float:
     """Share of a row's energy at frequencies up to `fraction` of the highest, averaged over rows; NaN without a row.
 
     With X the discrete Fourier transform of a row's n counted values taken as adjacent, and frequencies |f| <= 1/2,
@@ -87,16 +87,15 @@ def low_frequency_energy(log_ratio: Tensor, mask: Tensor, fraction: float = 0.1)
     return math.fsum(shares) / len(shares) if shares else math.nan
 
 
-def counted_tokens(log_ratio: Tensor, mask: Tensor) -> Tensor:
+def counted_tokens(log_ratio: Tensor, mask: Tensor | None) -> Tensor:
     """The mask as bool (B, T), both arguments checked."""
     check_rows("log_ratio", log_ratio)
-    whole = torch.ones_like(log_ratio, dtype=torch.bool)
-    observed = whole if mask is None else check_mask(mask, log_ratio, like="log_ratio")
+    observed = check_mask(mask, log_ratio, like="log_ratio")
     check_finite(observed, log_ratio=log_ratio)
     return observed
 
 
-def _signs(log_ratio: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _signs(log_ratio: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Signs (N,) of the counted tokens that have one, row by row, and the row of each."""
     observed = counted_tokens(log_ratio, mask)
     signs = log_ratio.detach()[observed].sign()

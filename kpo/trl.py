@@ -1,11 +1,7 @@
 """TRL's GRPOTrainer with the advantages and the loss of a method of `kpo.methods`.
 
-    trainer = MethodTrainer(
-        method="kpo-clipped",
-        model="Qwen/Qwen2.5-0.5B-Instruct", reward_funcs=reward, train_dataset=dataset,
-        args=GRPOConfig(steps_per_generation=4, gradient_accumulation_steps=1),
-    )
-    trainer.train()
+    args = GRPOConfig(steps_per_generation=4, gradient_accumulation_steps=1)
+    MethodTrainer(method="kpo-clipped", model=..., reward_funcs=..., train_dataset=..., args=args).train()
 
 TRL samples, scores, shuffles, splits, logs and saves. Images, tools, adapters, MoE models and the correction for vLLM
 work as in TRL. Shape suffixes: P prompts, G group members, B sequences, T tokens.
@@ -22,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from kpo.losses import PolicyLoss, policy_loss
 from kpo.methods import Method, get_method
 from kpo.trl_metrics import LOGGED_AS, minibatch_metrics, token_statistics
-from kpo.trl_options import check_arguments
+from kpo.trl_options import check_arguments, check_model
 
 
 class MethodTrainer(GRPOTrainer):
@@ -34,13 +30,13 @@ class MethodTrainer(GRPOTrainer):
     """
 
     def __init__(self, model, reward_funcs=None, args=None, *others, method: str | Method, **kwargs):
-        self.method = get_method(method) if isinstance(method, str) else method
-        if not isinstance(self.method, Method):
-            raise TypeError(f"method must be a name or a Method, found {type(method).__name__}")
+        self.method = method if isinstance(method, Method) else get_method(method)
         check_arguments(self.method, GRPOConfig("unused") if args is None else args)
         super().__init__(model, reward_funcs, args, *others, **kwargs)
+        check_model(self.model, self.args)
         self.advantage_estimator = self.method.make_estimator()
-        self.advantage_generator = torch.Generator().manual_seed(self.args.seed)
+        seed = self.args.seed + self.method.advantage_parameters.get("seed", 0)
+        self.advantage_generator = torch.Generator().manual_seed(seed)
         self._parts: list[torch.Tensor] = []  # `token_statistics` of the micro-batches of the update under way
 
     def observe_rollout(self, output: dict[str, Any], rewards_PG: torch.Tensor, lengths_PG: torch.Tensor) -> None:
@@ -160,9 +156,15 @@ class MethodTrainer(GRPOTrainer):
     def _state_file(self, checkpoint: str) -> str:
         return os.path.join(checkpoint, f"kpo_state_{self.accelerator.process_index}.pt")
 
+    def _made_with(self) -> dict[str, Any]:
+        """What has to be the same for the rollout batch of a checkpoint to be of use."""
+        names = ("per_device_train_batch_size", "steps_per_generation", "num_generations")
+        shape = {name: getattr(self.args, name) for name in names}
+        return {"method": repr(self.method), **shape, "number of processes": self.accelerator.num_processes}
+
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
-        state = {"method": repr(self.method), "step": self._step, "rollout": self._buffered_inputs}
+        state = {"made_with": self._made_with(), "step": self._step, "rollout": self._buffered_inputs}
         torch.save({**state, "own": self.method_state()}, self._state_file(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint):
@@ -173,8 +175,9 @@ class MethodTrainer(GRPOTrainer):
             made_by = "another trainer, or another number of processes, made it; start from its weights by model=..."
             raise ValueError(f"{self._state_file(checkpoint)} is missing: {made_by}")
         state = torch.load(self._state_file(checkpoint), map_location=self.accelerator.device, weights_only=True)
-        if state["method"] != repr(self.method):
-            raise ValueError(f"{checkpoint} is of {state['method']}; resume with the same method and values")
+        for name, value in self._made_with().items():
+            if state["made_with"][name] != value:
+                raise ValueError(f"{checkpoint} was made with {name} {state['made_with'][name]}; resume with the same")
         self._step, self._buffered_inputs = state["step"], state["rollout"]
         self.load_method_state(state["own"])
 

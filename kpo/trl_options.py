@@ -29,6 +29,14 @@ REFUSED = {name: instead for names, instead in _TABLE for name in names.split()}
 _HARMLESS = {"max_new_tokens", "max_tokens", "stop", "stop_strings", "use_cache", "cache_implementation",
              "bos_token_id", "eos_token_id", "pad_token_id", "seed", "include_stop_str_in_output"}  # fmt: skip
 
+# Settings of generation that TRL leaves to the model, by the value at which they change nothing.
+_OF_MODEL = {
+    0: "min_length no_repeat_ngram_size epsilon_cutoff eta_cutoff",
+    1: "typical_p num_beams guidance_scale",
+    None: "min_new_tokens suppress_tokens begin_suppress_tokens bad_words_ids sequence_bias forced_bos_token_id "
+    "forced_eos_token_id exponential_decay_length_penalty watermarking_config",
+}
+
 
 def check_arguments(method: Method, args: GRPOConfig) -> None:
     """ValueError in one line for the first option of `args` that would be ignored or that `method` does not allow."""
@@ -52,3 +60,13 @@ def check_arguments(method: Method, args: GRPOConfig) -> None:
     if method.aggregation == "token-mean" and steps % accumulation:
         why = f"gradient_accumulation_steps {accumulation} does not divide steps_per_generation {steps}"
         raise ValueError(f"{why}, so a minibatch's tokens are not known; make the latter a multiple of {accumulation}")
+
+
+def check_model(model, args: GRPOConfig) -> None:
+    """ValueError in one line if the model's own generation settings would change what is sampled."""
+    for neutral, names in _OF_MODEL.items():
+        for name in names.split():
+            value = getattr(model.generation_config, name, None)
+            if value not in (None, neutral) and not args.use_vllm:
+                remedy = f"set model.generation_config.{name} = None, since {_SAMPLING.split(':')[0]}"
+                raise ValueError(f"the model's generation_config has {name} {value!r}; {remedy}")

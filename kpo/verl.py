@@ -4,8 +4,7 @@ Importing this module registers them. verl imports it in each of its processes: 
 `VERL_USE_EXTERNAL_MODULES` or `actor_rollout_ref.model.external_lib` name `kpo.verl`. verl's `validate_config` then
 checks kpo's settings first, so that a wrong one stops the driver and not a worker after its first rollout.
 
-Order in a group. verl does not keep the order in which a group was sampled, which KRPO's filters go by. Each group is
-filtered in a random order, drawn from `algorithm.kpo.seed` and the number of the call.
+verl does not keep the order in which a group was sampled, so each group is filtered in a random one.
 """
 
 import argparse

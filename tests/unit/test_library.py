@@ -112,7 +112,10 @@ def test_numbers_of_other_libraries_are_numbers(name):
     values = torch.ones(1, 4)
     filtered = kpo.kalman_filter(values, process_variance=NUMBERS[name], observation_variance=NUMBERS[name])
     assert torch.equal(filtered, kpo.kalman_filter(values, process_variance=0.5, observation_variance=0.5))
-    assert kpo.get_method("krpo", kl_weight=NUMBERS[name]).kl_weight == 0.5
+    # A method's text and JSON are those of plain numbers: checkpoints and verl's overrides hold them.
+    given = dict.fromkeys(("kl_weight", "clip_low", "process_variance"), NUMBERS[name])
+    plain = dict.fromkeys(given, float(NUMBERS[name]) if name != "fraction" else NUMBERS[name])
+    assert repr(kpo.get_method("krpo", **given)) == repr(kpo.get_method("krpo", **plain))
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -131,6 +134,8 @@ def test_what_is_no_number_is_refused_by_name(name):
             check_real("x", value)
     with pytest.raises(TypeError, match="^x must be an integer"):
         check_integer("x", np.float64(3.0), minimum=0)
+    with pytest.raises(ValueError, match="^x requires a gradient"):
+        check_real("x", torch.tensor(1.0, requires_grad=True))
 
 
 @pytest.mark.parametrize(

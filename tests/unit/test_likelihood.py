@@ -119,7 +119,7 @@ def test_bad_observations_and_variances_are_refused_in_one_line():
         log_likelihood(good, process_variance=1.0, observation_variance=1.0, initial_variance=math.nan)
     with pytest.raises(ValueError, match="initial_variance must be 0"):
         fit_variances(good, initial_variance=1.0)
-    with pytest.raises(ValueError, match="level must be"):
+    with pytest.raises(ValueError, match="level must be above 0 and at most 0.999999, found 1"):
         fit_variances(good, level=1.0)
     with pytest.raises(ValueError, match="no row has two observed tokens"):
         fit_variances(good[:, :1])

@@ -315,6 +315,12 @@ def test_differences_of_any_size_leave_bounded_losses_gradients_and_metrics(name
             assert result.metrics["kl"] < 22_027 + difference
 
 
+def test_metrics_beyond_the_range_of_doubles_are_not_finite_but_raise_nothing():
+    ones = torch.ones(1, 2, dtype=torch.float64)
+    metrics = policy_loss("grpo", -1e200 * ones, ones, ones, ones).metrics
+    assert metrics["clip_share"] == 0.0 and math.isnan(metrics["log_ratio_std"])
+
+
 def test_the_kl_term_lets_go_of_a_token_beyond_its_bound():
     new = torch.tensor([[-1.0, -10.9, -11.1, -21.0]], requires_grad=True)
     method, reference = get_method("grpo", kl_weight=1.0), torch.full((1, 4), -1.0)
@@ -385,3 +391,9 @@ def test_aggregate_refuses_unknown_kinds_and_a_missing_length():
         aggregate("token-means", ONES, ONES)
     with pytest.raises(ValueError, match="length"):
         aggregate("seq-mean-token-sum-norm", ONES, ONES)
+    for values, mask in ((ONES[:, :1], ONES), (ONES, ONES[:, :2]), (ONES, ONES * torch.nan)):
+        with pytest.raises(ValueError, match="^(values|mask) "):
+            aggregate("token-mean", values, mask)
+    for values, mask in ((ONES, [[1]]), (ONES.long(), ONES)):
+        with pytest.raises(TypeError, match="^(values|mask) must be"):
+            aggregate("token-mean", values, mask)

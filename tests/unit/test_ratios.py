@@ -186,6 +186,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 
 ONE = torch.zeros(2, 3)
+JAGGED = torch.nested.nested_tensor([ONE[0], ONE[1, :2]], layout=torch.jagged)
 REFUSED = {
     "unknown kind": (("kalmann", ONE, ONE, ONE == 0), {}, ValueError, "did you mean 'kalman'"),
     "unknown parameter": (("token", ONE, ONE, ONE == 0), {"gain": 1.0}, ValueError, "gain"),
@@ -222,6 +223,20 @@ REFUSED = {
         ValueError,
         "clip",
     ),
+    "three bounds": (
+        ("geometric-mean", ONE, ONE, ONE == 0),
+        {"clip": (0.1, 0.2, 0.3), "advantages": torch.ones(2)},
+        ValueError,
+        "clip must be one number",
+    ),
+    "advantages NaN": (
+        ("geometric-mean", ONE, ONE, ONE == 0),
+        {"clip": 0.4, "advantages": ONE[:, 0] * torch.nan},
+        ValueError,
+        "advantages",
+    ),
+    "nested": (("token", JAGGED, ONE, ONE == 0), {}, TypeError, "log_probs must be a dense tensor"),
+    "sparse": (("token", ONE, ONE.to_sparse(), ONE == 0), {}, TypeError, "old_log_probs must be a dense tensor"),
     "advantages shape": (
         ("geometric-mean", ONE, ONE, ONE == 0),
         {"clip": 0.4, "advantages": torch.ones(3)},
@@ -253,9 +268,13 @@ def test_a_kind_may_ask_for_old_log_probs_and_advantages(monkeypatch):
     new = torch.tensor([[0.02, 0.62, 0.66], [0.16, 0.7, 0.2]], dtype=torch.float64).log().requires_grad_()
     dropped = torch.tensor([[False, False, True], [False, True, False]])
     advantages, mask = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.ones(2, 3)
-    result = log_importance_ratio("trust-region", new, old, mask, advantages=advantages[:, None])
-    (gradient,) = torch.autograd.grad(result.sum(), new)
-    assert torch.equal(result, (new - old).detach()) and torch.equal(gradient, (~dropped).double())
+    # Square, with a masked token: an advantage (B,) must not be taken for one of each token.
+    for columns, given in (([0, 1, 2], advantages), ([0, 2], advantages), ([0, 2], advantages[:, None].repeat(1, 2))):
+        cut = [values[:, columns] for values in (new, old, mask)]
+        result = log_importance_ratio("trust-region", *cut, advantages=given)
+        (gradient,) = torch.autograd.grad(result.sum(), new)
+        assert torch.equal(result, (new - old)[:, columns].detach())
+        assert torch.equal(gradient[:, columns], (~dropped)[:, columns].double())
     # In the loss: d / d log pi = -A pi / mu of what is kept, by the published numbers.
     method = Method("dppo", "-", "-", "-", ratio="trust-region", aggregation="token-mean")
     expected = torch.tensor([[-2, -1.24, 0], [0.16 / 0.3, 0, 20]], dtype=torch.float64)

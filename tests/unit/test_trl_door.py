@@ -264,6 +264,28 @@ def test_micro_batches_make_the_same_update(model, tmp_path):
             assert (other - results[0]).abs().max() < 1e-4 * results[0].abs().max()
 
 
+def test_the_seed_of_random_orders_is_used(model, tmp_path):
+    seeds = [(0, 0), (0, 0), (0, 1), (1, 0)]
+    found = [
+        make(model, tmp_path, get_method("krpo-random-order", kl_weight=0.0, seed=own), seed=runs).advantage_generator
+        for runs, own in seeds
+    ]
+    draws = [torch.rand(8, generator=generator) for generator in found]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[3])
+
+
+@pytest.mark.parametrize(("name", "value"), [("no_repeat_ngram_size", 3), ("suppress_tokens", [5]), ("typical_p", 0.9)])
+def test_a_models_own_generation_settings_that_change_the_policy_are_refused(model, tmp_path, name, value):
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    policy.generation_config.temperature, policy.generation_config.top_k = 0.7, 20  # TRL sets these itself
+    setattr(policy.generation_config, name, value)
+    with pytest.raises(ValueError, match=f"generation_config has {name} .*; set model.generation_config.{name} = None"):
+        make(policy, tmp_path)
+    setattr(policy.generation_config, name, None)
+    make(policy, tmp_path)
+
+
 def given(trainer):
     """A rollout batch of 8 responses as `_compute_loss` gets it, with old log-probabilities some way off."""
     trainer.model.train()
@@ -411,8 +433,12 @@ def test_a_checkpoint_without_the_methods_state_is_refused(model, tmp_path):
         make(model, tmp_path, "grpo", **options).train(resume_from_checkpoint=True)
     assert "\n" not in str(refused.value)
     make(model, tmp_path, "grpo", **options).train()
-    with pytest.raises(ValueError, match="is of Method.*resume with the same method"):
+    with pytest.raises(ValueError, match="was made with method Method.*; resume with the same"):
         make(model, tmp_path, "kpo-clipped", **options).train(resume_from_checkpoint=True)
+    # Its rollout batch is split otherwise, so another minibatch would be taken for the next one.
+    for name, value in (("steps_per_generation", 4), ("per_device_train_batch_size", 16), ("num_generations", 8)):
+        with pytest.raises(ValueError, match=f"was made with {name} .*; resume with the same"):
+            make(model, tmp_path, "grpo", **{**options, name: value}).train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize("where", ["weights", "old", "reference", "gradient", "reward"])
