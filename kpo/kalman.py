@@ -252,9 +252,12 @@ def _filter(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_me
 
         result, finite = filter_rows_triton(observations, mask, gains, initial_mean)
     else:
+        on_cpu = None if mask is None else mask.cpu()
+        if on_cpu is not None and not bool(on_cpu.any()):
+            return torch.zeros_like(observations)
+
         from kpo.kalman_cpu import filter_rows_cpu
 
-        on_cpu = None if mask is None else mask.cpu()
         result, finite = filter_rows_cpu(observations.cpu(), on_cpu, gains, initial_mean)
         result = result.to(observations.device)
     if not finite:

@@ -81,13 +81,16 @@ class Method:
             object.__setattr__(self, name, plain_number(getattr(self, name)))
 
     def try_once(self) -> None:
-        """Run both parts on one token and one group, so that bad values fail before training starts."""
+        """Run both parts on one token and one group, so that bad values fail before training starts.
+
+        The token is masked: a filter checks its parameters all the same, and needs no compiler, which takes 1 s.
+        """
         one, rewards = torch.zeros(1, 1), torch.zeros(1, 2)
         ratio, advantage = RATIO_KINDS.find(self.ratio), ADVANTAGE_KINDS.find(self.advantage)
         tokens = {"advantages": one, "old_log_probs": one, "clip": self.clip}
         group = {"lengths": rewards + 1, "components": rewards[..., None], "component_weights": torch.ones(1)}
         try:
-            ratio(one, one == 0, **self.ratio_parameters, **{key: tokens[key] for key in ratio.runtime})
+            ratio(one, one != 0, **self.ratio_parameters, **{key: tokens[key] for key in ratio.runtime})
             runtime = {key: group[key] for key in advantage.runtime & group.keys()}
             group_advantages(self.advantage, rewards, **self.advantage_parameters, **runtime)
         except (TypeError, ValueError) as error:

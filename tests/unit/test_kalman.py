@@ -287,6 +287,16 @@ def test_no_gradient_without_a_request():
     assert not kalman_filter(batch(1, 30)[0], **variances(0.1)).requires_grad
 
 
+def test_nothing_observed_gives_zeros_and_no_gradient():
+    """Whatever is behind the mask, and only with valid variances."""
+    values = torch.tensor([[0.5, math.nan], [math.inf, 1.0]], requires_grad=True)
+    result = kalman_filter(values, torch.zeros(2, 2), process_variance=1e-2, observation_variance=1.0)
+    result.sum().backward()
+    assert torch.equal(result, torch.zeros(2, 2)) and torch.equal(values.grad, torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="process_variance"):
+        kalman_filter(values, torch.zeros(2, 2), process_variance=-1.0, observation_variance=1.0)
+
+
 def test_extremely_large_observations_do_not_overflow():
     values = torch.full((1, 400), 3e38)
     for ratio in (1e-2, 1.0, 1e6):

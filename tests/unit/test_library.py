@@ -143,9 +143,22 @@ def test_what_is_no_number_is_refused_by_name(name):
     [("kpo", ("torch", "numpy", "numba", "scipy")), ("kpo.losses", ("numba", "scipy", "triton"))],
 )
 def test_imports_load_no_more_than_they_need(module, absent):
-    program = f"import sys, {module}; print(*sorted(set({absent!r}) & sys.modules.keys()))"
+    assert loaded(f"import {module}", absent) == []
+
+
+def test_a_configuration_is_read_without_a_compiler():
+    """Every step of a workflow reads one, and tries its methods: compiling the filter there took 1 s of each."""
+    program = "from reproduction.settings.configuration import load; load({'scale': 'smoke'})"
+    program += "; import kpo; kpo.get_method('kpo-clipped', process_variance=1e-4); kpo.get_method('kpo-ema', gain=0.1)"
+    assert loaded(program, ("numba", "transformers")) == []
+
+
+def loaded(program, modules):
+    """Which of the modules a program has loaded at its end."""
+    program = f"import sys\n{program}\nprint(*sorted(set({modules!r}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 # Every module that was in `kpo` before the split, by folder ("" is `kpo` itself).
