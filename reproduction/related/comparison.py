@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from reproduction.claims.comparable import check_comparable
 from reproduction.claims.one_run import Run
@@ -26,15 +25,16 @@ CONTROL = ("related", "grpo")
 BUDGETS = ("generated_tokens", "update_tokens")
 CONFIDENCE = 0.95
 LIMITS = (
-    "One task, one model of 0.43 million weights, one learning rate for all: a method that needs another is at a "
-    "disadvantage here, and its paper's own setting may rank it elsewhere.",
+    "One task, one small model, one learning rate for all: a method that needs another is at a disadvantage here, and "
+    "its paper's own setting may rank it elsewhere.",
     "A method whose interval of the difference includes 0 was not told from GRPO, which does not make it as good. The "
     "order of methods whose places overlap is that of the estimates and nothing more.",
     "The intervals assume differences of seeds that are roughly normal: a collapse so rare that no seed here shows "
     "it is not in them.",
     "Equal numbers of responses are not equal costs: compare the two columns of tokens as well. They hold the policy's "
     "tokens only: value models, and passes of the model before training over the rollouts, cost time in addition.",
-    "One update from each rollout batch (related-on-policy) is a quarter of the others' updates.",
+    "Methods of related-on-policy make one update from each rollout batch, a quarter of the others': compare them with "
+    "each other.",
 )
 
 
@@ -95,22 +95,21 @@ def _accuracy(run: Run) -> float | None:
 
 def _rows(configuration, measured, seeds: Sequence[int], accuracy_SM: np.ndarray) -> list[dict[str, Any]]:
     """A row for each method, from the highest mean accuracy to the lowest."""
-    cells, count = list(measured), len(seeds)
+    cells = list(measured)
     control = cells.index(CONTROL)
     others = [place for place in range(len(cells)) if place != control]
     difference_SM = accuracy_SM - accuracy_SM[:, [control]]
     ends = simultaneous_intervals(difference_SM[:, others], CONFIDENCE) if others else (np.empty(0), np.empty(0))
     interval = dict(zip(others, zip(*ends, strict=True), strict=True))
     best, worst = places(accuracy_SM, CONFIDENCE)
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) if count > 1 else np.inf
     rows = []
     for index, (experiment, label) in enumerate(cells):
         method, runs = configuration.experiments[experiment].method(label), measured[experiment, label]
         values = accuracy_SM[:, index]
-        half = quantile * values.std(ddof=1) / np.sqrt(count) if count > 1 else np.inf
+        low, high = (end.item() for end in simultaneous_intervals(values[:, None], CONFIDENCE))
         rows.append({
             "experiment": experiment, "label": label, "method": method.name, "paper": method.paper,
-            "accuracy": _estimate(values.mean(), values.mean() - half, values.mean() + half),
+            "accuracy": _estimate(values.mean(), low, high),
             "by_seed": values.tolist(),
             "difference": _estimate(difference_SM[:, index].mean(), *interval[index]) if index in interval else None,
             "place": [int(best[index]), int(worst[index])],

@@ -71,6 +71,13 @@ class TestStudy:
             sampled = prompts * training.group_size + before
             assert sampled == (wanted / 3 if label == "grpo-four" else wanted), label
 
+    def test_fewer_updates_have_a_control_with_as_few(self):
+        """GRPO's advantages, so that the number of updates is not taken for a merit or a fault of the method."""
+        main = STUDY.experiments[CONTROL[0]].training.updates
+        for name, settings in STUDY.experiments.items():
+            if name.startswith(PREFIX) and settings.training.updates != main:
+                assert "grpo" in [settings.method(label).advantage for label in settings.methods], name
+
     def test_the_other_studies_do_not_have_it(self):
         for study in (None, "first", "full"):
             assert not any(name.startswith(PREFIX) for name in load({"study": study}).experiments)
@@ -112,6 +119,18 @@ class TestRecord:
         assert sorted(record["not_run"]) == sorted(missing) and "related/pods/seed6" in page
         assert "pods" not in [row["label"] for row in record["rows"]]
         assert record["rows"][0]["generated_tokens"] is None and "not recorded" in page
+
+    def test_seeds_that_all_agree_give_no_interval(self, configuration):
+        """Their spread is not known; an interval of no width would say that the accuracy is."""
+        path = configuration.folder / "measures.json"
+        measures = read_json(path)
+        for run in measures["runs"]:
+            if run["label"] == "pods":
+                run["values"] |= {name: 0.25 for name in run["values"] if name.startswith("late_accuracy.")}
+        write_json(path, measures)
+        record, page = related_record(configuration)
+        assert row_of(record, "pods")["accuracy"] == {"value": 0.25, "low": None, "high": None}
+        assert "| pods | arXiv 2504.13818 | 25.0 |" in page
 
     def test_a_run_without_a_measure_counts_as_not_made(self, configuration):
         """As one that the grader or the disk has stopped: all its values are null."""
