@@ -11,7 +11,7 @@ What differs from plain TRL is the trainer and its `method`:
     python examples/trl_gsm8k.py --data problems.jsonl  problems of your own: a "question" and an "answer" a line
     python examples/trl_gsm8k.py --tiny --data ...      an untrained model of a few thousand weights, on any CPU
 
-Needs `kpo[trl]`, that is TRL with transformers, datasets and accelerate.
+Needs `pip install ".[trl]"` in a clone, that is TRL with transformers, datasets and accelerate.
 """
 
 import argparse
@@ -29,15 +29,16 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 def last_number(text: str) -> float | None:
-    """The number after the last ####, or the last one of a text without it; None if there is none."""
+    """The first number after the last ####, or the last one of a text without it; None if there is none."""
     found = NUMBER.findall(text.rsplit("####", 1)[-1])
-    return float(found[-1].replace(",", "")) if found else None
+    return float(found[0 if "####" in text else -1].replace(",", "")) if found else None
 
 
-def reward(completions, answer, **_) -> list[float]:
-    """1 for a response whose number is that of the answer, else 0."""
+def reward(completions, answer, **_) -> list[float | None]:
+    """1 for a response whose number is that of the answer, else 0; None, ungraded, if the answer has no number."""
     texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-    return [float(last_number(text) == last_number(gold)) for text, gold in zip(texts, answer, strict=True)]
+    pairs = [(last_number(text), last_number(str(gold))) for text, gold in zip(texts, answer, strict=True)]
+    return [None if gold is None else float(found == gold) for found, gold in pairs]
 
 
 def tiny_model() -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
@@ -107,6 +108,7 @@ def main(arguments: list[str] | None = None) -> MethodTrainer:
             logging_steps=minibatches,
             save_steps=50 * minibatches,
             use_cpu=given.tiny,
+            # Rounding to bfloat16 can move log-ratios by more than KPO's clip (docs/desktop_scale.md, "Precision").
             bf16=not given.tiny,
         ),
     )

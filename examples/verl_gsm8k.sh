@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# KPO's policy loss with KRPO's advantages on GSM8K, in stock verl. Needs GPUs with vLLM, and on every machine
-#   pip install kpo "verl[verl-core,vllm]>=0.9,<0.10"
+# KPO's policy loss with KRPO's advantages on GSM8K, in stock verl. Needs GPUs with vLLM, and on every machine, in a clone,
+#   pip install . "verl[verl-core,vllm]>=0.9,<0.10"
 # Data: verl's examples/data_preprocess/gsm8k.py --local_save_dir ~/data/gsm8k
 # Further arguments are appended, so they win: bash examples/verl_gsm8k.sh trainer.nnodes=2
 set -euo pipefail

@@ -62,8 +62,8 @@ def merge_metrics(parts: Iterable[PolicyLoss]) -> dict[str, float]:
 
     clip_share: share of tokens whose clipped term is the larger loss (for GMPO whose log ratio was cut).
     log_ratio_std (divisor n), log_ratio_abs_max: of the raw token log ratio log pi - log pi_old, in nats.
-    effective_sample_size, mean_ratio: (sum r)^2 / (n sum r^2) in (0, 1] and the mean of r, the ratio at each token before
-        the two-sided clip.
+    effective_sample_size, mean_ratio: (sum r)^2 / (n sum r^2), in (0, 1], and the mean of r, the ratio used at each
+        token, before the two-sided clip.
     kl: mean k3 estimate of KL(pi || pi_ref) in nats per token; only with reference log-probabilities.
     All are NaN if no token counts. Reading them waits for the device.
     """

@@ -22,6 +22,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/trl_gsm8k.py"
         ("#### 1,234.50", 1234.5),
         ("#### $-5", -5.0),
         ("It is 12 or 13.", 13.0),
+        ("#### 7 apples, 2 each", 7.0),
         ("#### none", None),
         ("", None),
     ],
@@ -34,6 +35,8 @@ def test_the_reward_takes_texts_and_messages():
     messages = [[{"role": "assistant", "content": "#### 7"}]]
     assert reward(["#### 7", "8", "no"], answer=["#### 7"] * 3) == [1.0, 0.0, 0.0]
     assert reward(messages, answer=["3+4=7\n#### 7"]) == [1.0]
+    # An answer without a number cannot grade, least of all a response without one as right; JSON may hold numbers.
+    assert reward(["none", "7"], answer=["yes", 7]) == [None, 1.0]
 
 
 def test_the_example_trains_a_tiny_model(tmp_path):
