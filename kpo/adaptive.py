@@ -57,8 +57,7 @@ class RewardNoiseEstimator:
         self._set_variances(process_variance, observation_variance)
         self.initial_mean = check_real("initial_mean", initial_mean)
         self.initial_variance = check_real("initial_variance", initial_variance, minimum=0.0)
-        infinite = isinstance(memory, float) and memory == float("inf")
-        self.memory = memory if infinite else check_real("memory", memory, minimum=0.0, exclusive=True)
+        self.memory = np.inf if memory == np.inf else check_real("memory", memory, minimum=0.0, exclusive=True)
         # For each number of graded responses: weight of the groups seen, and the sum of their outer products.
         self._moments: dict[int, tuple[float, np.ndarray]] = {}
 

@@ -255,7 +255,6 @@ def _filter(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_me
         on_cpu = None if mask is None else mask.cpu()
         if on_cpu is not None and not bool(on_cpu.any()):
             return torch.zeros_like(observations)
-
         from kpo.kalman_cpu import filter_rows_cpu
 
         result, finite = filter_rows_cpu(observations.cpu(), on_cpu, gains, initial_mean)

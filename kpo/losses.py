@@ -158,7 +158,6 @@ def policy_loss(
             losses_BT = losses_BT + method.kl_weight * kl_BT
     totals = {"num_sequences": num_sequences, "num_tokens": num_tokens}
     loss = aggregate(method.aggregation, losses_BT, mask_BT, **totals, length=method.aggregation_length)
-    clipped_BT = None if clipped_BT is None else clipped_BT & mask_BT
     return PolicyLoss(loss, _sums(log_ratio_BT, ratio, clipped_BT, kl_BT, mask_BT), clipped_BT)
 
 

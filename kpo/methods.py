@@ -81,10 +81,7 @@ class Method:
             object.__setattr__(self, name, plain_number(getattr(self, name)))
 
     def try_once(self) -> None:
-        """Run both parts on one token and one group, so that bad values fail before training starts.
-
-        The token is masked: a filter checks its parameters all the same, and needs no compiler, which takes 1 s.
-        """
+        """Run both parts on one masked token, which needs no compiler, and one group, so that bad values fail early."""
         one, rewards = torch.zeros(1, 1), torch.zeros(1, 2)
         ratio, advantage = RATIO_KINDS.find(self.ratio), ADVANTAGE_KINDS.find(self.advantage)
         tokens = {"advantages": one, "old_log_probs": one, "clip": self.clip}
