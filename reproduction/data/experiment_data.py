@@ -50,10 +50,13 @@ def keep_set(configuration: Configuration, name: str) -> None:
 
 def kept_set(configuration: Configuration, name: str) -> list[MathProblem]:
     """The problems that `keep_set` wrote."""
-    path = set_file(configuration, name)
+    path, step = set_file(configuration, name), f"`python -m reproduction mathematics --set {name}`"
     if not path.exists():
-        raise ConfigurationError(f"{path} is missing; make it with `python -m reproduction mathematics --set {name}`")
-    return [MathProblem(**row) for row in read_jsonl(path)]
+        raise ConfigurationError(f"{path} is missing; make it with {step}")
+    try:
+        return [MathProblem(**row) for row in read_jsonl(path)]
+    except TypeError:
+        raise ConfigurationError(f"{path}: is not what its step wrote; make it again with {step}") from None
 
 
 def split_held_out(problems: list[MathProblem], count: int, seed: int) -> tuple[list[MathProblem], list[MathProblem]]:

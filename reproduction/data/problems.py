@@ -4,12 +4,11 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from reproduction.data.arithmetic import Level, Problem
 from reproduction.data.expressions import Expression, parse_expression, strip_question
-from reproduction.jobs.files import write_jsonl
+from reproduction.jobs.files import jsonl_rows, write_jsonl
 
 _FIELDS = {"id": str, "question": str, "answer": str, "num_terms": int, "num_digits": int}
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")
@@ -26,11 +25,9 @@ def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]
     """
     problems: list[Problem] = []
     line_of_id: dict[str, int] = {}
-    for number, line in enumerate(_read_lines(Path(path)), start=1):
-        if not line.strip():
-            continue
+    for number, row in jsonl_rows(path):
         try:
-            problem = _parse_row(line, level)
+            problem = _parse_row(row, level)
             if problem.id in line_of_id:
                 raise ValueError(f"id {problem.id!r} occurs already in line {line_of_id[problem.id]}; make ids unique")
         except ValueError as error:
@@ -59,27 +56,7 @@ def within_range(problem: Problem, level: Level) -> bool:
     return set(expression.operators) <= set(level.operators) and (level.brackets or not expression.brackets)
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path}: this is a folder; name the problem file in it") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-    if b"\x00" in content:
-        number = content[: content.index(b"\x00")].count(b"\n") + 1
-        raise ValueError(f"{path}, line {number}: binary data, not text; give a JSONL file saved as UTF-8")
-    try:
-        return content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
-
-
-def _parse_row(line: str, level: str) -> Problem:
-    row = _parse_json_object(line)
+def _parse_row(row: dict[str, Any], level: str) -> Problem:
     for field, kind in _FIELDS.items():
         if field not in row:
             raise ValueError(f"the field {field!r} is missing; each row needs {', '.join(_FIELDS)}")
@@ -101,18 +78,6 @@ def _parse_row(line: str, level: str) -> Problem:
     # Rewards compare text: "05" and "-0" would be answers that no response matches.
     fields = {field: row[field] for field in _FIELDS} | {"answer": str(int(row["answer"]))}
     return Problem(**fields, level=row_level)
-
-
-def _parse_json_object(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg}, column {error.colno}); give one JSON object a line") from None
-    except (RecursionError, ValueError):
-        raise ValueError("not readable as JSON; give one flat JSON object a line") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"expected a JSON object, found {type(row).__name__}; give one JSON object a line")
-    return row
 
 
 def _check_against_expression(row: dict[str, Any], expression: Expression) -> None:

@@ -112,34 +112,52 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file; a malformed one raises ValueError naming file, line and column."""
-    text = _read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
+    """Read a JSON file. Raises ValueError with one line that names the file, and the line if it is malformed."""
+    return _parsed(read_text(path), f"{path}")
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict]:
-    """Read a file of one JSON object a line; a malformed line raises ValueError naming file and line."""
-    rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(
-                f"{path}, line {number}: not JSON ({getattr(error, 'msg', 'nested too deeply')})"
-            ) from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
+    """Read a file of one JSON object a line. Raises ValueError as `read_json` does."""
+    return [row for _, row in jsonl_rows(path)]
 
 
-def _read_text(path: str | os.PathLike) -> str:
+def jsonl_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
+    """The number, from 1, and the object of each line that is not empty."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            row = _parsed(line, f"{path}, line {number}")
+            if not isinstance(row, dict):
+                found = type(row).__name__
+                raise ValueError(
+                    f"{path}, line {number}: expected a JSON object, found {found}; give one JSON object a line"
+                )
+            yield number, row
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a UTF-8 file. Raises ValueError with one line that says what is wrong and what to do."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; check the path") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: this is a folder; name the file in it") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    try:
+        if b"\x00" in content:
+            raise UnicodeDecodeError("utf-8", content, content.index(b"\x00"), len(content), "binary data")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = "" if ", line " in place else f", line {error.lineno}"
+        raise ValueError(f"{place}{line}: not JSON ({error.msg}, column {error.colno})") from None
+    except (RecursionError, ValueError):
+        raise ValueError(f"{place}: not readable as JSON (nested too deeply, or a number of too many digits)") from None

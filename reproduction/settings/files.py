@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from kpo.checks import unknown_name
+from reproduction.jobs.files import read_text
 
 
 class ConfigurationError(ValueError):
@@ -18,15 +19,9 @@ class ConfigurationError(ValueError):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping safely (no objects are built from it)."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise ConfigurationError(f"{path}: this is a folder; name the configuration file in it") from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        text = read_text(path)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:

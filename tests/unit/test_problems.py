@@ -104,9 +104,9 @@ def test_missing_fields_are_named(tmp_path, field):
         (b"[1, 2]", "line 1: expected a JSON object, found list"),
         (b"[" * 100_000, "line 1: not readable as JSON"),
         (b'{"id": ' + b"9" * 5_000 + b"}", "line 1: not readable as JSON"),
-        (json.dumps(ROW).encode() + b"\n\x00\x01\x02", "line 2: binary data"),
+        (json.dumps(ROW).encode() + b"\n\x00\x01\x02", "line 2: not UTF-8 text (binary data"),
         (json.dumps(ROW).encode() + b"\n\xff\xfe\n", "line 2: not UTF-8"),
-        (json.dumps(ROW).encode("utf-16"), "line 1: binary data"),
+        (json.dumps(ROW).encode("utf-16"), "line 1: not UTF-8 text (binary data"),
         (json.dumps(ROW).encode() * 2, "line 1: not JSON"),
     ],
 )
