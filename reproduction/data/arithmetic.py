@@ -6,9 +6,8 @@ the same distribution if a level asks for it, and from simpler ones (no products
 """
 
 import random
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from reproduction.data.expressions import evaluate_chain, normalise_question
 
@@ -88,10 +87,6 @@ class Problem:
     num_digits: int
     level: str
 
-    def as_row(self) -> dict[str, Any]:
-        """The problem as one row of a problem file."""
-        return asdict(self)
-
 
 def published_level(name: str, max_terms: int, max_digits: int) -> Level:
     """A level of the published form: 2 to `max_terms` terms of 1 to `max_digits` digits, + - *, brackets.
@@ -114,13 +109,6 @@ LEVELS: Mapping[str, Level] = {
     "easy": published_level("easy", 3, 3),
     "normal": published_level("normal", 5, 5),
     "hard": published_level("hard", 6, 6),
-}
-
-# What a small character-level model can be taught to add in minutes.
-LAPTOP_LEVELS: Mapping[str, Level] = {
-    "easy": Level("easy", num_terms=(2,), num_digits=(2,), operators="+-"),
-    "normal": Level("normal", num_terms=(3,), num_digits=(2,), operators="+-"),
-    "hard": Level("hard", num_terms=(4,), num_digits=(2,), operators="+-"),
 }
 
 
@@ -180,47 +168,31 @@ def generate_problems(
 
 
 def make_splits(
-    levels: Iterable[Level] | Mapping[str, Level],
-    train_count: int | Mapping[str, int],
-    held_out_count: int | Mapping[str, int],
-    seed: int,
-    one_digit_share: float = 0.0,
+    levels: Sequence[Level], train_count: int, held_out_count: int, seed: int, one_digit_share: float = 0.0
 ) -> tuple[list[Problem], list[Problem]]:
     """Draw a training and a held-out split: (train, held_out), each the levels' problems one after the other.
 
-    The counts are per level: one number for all, or a mapping by level name. No normalised question of held_out occurs
-    in train, nor twice in held_out; train may repeat one if a level is small.
+    The counts are per level. No normalised question of held_out occurs in train, nor twice in held_out; train may
+    repeat one if a level is small.
 
-    Raises ValueError for two levels of one name, a count that a mapping lacks or names in vain, and a level that is
-    too small.
+    Raises ValueError for two levels of one name, and a level that is too small.
     """
-    levels = list(levels.values()) if isinstance(levels, Mapping) else list(levels)
     names = [level.name for level in levels]
     if not levels or len(set(names)) < len(names):
         raise ValueError(f"levels must be one or more, with different names, got {names}")
-    train_counts = _counts_by_level("train_count", train_count, names)
-    held_out_counts = _counts_by_level("held_out_count", held_out_count, names)
 
     held_out: list[Problem] = []
     used: set[str] = set()
     for level in levels:
-        count, prefix = held_out_counts[level.name], f"held_out-{level.name}"
-        drawn = generate_problems(level, count, seed, used, one_digit_share, unique=True, id_prefix=prefix)
+        prefix = f"held_out-{level.name}"
+        drawn = generate_problems(level, held_out_count, seed, used, one_digit_share, unique=True, id_prefix=prefix)
         used.update(normalise_question(problem.question) for problem in drawn)
         held_out += drawn
     train: list[Problem] = []
     for level in levels:
-        count, prefix = train_counts[level.name], f"train-{level.name}"
-        train += generate_problems(level, count, seed, used, one_digit_share, id_prefix=prefix)
+        prefix = f"train-{level.name}"
+        train += generate_problems(level, train_count, seed, used, one_digit_share, id_prefix=prefix)
     return train, held_out
-
-
-def _counts_by_level(argument: str, counts: int | Mapping[str, int], names: list[str]) -> Mapping[str, int]:
-    if not isinstance(counts, Mapping):
-        return dict.fromkeys(names, counts)
-    if set(counts) != set(names):
-        raise ValueError(f"{argument} must give a number for each of the levels {names}, got {sorted(counts)}")
-    return counts
 
 
 def _draw_expression(rng: random.Random, num_terms: int, num_digits: int, level: Level) -> tuple[list[str], int]:

@@ -1,5 +1,6 @@
 """What an experiment trains on and is evaluated on, as the data steps have left it."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def keep_set(configuration: Configuration, name: str) -> None:
     found = load_set(name, configuration.data.pins, configuration.data.mirror)
     path = set_file(configuration, name)
     write_json(path.with_suffix(".record.json"), found.record)
-    write_jsonl(path, (problem.as_row() for problem in found.problems))
+    write_jsonl(path, map(dataclasses.asdict, found.problems))
 
 
 def kept_set(configuration: Configuration, name: str) -> list[MathProblem]:

@@ -11,7 +11,7 @@ mirror of another revision is not taken for the one that a configuration names.
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,6 @@ class MathProblem:
     id: str
     question: str
     answer: str
-
-    def as_row(self) -> dict[str, str]:
-        """The problem as a JSON-ready mapping."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Reading problem files in KRPO's published format, with every row checked against exact arithmetic."""
 
+import dataclasses
 import json
 import os
 import re
@@ -41,7 +42,7 @@ def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]
 
 def write_problems(path: str | os.PathLike, problems: Iterable[Problem]) -> None:
     """Write problems in the format that `read_problems` reads, with the field "level" added."""
-    write_jsonl(path, (problem.as_row() for problem in problems))
+    write_jsonl(path, map(dataclasses.asdict, problems))
 
 
 def within_range(problem: Problem, level: Level) -> bool:

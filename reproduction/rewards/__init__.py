@@ -3,20 +3,16 @@
 from reproduction.rewards.arithmetic import exact_reward, extract_tagged, krpo_reward
 from reproduction.rewards.extraction import extract_answer
 from reproduction.rewards.grading_pool import GradingPool
-from reproduction.rewards.math import Grade, count_reasons, grade_math, grade_math_many, grade_math_strings
-from reproduction.rewards.second_opinion import SecondOpinion, grade_math_twice
+from reproduction.rewards.math import Grade, grade_math, grade_math_many, grade_math_strings
 
 __all__ = [
     "Grade",
     "GradingPool",
-    "SecondOpinion",
-    "count_reasons",
     "exact_reward",
     "extract_answer",
     "extract_tagged",
     "grade_math",
     "grade_math_many",
     "grade_math_strings",
-    "grade_math_twice",
     "krpo_reward",
 ]

@@ -2,7 +2,6 @@
 
 import atexit
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from reproduction.rewards.grading_pool import GradingPool
 
 # The longest gold answers of the benchmarks have some 150 characters.
 MAX_ANSWER_LENGTH = 2_000
-
-REASONS = ("equal", "unequal", "no answer", "timeout", "error")
 
 # No process starts before the first comparison.
 _shared_pool = GradingPool()
@@ -25,7 +22,7 @@ class Grade:
     """Result of grading one response; true in a condition if the answer is right.
 
     correct: whether the answer equals the gold answer. reason: 'equal', 'unequal', 'no answer', 'timeout' or 'error';
-    after the last two nothing is known about the answer, so count them (`count_reasons`). answer: what was extracted.
+    after the last two nothing is known about the answer. answer: what was extracted.
     detail: more about a timeout or an error.
     """
 
@@ -82,12 +79,6 @@ def grade_math_many(
     pairs = list(pairs)
     with ThreadPoolExecutor(max_workers=pool.max_workers) as threads:
         return list(threads.map(lambda pair: _grade(pair[0], pair[1], timeout, markers, method, pool), pairs))
-
-
-def count_reasons(grades: Iterable[Grade]) -> dict[str, int]:
-    """How often each of the reasons occurs, zeros included."""
-    counts = Counter(grade.reason for grade in grades)
-    return {reason: counts[reason] for reason in REASONS}
 
 
 def _grade(text, gold, timeout, markers, method: str, pool: GradingPool) -> Grade:

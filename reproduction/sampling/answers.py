@@ -18,7 +18,7 @@ from reproduction.data.prompts import prompt_tokens
 from reproduction.data.scratchpad import ANSWER_CLOSE, ANSWER_OPEN
 from reproduction.jobs.progress import Progress
 from reproduction.jobs.provenance import versions
-from reproduction.rewards import exact_reward, grade_math_twice
+from reproduction.rewards import exact_reward, grade_math_many
 from reproduction.rewards.rules import gradable_text
 from reproduction.sampling.shards import ShardFolder, digest
 from reproduction.settings.run import Run
@@ -194,15 +194,18 @@ def _records(run: Run, shard: Shard, problems: Sequence[Any], responses: list[li
 
 
 def _grades(run: Run, split: str, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The grade of each (response, answer): of mathematics by two graders, the configured one first."""
+    """The grade of each (response, answer): of mathematics by two graders, the configured one first.
+
+    Where they disagree one is wrong, so the share of disagreements bounds what grading can do to an accuracy.
+    """
     if split in run.generated:
         tags = (ANSWER_OPEN, ANSWER_CLOSE) if run.hub is None else run.hub.evaluation_prompt.style.answer_tags
         return [{"correct": int(exact_reward(text, answer, *tags) == 1.0)} for text, answer in pairs]
     rule = run.settings.reward
     read = [(gradable_text(rule, text), answer) for text, answer in pairs]
-    opinion = grade_math_twice(read, markers=run.hub.answer_markers)
-    graders = (opinion.first, opinion.second) if rule != "math-strings" else (opinion.second, opinion.first)
+    methods = ("strings", "latex") if rule == "math-strings" else ("latex", "strings")
+    first, second = (grade_math_many(read, markers=run.hub.answer_markers, method=method) for method in methods)
     return [
         {"correct": int(one.correct), "reason": one.reason, "second": int(two.correct), "answer": one.answer}
-        for one, two in zip(*graders, strict=True)
+        for one, two in zip(first, second, strict=True)
     ]

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reproduction.data import (
-    LAPTOP_LEVELS,
     LEVELS,
     Level,
     generate_problems,
@@ -20,7 +19,10 @@ from reproduction.data import (
     read_problems,
 )
 from reproduction.data.expressions import evaluate_chain, parse_expression, strip_question
+from reproduction.data.splits import levels
+from reproduction.settings.configuration import load
 
+LAPTOP_LEVELS = {level.name: level for level in levels(load({"scale": "laptop"}).problems)}
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 
 
@@ -154,10 +156,8 @@ def test_one_digit_share():
 
 
 def test_splits_are_disjoint_and_held_out_has_no_duplicates():
-    train, held_out = make_splits(
-        LAPTOP_LEVELS, {"easy": 3000, "normal": 500, "hard": 0}, 150, seed=5, one_digit_share=0.5
-    )
-    assert Counter(problem.level for problem in train) == {"easy": 3000, "normal": 500}
+    train, held_out = make_splits(list(LAPTOP_LEVELS.values()), 2000, 150, seed=5, one_digit_share=0.5)
+    assert Counter(problem.level for problem in train) == {"easy": 2000, "normal": 2000, "hard": 2000}
     assert Counter(problem.level for problem in held_out) == {"easy": 150, "normal": 150, "hard": 150}
     train_questions = {normalise_question(problem.question) for problem in train}
     held_out_questions = [normalise_question(problem.question) for problem in held_out]
@@ -168,8 +168,7 @@ def test_splits_are_disjoint_and_held_out_has_no_duplicates():
 
 
 def test_splits_stay_disjoint_where_levels_overlap():
-    levels = [Level("a", (2,), (1,)), Level("b", (2,), (1,))]
-    train, held_out = make_splits(levels, 400, 200, seed=0)
+    train, held_out = make_splits([Level("a", (2,), (1,)), Level("b", (2,), (1,))], 400, 200, seed=0)
     held_out_questions = [normalise_question(problem.question) for problem in held_out]
     assert len(set(held_out_questions)) == 400
     assert not {normalise_question(problem.question) for problem in train} & set(held_out_questions)
@@ -216,8 +215,6 @@ def test_generator_refuses():
         generate_problems(level, -1, 0)
     with pytest.raises(ValueError, match="one_digit_share"):
         generate_problems(level, 1, 0, one_digit_share=1.5)
-    with pytest.raises(ValueError, match="train_count"):
-        make_splits([level], {"normal": 3}, 1, 0)
     with pytest.raises(ValueError, match="different names"):
         make_splits([level, level], 3, 1, 0)
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 import kpo
 from reproduction.rewards import (
     GradingPool,
-    count_reasons,
     extract_answer,
     grade_math,
     grade_math_many,
@@ -423,12 +422,27 @@ def test_threads_share_a_pool_and_no_alarm_is_set_in_this_process():
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_many_keeps_the_order_and_counts_reasons():
+def test_many_keeps_the_order():
     pairs = [(r"\boxed{0.5}", r"\frac12"), ("nothing", "1"), (r"\boxed{2}", "3"), (r"\boxed{9^{9^{9^9}}}", "1")] * 3
     grades = grade_math_many(pairs, timeout=0.7)
     assert [grade.reason for grade in grades] == ["equal", "no answer", "unequal", "timeout"] * 3
-    assert count_reasons(grades) == {"equal": 3, "unequal": 3, "no answer": 3, "timeout": 3, "error": 0}
     assert grade_math_many([]) == []
+
+
+def test_where_the_two_graders_differ():
+    pairs = [
+        ("\\boxed{\\dfrac12}", "\\frac{1}{2}"),  # both right
+        ("\\boxed{7, 5, 3}", "3, 5, 7"),  # equal in any order, but the second grader compares lists as strings
+        ("\\boxed{\\frac{3}{4}}", "\\frac{6}{8}"),  # equal, but the second grader wants fractions written alike
+        ("\\boxed{5}", "6"),
+        ("I do not know", "6"),
+        ("#### 5", "5"),  # the marker does not count here
+    ]
+    first, second = (grade_math_many(pairs, markers=("boxed",), method=method) for method in ("latex", "strings"))
+    none = ["no answer"] * 2
+    assert [grade.reason for grade in first] == ["equal", "equal", "equal", "unequal", *none]
+    assert [grade.reason for grade in second] == ["equal", "unequal", "unequal", "unequal", *none]
+    assert first[1].answer == "7, 5, 3"
 
 
 def run_script(script: str) -> subprocess.Popen:

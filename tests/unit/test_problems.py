@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from reproduction.data import (
-    LAPTOP_LEVELS,
     LEVELS,
     Level,
     generate_problems,
@@ -15,8 +14,11 @@ from reproduction.data import (
     within_range,
     write_problems,
 )
+from reproduction.data.splits import levels
 from reproduction.rewards import exact_reward
+from reproduction.settings.configuration import load
 
+LAPTOP_LEVELS = {level.name: level for level in levels(load({"scale": "laptop"}).problems)}
 ROW = {"id": "7", "question": "What is 12 - -7?", "answer": "19", "num_terms": 2, "num_digits": 2}
 
 
