@@ -184,7 +184,7 @@ def _typed(value: Any, inside: bool = False) -> Any:
     if inside and isinstance(value, str):
         try:
             parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # "2026-13-01" is no date
             return value
         return parsed if isinstance(parsed, int | float | None) else value
     return value

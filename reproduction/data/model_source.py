@@ -65,18 +65,28 @@ def check_model(folder: Path, name: str, window: int) -> None:
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise DataError(f"{name}: {folder} has no tokenizer ({' or '.join(_TOKENIZERS)}); fetch the model again")
     index = folder / "model.safetensors.index.json"
-    needed = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    weights = _mapping(index, name).get("weight_map") if index.is_file() else {"": "model.safetensors"}
+    if not isinstance(weights, dict):
+        raise DataError(f"{name}: {index} names no weights; fetch this file again")
+    needed = sorted(set(map(str, weights.values())))
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
         raise DataError(f"{name}: {folder} has no {missing[0]}; fetch the model again, with its weights in safetensors")
     if _end_token(folder) is None:
         raise DataError(f"{name}: the tokenizer in {folder} names no end token (eos_token), so no response would end")
-    longest = read_json(folder / "config.json").get("max_position_embeddings")
+    longest = _mapping(folder / "config.json", name).get("max_position_embeddings")
     if longest is not None and window > longest:
         raise DataError(
             f"{name} holds {longest:,} tokens, but prompt and response may have {window:,} together; lower "
             "pretrained.max_prompt_length, training.max_completion_length or sampling.max_completion_length"
         )
+
+
+def _mapping(path: Path, name: str) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{name}: {path} holds no mapping; fetch this file again")
+    return found
 
 
 def _end_token(folder: Path) -> str | None:

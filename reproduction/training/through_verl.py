@@ -6,7 +6,6 @@ and no token log-ratios are kept.
 """
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from kpo.verl_settings import ACTOR, overrides
+from reproduction.jobs.code import REPOSITORY
+from reproduction.jobs.files import read_jsonl
 from reproduction.settings.experiment import TrainingSettings
 from reproduction.settings.run import Run
 
 PYTHON = "KPO_VERL_PYTHON"
-ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = {
     "learning_rate": "actor/lr",
     "gradient_norm": "actor/grad_norm",
@@ -81,7 +81,7 @@ def launch_command(run: Run, model: Path | str, folder: Path, devices: int, pyth
         "actor_rollout_ref.rollout.gpu_memory_utilization": hub.engine_memory_share,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro_batch,
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": micro_batch,
-        "reward.custom_reward_function.path": _for_hydra(ROOT / "reproduction" / "training" / "verl_reward.py"),
+        "reward.custom_reward_function.path": _for_hydra(REPOSITORY / "reproduction" / "training" / "verl_reward.py"),
         "trainer.total_training_steps": training.rollout_batches,
         "trainer.total_epochs": 1,
         "trainer.n_gpus_per_node": devices,
@@ -116,8 +116,7 @@ def prompt_rows(run: Run, prompts: Sequence[dict[str, Any]]) -> list[dict[str, A
 def metrics_rows(log: Path, training: TrainingSettings) -> list[dict[str, Any]]:
     """verl's log as rows of metrics.jsonl, one for each rollout batch; what verl does not know is None."""
     rows = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+    for entry in read_jsonl(log):
         found = {column: entry["data"].get(name) for column, name in COLUMNS.items()}
         finite = {name: x if x is not None and math.isfinite(x) else None for name, x in found.items()}
         updates = training.minibatches * training.epochs
@@ -159,7 +158,7 @@ def train_through_verl(run: Run, model: Path, problems: Sequence, progress_strea
 
     stopwatch, training = Stopwatch(run.seed), run.settings.training
     folder, python, found = (run.folder / "verl").resolve(), os.environ.get(PYTHON), visible_devices()
-    environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(folder / "log.jsonl"), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(folder / "log.jsonl"), "PYTHONPATH": str(REPOSITORY)}
     # A command for a cluster names as many devices as the run is planned for.
     devices = len(found) if found or python else planned_count(run.settings, [])
     if not devices:

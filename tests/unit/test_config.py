@@ -284,6 +284,8 @@ def test_numbers_inside_what_snakemake_gives_are_numbers(tmp_path):
     configuration = prepare(given)
     assert configuration.seeds == [4, 5]
     assert configuration.experiments["kpo"].training.minibatches == 2
+    with pytest.raises(ConfigurationError, match="reward: .*'2026-13-01'"):
+        prepare({**given, "experiments": {"kpo": {"reward": "2026-13-01"}}})
     with pytest.raises(ConfigurationError, match="every ratio is exactly 1"):
         prepare({**given, "experiments": {"kpo": {"training": {"minibatches": "1"}}}})
 

@@ -14,11 +14,22 @@ import pytest
 
 from reproduction.cli import main
 from reproduction.jobs import devices
-from reproduction.jobs.devices import LEASE_VARIABLE, Device, DeviceError, acquire, hold_lease, leased, visible_devices
+from reproduction.jobs.devices import LEASE_VARIABLE, Device, DeviceError, acquire, hold_lease, visible_devices
 from reproduction.settings.configuration import dump, load
 from tests.running import QUIET
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextlib.contextmanager
+def leased(*arguments, **options):
+    lease = acquire(*arguments, **options)
+    try:
+        yield lease.devices
+    finally:
+        lease.release()
+
+
 THREE = [Device(str(index), "Test", 24 * 10**9, f"GPU-{index}") for index in range(3)]
 
 

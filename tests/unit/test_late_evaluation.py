@@ -1,5 +1,6 @@
 """Late checkpoints: evaluated on fresh problems, the same for every method, without a trace in the training."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from reproduction.data.splits import levels
 from reproduction.data.tokenizer import build_tokenizer
 from reproduction.rewards import exact_reward
 from reproduction.sampling.decode import decode
-from reproduction.settings.configuration import ConfigurationError, load
+from reproduction.settings.configuration import ConfigurationError, load, validate
 from reproduction.settings.run import get_run
 from reproduction.training.base_model import build_model
 from reproduction.training.late_evaluation import LateEvaluation
@@ -90,6 +91,16 @@ def test_problems_are_fresh_and_shared_by_methods():
     for number, own in enumerate(questions):
         assert not own & trained
         assert all(own != other for other in questions[:number])
+
+
+def test_a_level_without_fresh_problems_is_refused_before_training():
+    level = {"num_digits": [1], "numbers": [0, 3], "operators": "+"}
+    small = {**configuration({"easy": 5}).model_dump()}
+    small["problems"]["levels"]["easy"] |= level
+    run = get_run(validate(small, "mine.yaml"), "kpo", "grpo", 1)
+    trained_on = [dataclasses.replace(PROBLEMS[0], question=f"{a}+{b}=") for a in range(4) for b in range(4)]
+    with pytest.raises(ValueError, match="'easy' gave 0 of 3 problems"):
+        LateEvaluation(run, trained_on, None, lambda: None)
 
 
 def test_right_answers_are_counted():

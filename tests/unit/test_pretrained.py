@@ -286,6 +286,10 @@ def test_models_that_cannot_be_used_are_refused(tiny, tmp_path):
     (copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
     with pytest.raises(DataError, match="no model-00001-of-00002.safetensors"):
         check_model(copy, model.name, 0)
+    for text in ("{}", "[]", '{"weight_map": 3}'):
+        (copy / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(DataError, match="model.safetensors.index.json .*fetch this file again"):
+            check_model(copy, model.name, 0)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"

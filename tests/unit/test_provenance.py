@@ -21,7 +21,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "kpo" / "a.py").write_text("a = 1\n")
     subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
     subprocess.run(["git", "commit", "-qm", "one"], cwd=tmp_path, check=True)
-    monkeypatch.setattr(provenance, "_REPOSITORY", tmp_path)
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
     return tmp_path
 
 
@@ -59,7 +59,7 @@ def test_a_diff_that_takes_too_long_is_unknown_and_not_clean(checkout, monkeypat
 
 
 def test_outside_a_checkout_nothing_is_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "_REPOSITORY", tmp_path)
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
     found = source_state("train")
     assert (found["commit"], found["dirty"]) == (None, None)
     assert said_commit(found) == "not recorded (made outside a git checkout)"
