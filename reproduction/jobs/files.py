@@ -139,7 +139,7 @@ def read_text(path: str | os.PathLike) -> str:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; check the path") from None
+        raise ValueError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise ValueError(f"{path}: this is a folder; name the file in it") from None
     except OSError as error:

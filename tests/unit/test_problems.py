@@ -128,7 +128,7 @@ def test_duplicate_ids_are_named_with_both_lines(tmp_path):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(ValueError, match="there is no such file; check the path"):
+    with pytest.raises(ValueError, match="no such file; check the path"):
         read_problems(tmp_path / "nowhere.jsonl")
     with pytest.raises(ValueError, match="this is a folder"):
         read_problems(tmp_path)
