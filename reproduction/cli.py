@@ -118,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", default="results", metavar="FOLDER", help="folder of all results")
     step("related", _related, "compare the related methods from the measures")
     step("tables", _tables, "fill the papers' main tables with what was measured")
+    command = plain("notebook", _notebook, "execute one notebook on results")
+    command.add_argument("notebook", metavar="NAME", help="such as 02_structure_in_the_ratios")
+    command.add_argument("--results", type=Path, metavar="FOLDER", help="of a scale (default: what is there)")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the executed notebook")
     step("report", _report, "gather verdicts, figures and tables into one page, report.html")
     command = step("publish", _publish, "copy a finished scale's results into results_published/, README and notebooks")
     which = command.add_mutually_exclusive_group()
@@ -393,6 +397,12 @@ def _tables(arguments) -> None:
     from reproduction.claims.tables import write_tables
 
     write_tables(configuration)
+
+
+def _notebook(arguments) -> None:
+    from reproduction.execute_notebook import execute
+
+    execute(arguments.notebook, arguments.results, arguments.output)
 
 
 def _report(arguments) -> None:

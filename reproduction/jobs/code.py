@@ -35,7 +35,7 @@ def notebook_hash(path: Path) -> str:
     lines = "\n".join(text for kind, text in cells if kind == "code").splitlines()
     tree = ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
     drawn = {f"paper_figures.{text}" for text in _strings(tree) if text.isidentifier()}
-    modules = {*_imports(tree, ""), *(name for name in drawn if _file(name)), "reproduction.notebook"}
+    modules = {*_imports(tree, ""), *(name for name in drawn if _file(name)), "reproduction.execute_notebook"}
     return hashlib.sha256(f"{json.dumps(cells)}\0{code_hash(*sorted(modules))}".encode()).hexdigest()
 
 

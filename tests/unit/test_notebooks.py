@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import os
 import re
 import struct
 import sys
@@ -11,10 +12,13 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from reproduction import execute_notebook
 from reproduction import notebook as support
 from reproduction.claims import CLAIMS, VERDICTS
 from reproduction.claims.declare import NOT_FOUND
 from reproduction.claims.record import write_claims
+from reproduction.cli import main
+from reproduction.execute_notebook import execute
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.notebook import (
     NOTEBOOKS,
@@ -22,8 +26,6 @@ from reproduction.notebook import (
     REPOSITORY,
     about,
     claims_table,
-    execute,
-    main,
     opening,
     read_claims,
     related_folder,
@@ -275,7 +277,8 @@ class TestExecution:
         notebook.metadata["language_info"] = {"name": "python"}
         atomic_write(tmp_path / "notebooks" / f"{NOTEBOOKS[0]}.ipynb", nbformat.writes(notebook))
         atomic_write(tmp_path / "results" / "laptop" / "config.yaml", "{}")
-        monkeypatch.setattr(support, "REPOSITORY", tmp_path)
+        for module in (support, execute_notebook):
+            monkeypatch.setattr(module, "REPOSITORY", tmp_path)
 
     def test_two_executions_give_the_same_bytes(self, tmp_path, monkeypatch):
         cells = [
@@ -286,13 +289,13 @@ class TestExecution:
             "from IPython.display import Image\nImage(data=bytes.fromhex('89504e470d0a1a0a'), alt='nothing')",
         ]
         self.small(tmp_path, monkeypatch, *enumerate(cells))
-        before = dict(support.os.environ)
+        before = dict(os.environ)
         written = []
         for place in ("one", "two"):
             output = tmp_path / place / "out.ipynb"
             execute(NOTEBOOKS[0], tmp_path / "results" / "laptop", output)
             written.append(output.read_bytes())
-        assert written[0] == written[1] and dict(support.os.environ) == before
+        assert written[0] == written[1] and dict(os.environ) == before
         done = nbformat.reads(written[0].decode(), as_version=4)
         nbformat.validate(done)
         assert [cell.source for cell in done.cells] == cells and [cell.id for cell in done.cells] == list(
@@ -322,16 +325,23 @@ class TestExecution:
     def test_a_failing_cell_is_one_line_and_writes_nothing(self, tmp_path, monkeypatch, capsys):
         self.small(tmp_path, monkeypatch, (0, "results = None"), (1, "x = 1\nraise KeyError('no such\\nrun')"))
         output = tmp_path / "out" / "done.ipynb"
-        arguments = ["run", NOTEBOOKS[0], "--results", str(tmp_path / "results" / "laptop"), "--output", str(output)]
+        arguments = [
+            "notebook",
+            NOTEBOOKS[0],
+            "--results",
+            str(tmp_path / "results" / "laptop"),
+            "--output",
+            str(output),
+        ]
         assert main(arguments) == 2
         message = capsys.readouterr().err
         assert message.count("\n") == 1 and "cell 'x = 1' failed: KeyError: 'no such\\nrun'" in message
         assert [path.name for path in output.parent.iterdir()] == ["done.failed.ipynb"]
 
     def test_wrong_arguments(self, tmp_path, capsys):
-        assert main(["run", "08_nothing", "--output", str(tmp_path / "x")]) == 2
+        assert main(["notebook", "08_nothing", "--output", str(tmp_path / "x")]) == 2
         assert "unknown notebook '08_nothing'; known are 01_kalman" in capsys.readouterr().err
-        assert main(["run", NOTEBOOKS[0], "--results", str(tmp_path / "nowhere"), "--output", str(tmp_path / "x")]) == 2
+        assert main(["notebook", NOTEBOOKS[0], "--results", str(tmp_path / "no"), "--output", str(tmp_path / "x")]) == 2
         assert "no measured results in" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

@@ -24,7 +24,7 @@ rule notebook:
         code=lambda wildcards: notebook_hash(REPOSITORY / "notebooks" / f"{wildcards.notebook}.ipynb"),
         folder=FOLDER,
     shell:
-        "{PYTHON} -m reproduction.notebook run {wildcards.notebook} --results {params.folder:q} --output {output:q}"
+        "{STEP} notebook {wildcards.notebook} --results {params.folder:q} --output {output:q}"
         " > {log:q} 2>&1 || (cat {log:q} >&2; exit 1)"
 
 

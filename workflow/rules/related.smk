@@ -36,7 +36,7 @@ rule related_notebook:
         code=notebook_hash(REPOSITORY / "notebooks" / f"{RELATED_NOTEBOOK}.ipynb"),
         folder=FOLDER,
     shell:
-        "{PYTHON} -m reproduction.notebook run {RELATED_NOTEBOOK} --results {params.folder:q} --output {output:q}"
+        "{STEP} notebook {RELATED_NOTEBOOK} --results {params.folder:q} --output {output:q}"
         " > {log:q} 2>&1 || (cat {log:q} >&2; exit 1)"
 
 
