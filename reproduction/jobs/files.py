@@ -123,14 +123,13 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
 
 def jsonl_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
     """The number, from 1, and the object of each line that is not empty."""
+    advice = "; give one JSON object a line"
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            row = _parsed(line, f"{path}, line {number}")
+            row = _parsed(line, f"{path}, line {number}", advice)
             if not isinstance(row, dict):
                 found = type(row).__name__
-                raise ValueError(
-                    f"{path}, line {number}: expected a JSON object, found {found}; give one JSON object a line"
-                )
+                raise ValueError(f"{path}, line {number}: expected a JSON object, found {found}{advice}")
             yield number, row
 
 
@@ -153,11 +152,12 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError(f"{path}, line {line}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str, place: str, advice: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        line = "" if ", line " in place else f", line {error.lineno}"
-        raise ValueError(f"{place}{line}: not JSON ({error.msg}, column {error.colno})") from None
+        line = "" if advice else f", line {error.lineno}"
+        raise ValueError(f"{place}{line}: not JSON ({error.msg}, column {error.colno}){advice}") from None
     except (RecursionError, ValueError):
-        raise ValueError(f"{place}: not readable as JSON (nested too deeply, or a number of too many digits)") from None
+        reason = "nested too deeply, or a number of too many digits"
+        raise ValueError(f"{place}: not readable as JSON ({reason}){advice}") from None
