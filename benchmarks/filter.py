@@ -32,13 +32,13 @@ SEQUENCES = (1, 8, 64, 256)
 # The loop costs about 10 microseconds per token however few sequences there are; one run shows it.
 LOOP = "sequential loop"
 CLOSED_FORM = "published closed form"
-FLOOR = "torch.cumsum"
+CUMSUM = "torch.cumsum"
 OURS = "kpo.kalman"
 
 
 def filters(ratio: float) -> dict[str, Callable]:
     return {
-        FLOOR: cumulative_sum,
+        CUMSUM: cumulative_sum,
         OURS: ours(ratio),
         CLOSED_FORM: published_closed_form(ratio),
         LOOP: sequential_loop(ratio),
@@ -182,14 +182,14 @@ def tables(report: dict) -> str:
         padded = ", padded on the right" if case["masked"] else ""
         lines.append(f"{case['sequences']} x {case['tokens']}{padded}")
         lines.append("  {:<24}{:>12}{:>12}{:>12}{:>16}{:>12}".format(*heads))
-        floor = case["filters"][FLOOR]["median_seconds"]
+        cumsum = case["filters"][CUMSUM]["median_seconds"]
         closed = case["filters"][CLOSED_FORM]["median_seconds"]
         for name, row in case["filters"].items():
             median = row["median_seconds"]
             memory = "-" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:.1f}"
             lines.append(
                 f"  {name:<24}{median * 1e3:>12.3f}{row['minimum_seconds'] * 1e3:>12.3f}"
-                f"{median / floor:>12.2f}{median / closed:>16.2f}{memory:>12}"
+                f"{median / cumsum:>12.2f}{median / closed:>16.2f}{memory:>12}"
             )
         lines.append("")
     lines.append("largest error over largest value, against the float64 recursion")

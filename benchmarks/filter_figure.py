@@ -5,12 +5,12 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from benchmarks.filter import CLOSED_FORM, ERROR_RATIOS, FLOOR, LOOP, OURS
+from benchmarks.filter import CLOSED_FORM, CUMSUM, ERROR_RATIOS, LOOP, OURS
 from paper_figures import style
 
 LOOKS = {
     OURS: style.Look("#0072B2", "-", "o"),
-    FLOOR: style.Look("#777777", "--", "s"),
+    CUMSUM: style.Look("#777777", "--", "s"),
     CLOSED_FORM: style.Look("#D55E00", "-.", "D"),
     LOOP: style.Look("#009E73", ":", "^"),
 }

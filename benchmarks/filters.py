@@ -1,4 +1,4 @@
-"""The filters that `benchmarks.filter` compares: the floor, the plain loop, the published closed form, ours.
+"""The filters that `benchmarks.filter` compares: a yardstick, the plain loop, the published closed form, ours.
 
 Shape suffixes: B sequences, T tokens.
 """
@@ -15,7 +15,7 @@ Filter = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 def cumulative_sum(observations_BT: torch.Tensor, mask_BT: torch.Tensor | None) -> torch.Tensor:
-    """`torch.cumsum`, which filters nothing: the floor."""
+    """`torch.cumsum`, which filters nothing: a yardstick."""
     return observations_BT.cumsum(dim=1)
 
 

@@ -21,9 +21,10 @@ class NonFiniteError(ValueError):
 
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
-    """Message for a name that does not exist: the closest one and all known ones."""
+    """Message for a name that does not exist: the first that it begins or the closest one, and all known ones."""
     known = list(map(str, known))
-    close = difflib.get_close_matches(str(name), known, n=1)
+    begun = [each for each in known if name and each.startswith(str(name))]
+    close = begun or difflib.get_close_matches(str(name), known, n=1)
     suggestion = f", did you mean {close[0]!r}?" if close else ";"
     return f"unknown {what} {name!r}{suggestion} Known are: {', '.join(known) or 'none'}"
 

@@ -175,7 +175,7 @@ def test_methods_compare_copy_and_pickle():
 
 
 REFUSED = {
-    "name": ("kpo", {}, ValueError, "did you mean 'opo'|Known are"),
+    "name": ("kpo", {}, ValueError, "unknown method 'kpo', did you mean 'kpo-clipped'. Known are: grpo, "),
     "misspelt name": ("kpo-cliped", {}, ValueError, "did you mean 'kpo-clipped'"),
     "override": ("grpo", {"clip": 0.1}, ValueError, "clip_low"),
     "override of another method": ("grpo", {"process_variance": 0.1}, ValueError, "process_variance"),
