@@ -22,7 +22,7 @@ from reproduction.claims.design import design_of
 from reproduction.claims.scales import published_scales
 from reproduction.settings.configuration import ConfigurationError, dump
 from reproduction.notebook import NOTEBOOKS, RELATED_NOTEBOOK
-from reproduction.jobs.code import code_hash, notebook_hash, step_hash
+from reproduction.jobs.code import code_hash, notebook_hash, notebook_names, step_hash
 from reproduction.jobs.plan import plan_text, published_text, results_text
 from reproduction.publish.published import FOLDER as PUBLISHED_FOLDERS, REPOSITORY, missing_runs, published_files
 from reproduction.data.experiment_data import check_pins, model_file

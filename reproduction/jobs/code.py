@@ -27,16 +27,26 @@ def notebook_hash(path: Path) -> str:
 
     The cell in which papermill has written the parameters of an execution is an output too.
     """
+    cells, tree = _notebook(path)
+    drawn = {name for figure in notebook_names(path) if _file(name := f"paper_figures.{figure}")}
+    modules = {*_imports(tree, ""), *drawn, "reproduction.execute_notebook"}
+    return hashlib.sha256(f"{json.dumps(cells)}\0{code_hash(*sorted(modules))}".encode()).hexdigest()
+
+
+def notebook_names(path: Path) -> set[str]:
+    """All texts in a notebook's code that can be names, those of the figures that it shows among them."""
+    return {text for text in _strings(_notebook(path)[1]) if text.isidentifier()}
+
+
+def _notebook(path: Path) -> tuple[list[tuple[str, str]], ast.Module]:
+    """The kind and text of each cell, and all code."""
     cells = [
         (cell["cell_type"], "".join(cell["source"]))
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
         if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])
     ]
     lines = "\n".join(text for kind, text in cells if kind == "code").splitlines()
-    tree = ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
-    drawn = {f"paper_figures.{text}" for text in _strings(tree) if text.isidentifier()}
-    modules = {*_imports(tree, ""), *(name for name in drawn if _file(name)), "reproduction.execute_notebook"}
-    return hashlib.sha256(f"{json.dumps(cells)}\0{code_hash(*sorted(modules))}".encode()).hexdigest()
+    return cells, ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
 
 
 def code_hash(*modules: str) -> str:

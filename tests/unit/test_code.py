@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,16 @@ import pytest
 
 from reproduction import cli
 from reproduction.jobs import code
-from reproduction.jobs.code import REPOSITORY, code_files, code_hash, notebook_hash, step_hash, step_modules
+from reproduction.jobs.code import (
+    REPOSITORY,
+    code_files,
+    code_hash,
+    notebook_hash,
+    notebook_names,
+    step_hash,
+    step_modules,
+)
+from reproduction.notebook import NOTEBOOKS
 
 STEPS = ("problems", "pretrain", "train", "evaluate", "summarise", "measure", "claims", "tables", "report")
 
@@ -159,6 +169,18 @@ def test_a_notebook_depends_on_what_it_imports_and_draws(copy):
     assert drawn and all(differs(f"paper_figures/{name}.py") for name in drawn)
     assert differs("reproduction/claims/measures.py") and differs("reproduction/notebook.py")
     assert not differs("paper_figures/krpo_order.py")
+
+
+def test_the_figures_that_a_notebook_shows_are_among_its_names():
+    """Each is asked for by a text, so that the workflow can see which figures it has to wait for."""
+    shown = {}
+    for name in NOTEBOOKS:
+        path = REPOSITORY / f"notebooks/{name}.ipynb"
+        cells = json.loads(path.read_text())["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        shown[name] = re.findall(r"^ *paper_figure\((.*?)[,)]", text, re.MULTILINE)
+        assert {figure.strip('"') for figure in shown[name]} <= notebook_names(path), name
+    assert shown[NOTEBOOKS[0]] == ['"response_log_ratio"'] and sum(map(len, shown.values())) >= 4
 
 
 def test_outputs_of_a_notebook_are_no_part_of_its_source(tmp_path):

@@ -1,6 +1,12 @@
 # The notebooks, each executed on the results in its own job: `snakemake notebooks --cores all`.
 #
-# A notebook is executed again if its text or its code differs, not because publishing has put outputs into it.
+# A notebook is executed again if its text or its code differs, not because publishing has put outputs into it. It waits
+# for the figures that it shows and for no other.
+
+
+def figures_shown(wildcards):
+    names = notebook_names(REPOSITORY / "notebooks" / f"{wildcards.notebook}.ipynb")
+    return [f"{FOLDER}/figures/{figure}.{kind}" for figure in DRAWN if figure in names for kind in ("png", "json")]
 
 
 rule notebook:
@@ -10,7 +16,7 @@ rule notebook:
         measures=f"{FOLDER}/measures.json",
         summary=f"{FOLDER}/summary.json",
         runs=ancient(run_files(configuration, [ENTRIES[figure] for figure in DRAWN])),
-        figures=[path for path in rules.figures.input if not path.endswith(".pdf")],
+        figures=figures_shown,
     output:
         f"{FOLDER}/notebooks/{{notebook}}.ipynb",
     log:
