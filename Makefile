@@ -80,7 +80,8 @@ ifneq ($(TESTS),)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(TESTS) $(ARGS)
 else
 	@echo "unit tests"
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/unit -q -n $(WORKERS) --maxprocesses 8 -m "not vllm" $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/unit -q -n $(WORKERS) --maxprocesses 8 \
+	  --dist loadfile --no-loadscope-reorder -m "not vllm" $(ARGS)
 	@echo "workflow tests"
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(wildcard tests/workflow tests/gpu) -n $(WORKERS) --maxprocesses 4 \
 	  --dist loadfile -m "not vllm" $(ARGS)

@@ -1,6 +1,7 @@
 """Claims from whole made-up results: verdicts from files, numbers that follow the runs, and every refusal."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import scipy.stats
 import yaml
 
-from reproduction.claims import get_claim
+from reproduction.claims import get_claim, one_run
 from reproduction.claims.comparable import check_comparable
 from reproduction.claims.declare import NOT_FOUND, Claim, Rule, along, cell, difference
 from reproduction.claims.estimate import SHARES
@@ -77,6 +78,23 @@ def template(tmp_path_factory) -> Path:
         path = configuration.run_folder(*run) / "config.yaml"
         path.write_text(yaml.safe_dump(run_config(configuration, *run)))
     return results
+
+
+MEASURED: dict = {}
+measure_structure = one_run._structure_values
+
+
+@pytest.fixture(autouse=True)
+def equal_files_are_measured_once(monkeypatch):
+    """What a run's kept log-ratios give follows from the file; measuring them takes most of a test's time."""
+
+    def measured(path, time_constant, seed, wanted):
+        key = hashlib.sha256(path.read_bytes()).digest(), time_constant, seed, frozenset(wanted)
+        if key not in MEASURED:
+            MEASURED[key] = measure_structure(path, time_constant, seed, wanted)
+        return dict(MEASURED[key])
+
+    monkeypatch.setattr(one_run, "_structure_values", measured)
 
 
 @pytest.fixture

@@ -313,7 +313,9 @@ def test_a_number_that_yaml_reads_as_text_is_refused_with_one_line_wherever_it_s
     text = yaml.safe_load("1e-4")
     assert isinstance(text, str)
     raw = read_yaml(CONFIG_FOLDER / f"{scale}.yaml")
-    paths = list(leaves(raw))
+    # Experiments are read alike, so that each of their numbers is changed in one of them.
+    alike = {path[:1] + path[2:] if path[0] == "experiments" else path: path for path in leaves(raw)}
+    paths = list(alike.values())
     assert len(paths) > 40
     for path in paths:
         with pytest.raises(ConfigurationError) as error:

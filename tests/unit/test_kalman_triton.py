@@ -55,8 +55,10 @@ def cases():
     for ratio in RATIOS:
         for width in WIDTHS:
             for dtype in TOLERANCE:
-                # Every ratio and length at float32, every dtype at one of them.
+                # Every ratio and length at float32, the longest at three ratios, every dtype at one of them.
                 if dtype != torch.float32 and (ratio, width) != (1e-2, 65):
+                    continue
+                if width == WIDTHS[-1] and ratio not in (RATIOS[0], 1e-2, RATIOS[-1]):
                     continue
                 values, mask = example(dtype, width)
                 gains, _ = kalman_gains(width, ratio, 1.0, INITIAL_VARIANCE)
