@@ -46,11 +46,16 @@ def model_source(folder: Path) -> dict[str, Any]:
 
 
 def write_model_mirror(model: ModelSettings, mirror: str | os.PathLike) -> Path:
-    """Fetch the model into a mirror; returns its folder."""
+    """Fetch the model into a mirror; returns its folder, which is there only if the model is whole."""
     folder = Path(mirror) / model.name / model.revision
-    found = _fetched(model, folder)
-    if found != folder:
-        shutil.copytree(found, folder, dirs_exist_ok=True)
+    if not folder.is_dir():
+        # Of one name, so that a fetch that was interrupted goes on.
+        partial = folder.with_name(f".{folder.name}.partial")
+        found = _fetched(model, partial)
+        if found != partial:
+            shutil.copytree(found, partial, dirs_exist_ok=True)
+        check_model(partial, model.name, 0)
+        os.replace(partial, folder)
     check_model(folder, model.name, 0)
     return folder
 

@@ -117,6 +117,30 @@ def test_mirror_and_hugging_face_come_first(machine, tmp_path, monkeypatch):
     assert not Path(constants.HF_HOME).exists()
 
 
+def test_a_mirror_gets_a_model_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Without its last small files a model may end its responses at other tokens, and nobody would know."""
+    model, mirror = ModelSettings(**MODEL), tmp_path / "mirror"
+    made = write_model(tmp_path / "made")
+
+    def interrupted(*_, local_dir, **__):
+        shutil.copytree(made, local_dir, ignore=shutil.ignore_patterns("generation_config.json"))
+        raise KeyboardInterrupt
+
+    def whole(*_, local_dir, **__):
+        return shutil.copytree(made, local_dir, dirs_exist_ok=True)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_model_mirror(model, mirror)
+    with pytest.raises(DataError, match="the mirror has no"):
+        model_folder(model, mirror)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", whole)
+    folder = write_model_mirror(model, mirror)
+    assert [path.name for path in folder.parent.iterdir()] == [model.revision]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", interrupted)
+    assert write_model_mirror(model, mirror) == folder == model_folder(model, mirror)
+
+
 @pytest.mark.parametrize("how", OUT_OF_REACH)
 def test_a_model_without_a_package_is_refused_in_one_line(machine, monkeypatch, how):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(OUT_OF_REACH[how]))
