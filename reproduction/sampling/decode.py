@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+RELATIVE_ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings under which only differences of positions matter; others depend on how long the text is."""
+
 SHARE_TO_LEAVE = 0.125
 """Rows that have ended leave once they are this share of the batch: leaving copies the others' keys and values."""
 
@@ -196,8 +199,7 @@ def _is_known(config) -> bool:
     if config.model_type not in ("qwen3", "llama") or config.attention_bias or getattr(config, "mlp_bias", False):
         return False
     full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-    # Other rotations depend on how long the text is.
-    return full and config.rope_parameters["rope_type"] in ("default", "linear", "llama3", "yarn")
+    return full and config.rope_parameters["rope_type"] in RELATIVE_ROTATIONS
 
 
 def _fused(layer) -> dict[str, torch.Tensor]:

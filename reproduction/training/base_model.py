@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from reproduction.data.scratchpad import write_scratchpad
 from reproduction.settings.configuration import SMALL_WINDOW, BaseModelSettings
 from reproduction.training.checkpoint import MODEL, CheckpointFolder, random_states, save_state, set_random_states
+from reproduction.training.fsdp import load_optimizer_state, optimizer_state
 
 IGNORED = -100
 CHECKPOINTS = 10
@@ -127,13 +128,10 @@ class _Pretraining:
         # Tied weights are one tensor under two names, which this function knows how to write.
         save_model(self.model, str(folder / MODEL))
         version, words, gauss = self.generator.getstate()
-        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         state = {
             "rows": self.rows,
             "batches": [version, list(words), gauss],
-            "optimizers": [
-                {**found, "state": {str(index): part for index, part in found["state"].items()}} for found in optimizers
-            ],
+            "optimizers": [optimizer_state(optimizer) for optimizer in self.optimizers],
             "schedules": [scheduler.state_dict() for scheduler in self.schedulers],
             "random": random_states(),
         }
@@ -146,8 +144,7 @@ class _Pretraining:
         version, words, gauss = state["batches"]
         self.generator.setstate((version, tuple(words), gauss))
         for optimizer, found in zip(self.optimizers, state["optimizers"], strict=True):
-            parts = {int(index): part for index, part in found["state"].items()}
-            optimizer.load_state_dict({**found, "state": parts})
+            load_optimizer_state(optimizer, found)
         for scheduler, found in zip(self.schedulers, state["schedules"], strict=True):
             scheduler.load_state_dict(found)
         set_random_states(state["random"])

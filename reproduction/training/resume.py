@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
 
 from kpo.trl import MethodTrainer
@@ -44,10 +44,7 @@ class ResumableTrainer(MethodTrainer):
 
     def run(self) -> None:
         """Train to the end."""
-        if self.checkpoints is None:
-            self.train()
-            return
-        found = self.checkpoints.latest()
+        found = None if self.checkpoints is None else self.checkpoints.latest()
         if found is None:
             self.train()
             return
@@ -55,16 +52,7 @@ class ResumableTrainer(MethodTrainer):
         if process_index() == 0:
             self.checkpoints.note({"continued_after_update": self._loaded["update"]})
         self._step = self._loaded["step"]
-        buffer = self._loaded["buffer"]
-        if buffer is not None:
-            buffer = [
-                {
-                    name: value.to(self.accelerator.device) if isinstance(value, torch.Tensor) else value
-                    for name, value in part.items()
-                }
-                for part in buffer
-            ]
-        self._buffered_inputs = buffer
+        self._buffered_inputs = send_to_device(self._loaded["buffer"], self.accelerator.device)
         self.load_method_state(self._loaded["own"])
         self.train(resume_from_checkpoint=str(folder))
 

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from kpo.advantages import informative_groups
+from reproduction.sampling.decode import RELATIVE_ROTATIONS
 from reproduction.training.agreement import EngineAgreement
 from reproduction.training.checkpoint import CheckpointFolder
 from reproduction.training.faults import FaultMonitor
@@ -315,7 +316,7 @@ def _positions_are_relative(model: torch.nn.Module) -> bool:
     """Whether log-probabilities do not depend on how much padding precedes a text, nor on the batch's length."""
     config = getattr(model, "config", None) or model.module.config
     rotation = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    return rotation.get("rope_type") in ("default", "linear", "llama3", "yarn")
+    return rotation.get("rope_type") in RELATIVE_ROTATIONS
 
 
 def _number(value):
