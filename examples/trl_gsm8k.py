@@ -80,6 +80,8 @@ def main(arguments: list[str] | None = None) -> MethodTrainer:
         problems = load_dataset("openai/gsm8k", "main", split="train")
     else:
         problems = load_dataset("json", data_files=given.data, split="train")
+    if missing := {"question", "answer"} - set(problems.column_names):
+        parser.error(f"{given.data} has no {min(missing)}; each line needs a question and an answer")
     model, tokenizer = tiny_model() if given.tiny else (given.model, AutoTokenizer.from_pretrained(given.model))
 
     def with_prompt(row):

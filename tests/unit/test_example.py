@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from examples.trl_gsm8k import last_number, reward
+from examples.trl_gsm8k import last_number, main, reward
 
 EXAMPLE = Path(__file__).parents[2] / "examples/trl_gsm8k.py"
 
@@ -37,6 +37,14 @@ def test_the_reward_takes_texts_and_messages():
     assert reward(messages, answer=["3+4=7\n#### 7"]) == [1.0]
     # An answer without a number cannot grade, least of all a response without one as right; JSON may hold numbers.
     assert reward(["none", "7"], answer=["yes", 7]) == [None, 1.0]
+
+
+def test_problems_without_an_answer_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    (tmp_path / "problems.jsonl").write_text('{"question": "1+1?", "solution": "2"}\n')
+    with pytest.raises(SystemExit):
+        main(["--tiny", "--data", str(tmp_path / "problems.jsonl")])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("has no answer; each line needs a question and an answer")
 
 
 def test_the_example_trains_a_tiny_model(tmp_path):
