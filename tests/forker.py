@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 
+from tests.running import REPOSITORY
+
 # Reads lines [seconds, arguments] from standard input; answers "killed" or the exit status of the step.
 FORKER = """
 import json, os, psutil, signal, sys, time
@@ -38,7 +40,7 @@ for line in sys.stdin:
                 last, used = time.monotonic(), times.user + times.system
             elif time.monotonic() > last + QUIET:
                 break
-        time.sleep(0.005)
+        time.sleep(0.02 if seconds is None else 0.005)
     if status is None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -47,17 +49,18 @@ for line in sys.stdin:
 
 
 class Forker:
-    """Runs steps one after the other."""
+    """Runs steps one after the other, in the folder `cwd`."""
 
-    def __init__(self):
+    def __init__(self, cwd=None):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
-        environment |= {"TOKENIZERS_PARALLELISM": "false"}
+        environment |= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", FORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
+            cwd=cwd,
             text=True,
         )
 

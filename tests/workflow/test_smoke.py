@@ -10,14 +10,15 @@ import pytest
 from paper_figures import figures_for
 from reproduction.claims import CLAIMS
 from reproduction.notebook import NOTEBOOKS
-from reproduction.settings.configuration import load
+from reproduction.settings.configuration import dump, load
 from reproduction.verify.folder import verify
+from tests.forker import Forker
 from tests.running import Command, copy_checkout
 from tests.running import snakemake as run_snakemake
 
 CONFIGURATION = load({"scale": "smoke"})
 RUNS = [*CONFIGURATION.untrained(), *CONFIGURATION.runs()]
-ONE_SEED = [CONFIGURATION.run_folder(*run) for run in RUNS if run[2] == CONFIGURATION.seeds[0]]
+SEED_RUNS = [run for run in RUNS if run[2] == CONFIGURATION.seeds[0]]
 FIGURES = figures_for({name: settings.methods for name, settings in CONFIGURATION.experiments.items()})
 
 pytestmark = pytest.mark.slow
@@ -41,20 +42,42 @@ def snakemake(checkout, *arguments, config=("scale=smoke", "arithmetic_file=prob
     return run_snakemake(checkout, *arguments, config=config)
 
 
+def made_step_by_step(folder):
+    """Make the runs of one seed in another folder, without Snakemake and one step after the other.
+
+    Each evaluation samples its answers itself, which in the workflow the training does.
+    """
+    config, log = "results/smoke/config.yaml", folder / "log"
+    (folder / config).parent.mkdir(parents=True)
+    (folder / config).write_text(dump(load({"scale": "smoke", "arithmetic_file": "problems.jsonl"})))
+    forker = Forker(folder)
+    for step, *arguments in [("problems",), *(step for run in SEED_RUNS for step in steps_of(*run))]:
+        assert forker.run(step, "--config", config, "--log", log, *arguments) == "0", log.read_text()[-4000:]
+    forker.close()
+
+
+def steps_of(experiment, method, seed):
+    """What makes a run, or the base model, and evaluates it."""
+    if experiment == "base":
+        return [("pretrain", "--seed", seed), ("evaluate", "--seed", seed)]
+    run = ("--experiment", experiment, "--method", method, "--seed", seed)
+    return [("train", *run), ("evaluate", *run)]
+
+
 @pytest.fixture(scope="module")
 def both(checkout, tmp_path_factory):
-    """The whole workflow with two jobs at once, and at the same time the runs of one seed, one job after the other, in
+    """The whole workflow with two jobs at once, and at the same time the runs of one seed, one step after the other, in
     another folder. (What is made from runs is compared in tests of its own, so it is not made there.)
     """
-    other = with_problems(copy_checkout(tmp_path_factory.mktemp("other") / "kpo"))
-    config = ["--config", "scale=smoke", "arithmetic_file=problems.jsonl"]
-    command = [sys.executable, "-m", "snakemake", "--cores"]
-    first = Command([*command, "2", *config], cwd=checkout)
-    second = Command([*command, "1", *(f"{folder}/evaluation.json" for folder in ONE_SEED), *config], cwd=other)
-    results = [first.finish(), second.finish()]
-    for result in results:
-        assert result.returncode == 0, result.stderr[-4000:]
-    return results[0], other
+    other = with_problems(tmp_path_factory.mktemp("other"))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    workflow = Command([*command, "--config", "scale=smoke", "arithmetic_file=problems.jsonl"], cwd=checkout)
+    try:
+        made_step_by_step(other)
+    finally:
+        result = workflow.finish()
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result, other
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +169,12 @@ def contents(results):
     return found
 
 
-def test_two_fresh_runs_with_other_numbers_of_cores_leave_the_same(checkout, both):
+def test_two_fresh_runs_with_and_without_the_workflow_leave_the_same(checkout, both):
     other = both[1]
     found, again = contents(checkout / "results/smoke"), contents(other / "results/smoke")
     assert [name for name in again if found.get(name) != again[name]] == []
     # All that one seed leaves was made in both, and something of every kind was compared.
-    names = [folder.relative_to("results/smoke").as_posix() for folder in ONE_SEED]
+    names = [CONFIGURATION.run_folder(*run).relative_to("results/smoke").as_posix() for run in SEED_RUNS]
     assert {name for name in found if name.startswith(tuple(f"{folder}/" for folder in names))} <= again.keys()
     for name in ("config.yaml", "problems/train.jsonl", "problems/held_out.jsonl"):
         assert name in again
