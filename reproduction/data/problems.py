@@ -15,10 +15,10 @@ _FIELDS = {"id": str, "question": str, "answer": str, "num_terms": int, "num_dig
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")
 
 
-def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]:
+def read_problems(path: str | os.PathLike) -> list[Problem]:
     """Read a JSONL file of problems: one object a line with id, question, answer, num_terms and num_digits.
 
-    A row's own "level" takes the place of `level`; other fields are ignored. Answers are kept as `str(int(...))`.
+    A row without a "level" is of level "file"; other fields are ignored. Answers are kept as `str(int(...))`.
 
     Raises ValueError '<path>, line <n>: what is wrong; what to do' for a missing, empty or non-text file, a line that
     is not a JSON object, a missing field, a wrong type, a duplicate id, an answer that is not an integer or not the
@@ -28,7 +28,7 @@ def read_problems(path: str | os.PathLike, level: str = "file") -> list[Problem]
     line_of_id: dict[str, int] = {}
     for number, row in jsonl_rows(path):
         try:
-            problem = _parse_row(row, level)
+            problem = _parse_row(row)
             if problem.id in line_of_id:
                 raise ValueError(f"id {problem.id!r} occurs already in line {line_of_id[problem.id]}; make ids unique")
         except ValueError as error:
@@ -57,16 +57,16 @@ def within_range(problem: Problem, level: Level) -> bool:
     return set(expression.operators) <= set(level.operators) and (level.brackets or not expression.brackets)
 
 
-def _parse_row(row: dict[str, Any], level: str) -> Problem:
+def _parse_row(row: dict[str, Any]) -> Problem:
     for field, kind in _FIELDS.items():
         if field not in row:
             raise ValueError(f"the field {field!r} is missing; each row needs {', '.join(_FIELDS)}")
         if not isinstance(row[field], kind) or isinstance(row[field], bool):
             wanted = "a string" if kind is str else "an integer"
             raise ValueError(f"{field!r} must be {wanted}, found {json.dumps(row[field])[:60]}")
-    row_level = row.get("level", level)
-    if not isinstance(row_level, str) or not row_level:
-        raise ValueError(f"'level' must be a non-empty string, found {json.dumps(row_level)[:60]}; name it or leave it")
+    level = row.get("level", "file")
+    if not isinstance(level, str) or not level:
+        raise ValueError(f"'level' must be a non-empty string, found {json.dumps(level)[:60]}; name it or leave it out")
     if not row["id"]:
         raise ValueError("'id' is empty; give each row its own id")
     if not _INTEGER.fullmatch(row["answer"]):
@@ -78,7 +78,7 @@ def _parse_row(row: dict[str, Any], level: str) -> Problem:
     _check_against_expression(row, expression)
     # Rewards compare text: "05" and "-0" would be answers that no response matches.
     fields = {field: row[field] for field in _FIELDS} | {"answer": str(int(row["answer"]))}
-    return Problem(**fields, level=row_level)
+    return Problem(**fields, level=level)
 
 
 def _check_against_expression(row: dict[str, Any], expression: Expression) -> None:
