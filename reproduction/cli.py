@@ -9,15 +9,16 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reproduction.data.experiment_data import evaluation_problems, model_file, training_problems
 from reproduction.jobs.allocator import keep_freed_memory
 from reproduction.jobs.devices import hold_lease
 from reproduction.jobs.files import read_json, write_json
-from reproduction.jobs.launch import run_arguments, step_command
-from reproduction.settings.configuration import Configuration, ConfigurationError, load, read_resolved
-from reproduction.settings.files import read_yaml
-from reproduction.settings.run import Run, get_run
+
+# Steps import what they need themselves: settings load PyTorch, which --help, leases and notebooks are quicker without.
+if TYPE_CHECKING:
+    from reproduction.settings.configuration import Configuration
+    from reproduction.settings.run import Run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,8 +143,10 @@ def _share(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _start(arguments, offline: bool = True) -> Configuration:
+def _start(arguments, offline: bool = True) -> "Configuration":
     """Read the configuration, set the threads and send what libraries print to the log."""
+    from reproduction.settings.configuration import read_resolved
+
     arguments.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
     if arguments.threads < 1:
         raise ValueError(f"--threads must be at least 1, found {arguments.threads}")
@@ -179,6 +182,8 @@ def _plan(arguments) -> None:
     from snakemake.utils import update_config
 
     from reproduction.jobs.plan import plan_text
+    from reproduction.settings.configuration import load
+    from reproduction.settings.files import read_yaml
 
     overrides: dict = {}
     for path in arguments.configfile:
@@ -205,6 +210,8 @@ def _problems(arguments) -> None:
 
 
 def _pretrain(arguments) -> None:
+    from reproduction.settings.run import get_run
+
     configuration = _start(arguments)
     get_run(configuration, "base", "base", arguments.seed)  # refuses an unknown seed
     from reproduction.training.pretrain_base import pretrain_base
@@ -213,6 +220,10 @@ def _pretrain(arguments) -> None:
 
 
 def _train(arguments) -> None:
+    from reproduction.data.experiment_data import evaluation_problems, training_problems
+    from reproduction.settings.configuration import ConfigurationError
+    from reproduction.settings.run import get_run
+
     configuration = _start(arguments)
     hold_lease()
     run = get_run(configuration, arguments.experiment, arguments.method, arguments.seed)
@@ -236,6 +247,10 @@ def _train(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
+    from reproduction.data.experiment_data import evaluation_problems
+    from reproduction.jobs.launch import run_arguments, step_command
+    from reproduction.settings.run import get_run
+
     configuration = _start(arguments)
     hold_lease()
     run = get_run(configuration, arguments.experiment, arguments.method, arguments.seed)
@@ -254,8 +269,11 @@ def _evaluate(arguments) -> None:
     )
 
 
-def _untrained_model(configuration: Configuration, run: Run, arguments) -> Path:
+def _untrained_model(configuration: "Configuration", run: "Run", arguments) -> Path:
     """The folder of the model that a run starts from."""
+    from reproduction.data.experiment_data import model_file
+    from reproduction.settings.configuration import ConfigurationError
+
     if run.hub is None:
         return _existing(configuration.run_folder("base", "base", run.seed) / "model", "pretrain")
     file, step = Path(model_file(configuration, arguments.experiment)), f"model --experiment {arguments.experiment}"
@@ -281,6 +299,8 @@ def _mathematics(arguments) -> None:
 
 
 def _model(arguments) -> None:
+    from reproduction.data.experiment_data import model_file
+
     configuration = _start(arguments, offline=False)
     from reproduction.data.experiment_data import longest_window
     from reproduction.data.model_source import model_folder, model_source
@@ -293,7 +313,9 @@ def _model(arguments) -> None:
     print(f"{hub.model.name}: {', '.join(map(str, source.values()))}", file=arguments.terminal, flush=True)
 
 
-def _hub_settings(configuration: Configuration, experiment: str):
+def _hub_settings(configuration: "Configuration", experiment: str):
+    from reproduction.settings.configuration import ConfigurationError
+
     if experiment not in configuration.experiments:
         raise ConfigurationError(f"unknown experiment {experiment!r}; known are {', '.join(configuration.experiments)}")
     hub = configuration.experiments[experiment].pretrained
@@ -317,7 +339,9 @@ def _mirror(arguments) -> None:
 
 
 def _launch(arguments) -> None:
-    from reproduction.jobs.launch import launch
+    from reproduction.jobs.launch import launch, run_arguments
+    from reproduction.settings.configuration import ConfigurationError, read_resolved
+    from reproduction.settings.run import get_run
 
     configuration = read_resolved(arguments.config)
     run = get_run(configuration, arguments.experiment, arguments.method, arguments.seed)

@@ -153,6 +153,12 @@ def test_a_configuration_is_read_without_a_compiler():
     assert loaded(program, ("numba", "transformers")) == []
 
 
+def test_help_and_leases_load_no_pytorch():
+    """Reading a configuration does, which takes 1.5 s."""
+    program = "from reproduction.cli import main\ntry: main(['lease', '--help'])\nexcept SystemExit: print(end='')"
+    assert not {"torch", "numpy"} & set(loaded(program, ("torch", "numpy")))
+
+
 def loaded(program, modules):
     """Which of the modules a program has loaded at its end."""
     program = f"import sys\n{program}\nprint(*sorted(set({modules!r}) & sys.modules.keys()))"
