@@ -165,6 +165,7 @@ WRONG = {
     "share above 1": ({"base_model": {"forgetting": 1.2}}, ["forgetting", "1.2"]),
     "one sample": ({"evaluation": {"samples_per_problem": 1}}, ["samples_per_problem", "1"]),
     "division": ({"problems": {"levels": {"easy": {"operators": "+/"}}}}, ["operators"]),
+    "too many rollout batches": (kpo(training={"rollout_batches": 10**30}), ["rollout_batches", "less than"]),
     "an operator twice": (
         {"problems": {"levels": {"easy": {"operators": "++"}}}},
         ["levels.easy", "operators", "'++'"],
