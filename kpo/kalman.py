@@ -202,7 +202,7 @@ def _check_gains(gains: Tensor, observations: Tensor) -> Tensor:
         raise ValueError(f"gains has shape {tuple(gains.shape)}; expected (T,) = {tuple(observations.shape[1:])}")
     if gains.device not in (observations.device, torch.device("cpu")):
         raise ValueError(f"gains is on {gains.device}, observations on {observations.device}; move them to one device")
-    gains = gains.to(gains_device(observations.device), torch.float64).contiguous()
+    gains = gains.to(gains_device(observations.device), torch.float64, copy=True).contiguous()
     # Written so that NaN is refused as well.
     if not bool(((gains >= 0) & (gains <= 1)).all()):
         raise ValueError("gains must lie in [0, 1]; found a value outside or NaN")
@@ -222,7 +222,8 @@ def _check_variances(process_variance: Any, observation_variance: Any, initial_v
 def _filter_rows(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float) -> Tensor:
     """`linear_filter` of checked arguments. mask: from `observed_tokens`. gains: at least T, on the `gains_device`."""
     if observations.requires_grad and torch.is_grad_enabled():
-        return _RowMap.apply(observations, mask, gains, initial_mean, False)
+        # A copy, since the caller may reuse a mask's memory before the backward pass.
+        return _RowMap.apply(observations, None if mask is None else mask.clone(), gains, initial_mean, False)
     return _filter(observations.detach(), mask, gains, initial_mean)
 
 
@@ -237,7 +238,6 @@ class _RowMap(torch.autograd.Function):
         from kpo.kalman_cpu import transpose_rows_cpu
 
         # Rarely asked for; the copies to the CPU and back are small compared with a training step.
-        mask = None if mask is None else mask.cpu()
         return transpose_rows_cpu(values.cpu(), mask, gains.cpu()).to(values.device)
 
     @staticmethod
@@ -252,12 +252,11 @@ def _filter(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_me
 
         result, finite = filter_rows_triton(observations, mask, gains, initial_mean)
     else:
-        on_cpu = None if mask is None else mask.cpu()
-        if on_cpu is not None and not bool(on_cpu.any()):
+        if mask is not None and not bool(mask.any()):
             return torch.zeros_like(observations)
         from kpo.kalman_cpu import filter_rows_cpu
 
-        result, finite = filter_rows_cpu(observations.cpu(), on_cpu, gains, initial_mean)
+        result, finite = filter_rows_cpu(observations.cpu(), mask, gains, initial_mean)
         result = result.to(observations.device)
     if not finite:
         # A sum can overflow although every input is finite, so the inputs decide.

@@ -114,7 +114,7 @@ def innovation_squares(rows, observed, gains, precisions, initial_mean, scale):
 def filter_rows_cpu(observations: Tensor, mask: Tensor | None, gains: Tensor, initial_mean: float):
     """Filtered means (B, T), and whether every observed value was finite (False also if a sum of rows overflows).
 
-    observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None. gains: at least T, float64. All on the CPU.
+    observations: (B, T) floating. mask: (B, T) uint8 0 / 1, or None, on any device. gains: at least T, float64.
     """
     rows, result = _rows_and_result(observations)
     total = _filter(rows.numpy(), _as_numpy(mask), gains.numpy(), initial_mean, result.numpy())
@@ -136,4 +136,4 @@ def _rows_and_result(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _as_numpy(mask: Tensor | None):
-    return None if mask is None else mask.contiguous().numpy()
+    return None if mask is None else mask.cpu().contiguous().numpy()

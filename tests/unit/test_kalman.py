@@ -283,6 +283,15 @@ def test_gradient_is_that_of_the_linear_map(ratio):
     assert torch.autograd.gradgradcheck(filtered, (values,))
 
 
+def test_gradient_is_that_of_the_mask_and_gains_at_the_forward_pass():
+    values, mask = torch.ones(2, 4, dtype=torch.float64, requires_grad=True), torch.tensor([[1, 0, 1, 1]] * 2).bool()
+    gains = torch.full((4,), 0.5, dtype=torch.float64)
+    filtered = linear_filter(values, gains, mask)
+    mask.zero_(), gains.zero_()
+    filtered.sum().backward()
+    assert values.grad[0].tolist() == [0.875, 0.0, 0.75, 0.5]
+
+
 def test_no_gradient_without_a_request():
     assert not kalman_filter(batch(1, 30)[0], **variances(0.1)).requires_grad
 
