@@ -26,6 +26,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from reproduction.jobs.files import NoLocks, lock
 
 SECONDS_BETWEEN_TRIES = 0.5
@@ -300,14 +302,5 @@ def _holders(devices: list[Device], folder: Path) -> str:
                 except BlockingIOError:
                     text = os.pread(file, 2**16, 0).decode(errors="replace")
                     found |= {int(number) for number in re.findall(r"^process (\d+)$", text, re.MULTILINE)}
-    return ", ".join(f"process {number}" for number in sorted(found) if _runs(number)) or "processes unknown"
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
+    there = filter(psutil.pid_exists, sorted(found))
+    return ", ".join(f"process {number}" for number in there) or "processes unknown"
