@@ -36,7 +36,7 @@ CHOICE = "published"
 EXPERIMENTS = ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4", "krpo")
 """The experiments whose runs figures look at; of all others accuracies and measures are kept."""
 LARGE = ("metrics.jsonl", "structure.safetensors")
-DRAWN_SEEDS = 4
+DRAWN_SEEDS = 3
 """Figures draw curves and log-ratios of so many seeds of a method, the first: a study can have a hundred, whose files
 would be too large to publish. Measures, accuracies and verdicts are of all seeds."""
 LOG_RATIOS_OF = (("kpo", "grpo"),)
@@ -139,7 +139,7 @@ def write_lines_of_numbers(path: Path, value: Any) -> None:
     """Write JSON as `reproduction.jobs.files.write_json` does, but each list of numbers on one line."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     # Line breaks are only between values: in a string JSON writes them as two characters.
-    text = re.sub(r"\[\n([-+.,eE\d\s]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    text = re.sub(r"\[\n([-+.,eE\d\s]+)\]", lambda found: f"[{''.join(found[1].split())}]", text)
     atomic_write(path, text + "\n")
 
 
