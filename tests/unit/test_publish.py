@@ -514,4 +514,4 @@ def test_lists_of_numbers_take_one_line(tmp_path):
     value = {"a [\n 1\n]": "[\n1, 2]", "b": [1, -2.5e-07, 3], "c": {"d": [[0.1, 1], []], "e": ["x", 1]}}
     write_lines_of_numbers(tmp_path / "file.json", value)
     assert read_json(tmp_path / "file.json") == value
-    assert '"b": [1, -2.5e-07, 3],' in (tmp_path / "file.json").read_text()
+    assert '"b": [1,-2.5e-07,3],' in (tmp_path / "file.json").read_text()
