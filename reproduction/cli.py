@@ -25,17 +25,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run one step; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.step(arguments) or 0
+        status = arguments.step(arguments) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
-        print(
-            f"python -m reproduction {arguments.name}: interrupted; the same command continues",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = "interrupted; the same command continues"
+        print(f"python -m reproduction {arguments.name}: {said}", file=sys.stderr, flush=True)
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         log = getattr(arguments, "log", None)
         stream = getattr(arguments, "terminal", None) or sys.stderr
+        if isinstance(error, BrokenPipeError) and stream is sys.stderr:  # who read a listing, such as `head`, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         place = f" (log: {log})" if log else ""
         said = " ".join(str(error).split()) or type(error).__name__
         print(f"python -m reproduction {arguments.name}: {said}{place}", file=stream, flush=True)

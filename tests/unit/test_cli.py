@@ -1,5 +1,8 @@
 """The command line: each wrong call exits with 2 and one line that says what to do."""
 
+import subprocess
+import sys
+
 import pytest
 
 from reproduction.cli import main
@@ -76,3 +79,10 @@ def test_plan(capfd):
 
 def test_threads_must_be_a_positive_number(capfd, config):
     assert "--threads must be at least 1" in said(capfd, "problems", "--config", config, "--threads", 0)
+
+
+def test_a_listing_whose_reader_has_gone_ends_without_a_word():
+    command = [sys.executable, "-m", "reproduction", "methods"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 1
