@@ -35,21 +35,21 @@ def over_seeds(by_seed: Mapping[int, Sequence[float]]) -> tuple[np.ndarray, np.n
     return values_SN.mean(axis=0), values_SN.min(axis=0), values_SN.max(axis=0)
 
 
-def seeds_phrase(counts: tuple[int, int], missing: Iterable[str] = ()) -> str:
+def seeds_phrase(counts: tuple[int, int], missing: Iterable[str] = (), first: int | None = None) -> str:
     """`3 seeds`, or `1 to 5 seeds by method`, of the fewest and the most seeds of a method.
 
-    With notes of missing seeds it says that some methods have fewer.
+    With notes of missing seeds it says that some methods have fewer. first: how many of each method are drawn.
     """
-    fewer = " (fewer where some are missing)" if any(missing) else ""
     low, high = counts
-    if low != high:
-        return f"{low} to {high} seeds by method{fewer}"
-    return f"{high} seed{'s' * (high != 1)}{fewer}"
+    phrase = f"{high} seed{'s' * (high != 1)}" if low == high else f"{low} to {high} seeds by method"
+    if first is not None and first < high:
+        phrase = f"the first {first} of {phrase}"
+    return phrase + (" (fewer where some are missing)" if any(missing) else "")
 
 
-def band_phrase(counts: tuple[int, int], missing: Iterable[str] = ()) -> str:
+def band_phrase(counts: tuple[int, int], missing: Iterable[str] = (), first: int | None = None) -> str:
     """What line, band and thin lines mean, for captions."""
     if counts[1] == 1:
         return "One seed, so that no band can be given."
-    seeds = seeds_phrase(counts, missing)
+    seeds = seeds_phrase(counts, missing, first)
     return f"Thick lines: mean over {seeds}; thin lines: each seed; bands: lowest to highest seed."

@@ -97,11 +97,6 @@ ENTRIES: dict[str, Entry] = {
             {name: () for name in ("kpo", "kpo-stress-2", "kpo-stress-3", "kpo-stress-4")},
         ),
         Entry(
-            "clip_sweep", (MEASURES, CLAIMS),
-            ({"kpo-clips": ("grpo-narrow", "grpo-wide"), "kpo-stress-2": ("kpo-clipped",)},),
-            _KPO_TUNED,
-        ),
-        Entry(
             "smoothing", (MEASURES, CLAIMS), ({"kpo-q": ("kpo-weakest",), "kpo-stress-2": ("kpo-clipped",)},),
             ("kpo-5-smoothing",),
         ),

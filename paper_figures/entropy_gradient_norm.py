@@ -5,10 +5,11 @@ import sys
 import numpy as np
 
 from paper_figures import style
-from paper_figures.aggregate import band_phrase, over_seeds, per_rollout_batch
+from paper_figures.aggregate import over_seeds, per_rollout_batch, seeds_phrase
 from paper_figures.catalogue import claims_text
 from paper_figures.command import script
 from paper_figures.results import Results
+from reproduction.publish.published import DRAWN_SEEDS
 
 NAME = "entropy_gradient_norm"
 FILE = "metrics.jsonl"
@@ -43,21 +44,21 @@ def draw(results: Results) -> style.PaperFigure:
     caption = (
         f"Experiment {EXPERIMENT}. Each value is the mean over the minibatches of a rollout batch; the lower two "
         f"panels leave out its first minibatch, in which every ratio is 1. "
-        f"{band_phrase(results.drawn_counts, missing)} "
-        f"A gap is a batch in which the value of a seed is undefined. {claims_text(NAME)}"
+        f"Lines: mean over {seeds_phrase(results.seed_counts, missing, DRAWN_SEEDS)}; a gap is a batch in which the "
+        "value of a seed is undefined. The claims on entropy and gradient norm compare the whole ladder of stress, of "
+        f"which this is the mildest rung. {claims_text(NAME)}"
     )
     title = f"Entropy, gradient norm, clipping and log-ratios while training ({results.scale} scale)"
     figure = style.new_figure(4.4, title, caption, {method: looks[method] for method in methods}, missing)
     axes = figure.subplots(2, 2, sharex=True)
     for panel, (key, axis_label, logarithmic, off_policy_only) in zip(axes.flat, PANELS, strict=True):
-        lowest = np.inf
         table = curves(results, key, off_policy_only)
         for index, (method, by_seed) in enumerate(table.items()):
-            mean, low, high = over_seeds(by_seed)
+            mean, *_ = over_seeds(by_seed)
             marked = style.marked_places(len(mean), index, len(table))
-            style.draw_seeds(panel, np.arange(1, len(mean) + 1), by_seed, mean, low, high, looks[method], marked)
-            lowest = min(lowest, np.nanmin(np.append(low, np.inf)))
-        if logarithmic and 0 < lowest < np.inf:
+            style.draw_mean(panel, np.arange(1, len(mean) + 1), mean, looks[method], marked)
+        means = np.concatenate([line.get_ydata() for line in panel.lines])
+        if logarithmic and (means[np.isfinite(means)] > 0).all():
             style.plain_log_axis(panel)
         else:
             panel.set_ylim(bottom=0)

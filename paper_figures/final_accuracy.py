@@ -118,10 +118,13 @@ def draw(results: Results) -> style.PaperFigure:
         caution = "Small circles: each seed."
         if len(results.seeds) < 10:
             caution += " With few seeds such an interval tends to be too narrow."
+    late = "The claims compare the mean over the last third of training, on other problems. "
+    if not any(results.configuration.experiments[name].late_evaluation for name in experiments):
+        late = ""
     caption = (
         f"avg@k: mean share of right answers over k samples a problem at temperature 1. Large marks: {marks} "
         f"{results.confidence:.0%} interval from a bootstrap over seeds and problems. {caution} The dotted line "
-        f"carries the base models' mean across its level. {claims_text(NAME)}"
+        f"carries the base models' mean across its level. {late}{claims_text(NAME)}"
     )
     title = f"Accuracy on held-out problems after training ({results.scale} scale)"
     figure = style.new_figure(2.1 * len(experiments) + 0.3, title, caption, looks, missing)

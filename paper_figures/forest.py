@@ -14,6 +14,7 @@ from paper_figures import style
 from paper_figures.catalogue import ENTRIES
 from paper_figures.measured import Claims, number
 from paper_figures.results import Results
+from reproduction.claims.verdict import INCONCLUSIVE
 
 TEXT = 7.0
 LINE = TEXT * 1.28 / 72
@@ -33,6 +34,7 @@ VERDICTS = {
     "not tested at this scale": ("#777777", "", False),
 }
 CONTROL_COLOUR = "#8c8c8c"
+PAPER_COLOUR = "#C2185B"
 SHORT_NAMES = {"same tokens in shuffled order": "shuffled tokens", "grpo-rescaled at R = 1e-3's size": "grpo-rescaled"}
 """Names of controls that are too long for their column."""
 
@@ -84,7 +86,8 @@ def draw_verdicts(results: Results, name: str, title: str) -> style.PaperFigure:
         "Each row is a claim: large mark and bar are its effect and interval "
         f"(over seeds, {' and '.join(f'{level:.0%}' for level in sorted(levels))} beyond each end) in "
         "units of the smallest effect that counts by its rule; the axis is logarithmic beyond "
-        f"\u00b1{LINEAR:g}, arrows lie outside it. Shaded: as claimed. Small grey marks: what its controls, cheaper "
+        f"\u00b1{LINEAR:g}, arrows lie outside it. Shaded: as claimed. Red "
+        "line: the paper's size. Small grey marks: what its controls, cheaper "
         "explanations, give. Numbers at the right: effect and interval in its own unit, and the rule. A verdict needs "
         "p-values corrected within the claim's family as well."
     )
@@ -111,6 +114,7 @@ def columns(figure: style.PaperFigure, widths: Sequence[float], lines: float, fo
         panel.spines["left"].set_visible(False)
         if place in forests:
             _margin_axis(panel)
+            panel.set(zorder=1, facecolor="none")  # an arrow at its edge is above the next column
         else:
             panel.set_xlim(0, widths[place])
             panel.set_xticks([])
@@ -144,7 +148,7 @@ class _Row:
             write(names, WIDTHS[1] - 0.04, first + place, _cut(name or "measured", WIDTHS[1] - 0.04), ha="right",
                    color=CONTROL_COLOUR if name else self.colour)  # fmt: skip
             if estimate is None:
-                write(forest, -0.9 * LIMIT, first + place, "not run", color=CONTROL_COLOUR)
+                write(forest, -0.9 * LIMIT, first + place, not_there(self.record), color=CONTROL_COLOUR)
             else:
                 draw_mark(
                     forest, first + place, in_margins(estimate, self.record["rule"]), self.record["verdict"], bool(name)
@@ -152,13 +156,13 @@ class _Row:
         for number_of_line, text in enumerate(self.verdict):
             write(verdict, 0.1, first + number_of_line, text, weight="bold", color=self.colour)
         estimate = self.record["effect"]["estimate"]
-        measured = "not run" if estimate is None else number(estimate, "")
+        measured = not_there(self.record) if estimate is None else number(estimate, "")
         text = f"{measured}; {rule_text(self.record['rule'])}"
         write(verdict, 0.1, first + len(self.verdict), text)
 
 
 def draw_mark(panel: Axes, y: float, mark: Mark, verdict: str, control: bool = False) -> None:
-    """An effect with its interval, in the colour and mark of its verdict; what lies outside the axis is an arrow."""
+    """An effect with its interval, in the colour and mark of its verdict; an arrow if it is outside the axis."""
     colour, marker, filled = VERDICTS[verdict]
     colour = CONTROL_COLOUR if control else colour
     if mark.low is not None and mark.high is not None:
@@ -167,15 +171,24 @@ def draw_mark(panel: Axes, y: float, mark: Mark, verdict: str, control: bool = F
     outside = abs(mark.value) > LIMIT
     shape = (">" if mark.value > 0 else "<") if outside else ("s" if control else marker or "o")
     panel.plot(
-        [min(LIMIT, max(-LIMIT, mark.value))], [y], marker=shape, markersize=2.8 if control else 4.6,
+        [max(-LIMIT, min(LIMIT, mark.value))], [y], marker=shape, markersize=2.8 if control else 4.6,
         color=colour, markerfacecolor=colour if control or filled else "white", markeredgecolor=colour,
         linestyle="none", clip_on=False, zorder=3,
     )  # fmt: skip
 
 
 def draw_claimed(panel: Axes, top: float, bottom: float, rule: Mapping[str, Any]) -> None:
-    """Shade where an effect is as claimed."""
+    """Shade where an effect is as claimed, and mark the paper's size."""
     panel.fill_betweenx([top, bottom], *shown_where(rule), color="#0072B2", alpha=0.13, linewidth=0, zorder=0.5)
+    if rule["paper"] is not None:
+        size = in_margins({"value": rule["paper"], "low": None, "high": None}, rule).value
+        if abs(size) <= LIMIT:
+            panel.plot([size, size], [top, bottom], color=PAPER_COLOUR, linewidth=1.0, zorder=1)
+
+
+def not_there(record: Mapping[str, Any]) -> str:
+    """Why a claim has no number: its runs were not made, or not as many as a look takes."""
+    return "no look yet" if record["verdict"] == INCONCLUSIVE else "not run"
 
 
 def _margin_axis(panel: Axes) -> None:

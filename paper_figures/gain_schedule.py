@@ -17,6 +17,7 @@ CELL: Cell = ("kpo", "kpo-clipped")
 CLAIM = "kpo-6-schedule"
 STEPS = 4096
 PAPER_RATIO = 1e-6
+PAPER_LOOK = style.Look("#222222", (0, (2, 1)), "")
 DEVIATIONS = (
     ("schedule_deviation", "gain K_t\nat token t", "kpo-clipped"),
     ("constant_gain_deviation", "constant\nsteady gain", "kpo-ema"),
@@ -43,8 +44,8 @@ def draw(results: Results) -> style.PaperFigure:
     tables = {measure: measures.of(measure, CELL) for measure, *_ in DEVIATIONS}
     margin = claims[CLAIM]["rule"]["margin"]
     curves = (
-        (f"here, Q/V = 1/{time_constant:g}\u00b2", time_constant**-2, "kpo-clipped"),
-        ("the paper's Q/V = 1e-6", PAPER_RATIO, "kpo-unclipped"),
+        (f"here, Q/V = 1/{time_constant:g}\u00b2", time_constant**-2, style.LOOKS["kpo-clipped"]),
+        ("the paper's Q/V = 1e-6", PAPER_RATIO, PAPER_LOOK),
     )
     caption = (
         "Left: K_t by token, from Q and V alone, so that no log-ratio changes it; dotted: the gain it tends to. Both "
@@ -58,8 +59,7 @@ def draw(results: Results) -> style.PaperFigure:
     figure = style.new_figure(2.7, title, caption, missing=measures.missing)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     tokens = np.arange(1, STEPS + 1)
-    for name, ratio, look_of in curves:
-        look = style.LOOKS[look_of]
+    for name, ratio, look in curves:
         left.plot(tokens, gains(ratio), color=look.colour, linestyle=look.line, label=name)
         left.axhline(steady_gain(ratio), color=look.colour, linestyle=":", linewidth=0.9)
     left.set_xscale("log")

@@ -11,6 +11,7 @@ from paper_figures.aggregate import band_phrase, over_seeds
 from paper_figures.catalogue import claims_text
 from paper_figures.command import script
 from paper_figures.results import NotConfigured, Results, ResultsError
+from reproduction.publish.published import DRAWN_SEEDS
 
 NAME = "group_advantages"
 FILE = "structure.safetensors"
@@ -75,7 +76,7 @@ def draw(results: Results) -> style.PaperFigure:
         f"Rewards of the GRPO runs of experiment {experiment}, in the order of sampling; both estimators are given the "
         f"same rewards. Left: the first of seed {seed}'s kept groups whose rewards spread most. Right: "
         f"{' to '.join(map(str, counts))} fully graded groups a seed, those with equal rewards included. "
-        f"{band_phrase(results.drawn_counts, missing)} "
+        f"{band_phrase(results.seed_counts, missing, DRAWN_SEEDS)} "
         "KRPO's baseline follows the samples seen so far and the variance "
         "that it divides by shrinks with each, so that an advantage depends on the place at which the response was "
         f"drawn. {claims_text(NAME)}"

@@ -5,51 +5,44 @@ import sys
 from paper_figures import style
 from paper_figures.cells import slopes, which_seeds
 from paper_figures.command import script
-from paper_figures.measured import Claims, Measures
+from paper_figures.measured import Claims, Measures, accuracy_name
 from paper_figures.results import Results
 
 NAME = "krpo_group_size"
 EXPERIMENTS = ("krpo-group4", "krpo")
 METHODS = ("grpo", "krpo", "grpo-rescaled")
-LEVELS = ("easy", "normal", "hard")
+CLAIM = "krpo-2-groups"
 
 
 def draw(results: Results) -> style.PaperFigure:
-    """Left the accuracy on the normal level, right the gap over GRPO on each level."""
+    """Left the accuracy, right the gap over GRPO."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)
     methods = [method for method in METHODS if all(measures.has((name, method)) for name in EXPERIMENTS)]
     cells = [(name, method) for name in EXPERIMENTS for method in methods]
-    tables = {level: measures.shared(f"accuracy.{level}", cells) for level in LEVELS}
+    measure = claims.measure(CLAIM)
+    table = measures.shared(measure, cells)
     sizes = [results.experiment(name)["training"]["group_size"] for name in EXPERIMENTS]
     looks = style.looks(METHODS)
     caption = (
         "The same number of responses in each rollout batch, in groups of two sizes. Right: a method's accuracy minus "
         "GRPO's with the same group size and seed, in points. The paper's Figure 7a (second-hand): the gap widens in "
         "smaller groups; its values were not found, so that no point of it can be drawn. GRPO rescaled: GRPO with "
-        f"advantages as large as KRPO's. Large marks: mean over {which_seeds(tables['normal'].values())}; thin lines: "
+        f"advantages as large as KRPO's. Large marks: mean over {which_seeds(table.values())}; thin lines: "
         f"each seed. {claims.notes_for(NAME)}"
     )
     title = f"Group size and the gap over GRPO, as in KRPO's Figure 7a ({results.scale} scale)"
     figure = style.new_figure(2.6, title, caption, {name: looks[name] for name in methods}, measures.missing)
-    axes = figure.subplots(1, 1 + len(LEVELS), width_ratios=(1.5, 1, 1, 1))
-    for gaps in axes[2:]:
-        gaps.sharey(axes[1])
-        gaps.tick_params(labelleft=False)
+    axes = figure.subplots(1, 2)
     for index, method in enumerate(methods):
         places = [place + 0.06 * (index - 1) for place in range(len(EXPERIMENTS))]
-        found = [tables["normal"].get((name, method), {}) for name in EXPERIMENTS]
+        found = [table.get((name, method), {}) for name in EXPERIMENTS]
         slopes(axes[0], places, found, looks[method])
-        if method == "grpo":
-            continue
-        for panel, level in zip(axes[1:], LEVELS, strict=True):
-            found = [gap(tables[level], name, method) for name in EXPERIMENTS]
-            slopes(panel, places, found, looks[method])
-    axes[0].set_title("accuracy, normal level", loc="left")
-    for panel, level in zip(axes[1:], LEVELS, strict=True):
-        panel.axhline(0, color="#444444", linewidth=0.6, zorder=1)
-        panel.set_title(f"gap, {level}", loc="left")
-    axes[1].set_ylabel("points above GRPO")
+        if method != "grpo":
+            slopes(axes[1], places, [gap(table, name, method) for name in EXPERIMENTS], looks[method])
+    axes[0].set_title(accuracy_name(measure), loc="left")
+    axes[1].axhline(0, color="#444444", linewidth=0.6, zorder=1)
+    axes[1].set_title("the same in points above GRPO", loc="left")
     for panel in axes:
         panel.set_xticks(range(len(sizes)), sizes)
         panel.set_xlim(-0.4, len(sizes) - 0.6)

@@ -5,7 +5,7 @@ import sys
 from paper_figures import style
 from paper_figures.cells import GROUP_WIDTH, draw_groups, seeds_text
 from paper_figures.command import script
-from paper_figures.measured import Claims, Measures
+from paper_figures.measured import Claims, Measures, accuracy_name
 from paper_figures.results import Results
 from reproduction.claims.paper_tables import KRPO_ARITHMETIC
 
@@ -13,7 +13,7 @@ NAME = "krpo_parts"
 EXPERIMENT = "krpo"
 METHODS = ("krpo", "krpo-mean", "krpo-scale", "grpo-rescaled")
 LEVELS = tuple(KRPO_ARITHMETIC)
-CURVES = (("reward_area", "over\ntraining"), ("reward_late", "late"))
+CURVES = (("reward_area", "over\ntraining"), ("reward_half", "second\nhalf"))
 
 
 def over_grpo(measures: Measures, measure: str) -> dict[str, dict[int, float]]:
@@ -31,7 +31,7 @@ def draw(results: Results) -> style.PaperFigure:
     """Left accuracy by level, with the paper's gains of KRPO; right the training reward."""
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)
-    accuracy = {level: over_grpo(measures, f"accuracy.{level}") for level in LEVELS}
+    accuracy = {level: over_grpo(measures, claims.measure(f"krpo-1-{level}")) for level in LEVELS}
     reward = {measure: over_grpo(measures, measure) for measure, _ in CURVES}
     methods = [method for method in METHODS if method in accuracy["normal"]]
     table = {method: style.looks(results.own_methods)[method] for method in methods}
@@ -58,7 +58,8 @@ def draw(results: Results) -> style.PaperFigure:
         (place, method): reward[measure][method] for place, (measure, _) in enumerate(CURVES) for method in methods
     }
     draw_groups(right, [name for _, name in CURVES], found, methods, table)
-    for panel, name in ((left, "held-out accuracy, points above GRPO"), (right, "training reward, points above GRPO")):
+    what = accuracy_name(claims.measure("krpo-1-easy")).rpartition(",")[0]
+    for panel, name in ((left, f"{what}: points above GRPO"), (right, "reward: points above GRPO")):
         panel.axhline(0, color="#444444", linewidth=0.6, zorder=1)
         panel.set_title(name, loc="left")
     return figure

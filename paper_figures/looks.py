@@ -7,13 +7,12 @@ from typing import Any
 from paper_figures import style
 from paper_figures.catalogue import ENTRIES
 from paper_figures.command import script
-from paper_figures.forest import LIMIT, LINE, PADDING, VERDICTS, columns, draw_claimed, draw_mark, in_margins, write
+from paper_figures.forest import LINE, PADDING, VERDICTS, columns, draw_claimed, draw_mark, in_margins, write
 from paper_figures.measured import Claims
 from paper_figures.results import Results
 
 NAME = "looks"
 WIDTHS = (1.75, 1.8, 1.75, 1.8)
-PAPER_COLOUR = "#C2185B"
 
 
 def looks_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -79,10 +78,6 @@ def _draw_claim(names, forest, top: float, bottom: float, record: Mapping[str, A
     first = top + PADDING / 2 + 0.5
     write(names, 0.06, first, record["id"])
     draw_claimed(forest, top, bottom, rule)
-    if rule["paper"] is not None:
-        size = in_margins({"value": rule["paper"], "low": None, "high": None}, rule).value
-        if abs(size) <= LIMIT:
-            forest.plot([size, size], [top, bottom], color=PAPER_COLOUR, linewidth=1.0, zorder=1)
     for place, look in enumerate(looks_of(record)):
         write(names, WIDTHS[0] - 0.05, first + place, f"{look['seeds']}", ha="right")
         estimate = {"value": look["value"], "low": look["low_so_far"], "high": look["high_so_far"]}

@@ -9,12 +9,19 @@ from paper_figures.results import Results, ResultsError
 from reproduction.jobs.files import read_json
 
 Cell = tuple[str, str]
+ACCURACIES = {"late_accuracy": "accuracy, last third of training", "accuracy": "accuracy after training"}
 
 
 def show_seeds(seeds: Iterable[int]) -> str:
     """`seed 2`, or `seeds 1, 2, 3`."""
     seeds = list(seeds)
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+
+
+def accuracy_name(measure: str) -> str:
+    """What readers call a measure of accuracy, such as `late_accuracy.normal`."""
+    kind, _, split = measure.partition(".")
+    return f"{ACCURACIES[kind]}, {split}"
 
 
 class Measures:
@@ -98,6 +105,10 @@ class Claims:
         if claim_id not in self.by_id:
             raise ResultsError(f"{self.path}: no claim {claim_id!r}; judge the claims again")
         return self.by_id[claim_id]
+
+    def measure(self, claim_id: str) -> str:
+        """The measure that decides a claim: the one declared, or what takes its place at this scale."""
+        return self[claim_id]["effect"]["sides"][0]["measure"]
 
     def note(self, ids: Iterable[str]) -> str:
         """A sentence for captions: each claim with its effect and verdict."""

@@ -7,10 +7,11 @@ from paper_figures import style
 from paper_figures.catalogue import NOISES
 from paper_figures.cells import draw_groups, seeds_text
 from paper_figures.command import script
-from paper_figures.measured import Claims, Measures
+from paper_figures.measured import Claims, Measures, accuracy_name
 from paper_figures.results import Results
 
 NAME = "noisy_rewards"
+CLAIM = "krpo-8-gaussian"
 METHODS = ("grpo", "krpo", "grpo-rescaled", "krpo-adaptive")
 
 
@@ -40,7 +41,8 @@ def draw(results: Results) -> style.PaperFigure:
         for method in METHODS
         if measures.has((name, method))
     }
-    accuracy = {key: measures.of("accuracy.normal", cell) for key, cell in cells.items()}
+    measure = claims.measure(CLAIM)
+    accuracy = {key: measures.of(measure, cell) for key, cell in cells.items()}
     gaps = {
         (place, method): {
             seed: 100 * (value - accuracy[place, "grpo"][seed])
@@ -54,7 +56,7 @@ def draw(results: Results) -> style.PaperFigure:
     looks = {method: {**style.LOOKS, **style.CONTROLS}[method] for method in methods}
     labels = [noise_label(results.experiment(name).get("reward_noise") or {}) for name in names]
     caption = (
-        "Held-out accuracy on the normal level, judged exactly; only the rewards of the training are changed. "
+        "Answers to held-out problems are judged exactly; only the rewards of the training are changed. "
         "Shifting: a wave is added to the rewards over the batches, and a ramp within each group. KRPO adaptive: Q and "
         "R estimated from the rewards of earlier batches. GRPO rescaled: GRPO with advantages as large as KRPO's. The "
         "paper gives noisy rewards as a motive and leaves them, shifting rewards and adaptive Q and R open; no "
@@ -66,8 +68,8 @@ def draw(results: Results) -> style.PaperFigure:
     draw_groups(upper, labels, accuracy, methods, looks)
     draw_groups(lower, labels, gaps, methods, looks)
     lower.axhline(0, color="#444444", linewidth=0.6, zorder=1)
-    upper.set_title("accuracy, normal level", loc="left")
-    lower.set_title("points above GRPO under the same noise", loc="left")
+    upper.set_title(accuracy_name(measure), loc="left")
+    lower.set_title("the same in points above GRPO under the same noise", loc="left")
     return figure
 
 

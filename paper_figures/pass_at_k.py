@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from paper_figures import style
-from paper_figures.aggregate import band_phrase, over_seeds
+from paper_figures.aggregate import over_seeds, seeds_phrase
 from paper_figures.command import script
 from paper_figures.results import NotConfigured, Results, ResultsError
 from reproduction.evaluation import pass_at_k
@@ -60,17 +60,17 @@ def draw(results: Results) -> style.PaperFigure:
     caption = (
         f"Level {LEVEL}, temperature 1. pass@k: chance that at least one of k samples is right, estimated without bias "
         "from all samples of a problem; at the largest k it is the share of problems with any right sample. "
-        f"{band_phrase(results.seed_counts, missing)}"
+        f"Lines: mean over {seeds_phrase(results.seed_counts, missing)}."
     )
     figure = style.new_figure(2.7, f"pass@k on held-out problems ({results.scale} scale)", caption, looks, missing)
     axes = figure.subplots(1, len(experiments), sharey=True, squeeze=False)
     for panel, experiment in zip(axes[0], experiments, strict=True):
         powers = []
         for method, by_seed in curves(results, experiment).items():
-            mean, low, high = over_seeds(by_seed)
+            mean, *_ = over_seeds(by_seed)
             powers = [2**power for power in range(len(mean).bit_length())]
             marked = [power - 1 for power in powers]
-            style.draw_seeds(panel, np.arange(1, len(mean) + 1), by_seed, mean, low, high, looks[method], marked)
+            style.draw_mean(panel, np.arange(1, len(mean) + 1), mean, looks[method], marked)
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_locator(FixedLocator(powers))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

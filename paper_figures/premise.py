@@ -15,6 +15,7 @@ from paper_figures.command import script
 from paper_figures.results import Results, ResultsError
 from paper_figures.structure import EXPERIMENT, FILE, METHOD, stacked
 from reproduction.claims.structure import shuffled_order
+from reproduction.publish.published import DRAWN_SEEDS
 
 NAME = "premise"
 SMALLEST = 1e-5  # of Q / V on the axes; what is smaller is drawn there
@@ -71,15 +72,15 @@ def draw(results: Results) -> style.PaperFigure:
     """Left the log-likelihood over that of independent noise by Q / V; right the most likely Q / V of each seed."""
     fits = fitted(results)
     memory = results.time_constant(EXPERIMENT)
-    missing = results.missing_notes(EXPERIMENT, [METHOD], FILE)
+    missing, seeds = results.missing_notes(EXPERIMENT, [METHOD], FILE), len(results.seeds_of(EXPERIMENT, METHOD))
     caption = (
         f"GRPO's kept off-policy minibatches, experiment {EXPERIMENT}, "
-        f"{seeds_phrase((len(fits), len(fits)), missing)}. Model: a "
-        "random walk (variance Q a token) plus noise (V) from 0 at each response's start, fitted by maximum "
-        "likelihood. Left: nats per memory of the filter over independent noise (Q = 0), with the best V at each "
-        "Q / V, a line for each seed; one that stays below 0 prefers noise. Orange: the same for values that the model "
-        f"made for the same tokens, with the Q / V that the filter assumes (1/{memory:g}\u00b2, dotted). Right: the "
-        "most likely Q / V of each seed with 95% intervals from the spread of the score over responses, which allow "
+        f"{seeds_phrase((seeds, seeds), missing, DRAWN_SEEDS)}. Model: a random walk (variance Q a token) plus noise "
+        "(V) from 0 at each response's start, fitted by maximum likelihood. Left: nats per memory of the filter over "
+        "independent noise (Q = 0), with the best V at each Q/V, a line for each seed; one that stays below 0 prefers "
+        "noise. Orange: the same for values that the model "
+        f"made for the same tokens, with the Q/V that the filter assumes (1/{memory:g}\u00b2, dotted). Right: the "
+        "most likely Q/V of each seed with 95% intervals from the spread of the score over responses, which allow "
         f"for heavy tails; what lies below {SMALLEST:g}, 0 included, is drawn there. What shuffled tokens gain is not "
         f"drift. {claims_text(NAME)}"
     )
@@ -97,12 +98,12 @@ def draw(results: Results) -> style.PaperFigure:
     curves.set(xscale="log", xlim=(SMALLEST, 1), ylim=(-1.5 * max(top, 0.1), 1.2 * max(top, 0.1)))
     curves.axhline(0, color="#444444", linewidth=0.6, zorder=1)
     curves.axvline(memory**-2, color=LOOKS[ASSUMED].colour, linestyle=":", linewidth=0.9, zorder=1)
-    curves.set(xlabel="Q / V", ylabel="nats per memory over Q = 0")
+    curves.set(xlabel="Q/V", ylabel="nats per memory over Q = 0")
     for place, each in enumerate(fits.values()):
         for fit, shift, look in zip((each.shuffled, each.raw, each.assumed), (0.0, -0.22, 0.22), _looks(), strict=True):
             _draw_estimate(estimates, place + shift, fit, look)
     estimates.axhline(memory**-2, color=LOOKS[ASSUMED].colour, linestyle=":", linewidth=0.9, zorder=1)
-    estimates.set(yscale="log", ylim=(SMALLEST / 1.3, None), xlabel="seed", ylabel="most likely Q / V")
+    estimates.set(yscale="log", ylim=(SMALLEST / 1.3, None), xlabel="seed", ylabel="most likely Q/V")
     estimates.yaxis.set_minor_locator(NullLocator())
     estimates.set_xticks(range(len(fits)), [str(seed) for seed in fits])
     estimates.tick_params(axis="x", length=0)

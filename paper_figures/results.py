@@ -72,12 +72,6 @@ class Results:
         return seeds[:DRAWN_SEEDS] if name in LARGE else seeds
 
     @property
-    def drawn_counts(self) -> tuple[int, int]:
-        """The fewest and the most seeds of a method in figures that draw large files of the scale's own runs."""
-        low, high = self.seed_counts
-        return min(low, DRAWN_SEEDS), min(high, DRAWN_SEEDS)
-
-    @property
     def experiments(self) -> list[str]:
         """The names of all experiments, in the order of the configuration."""
         return list(self.configuration.experiments)

@@ -11,6 +11,7 @@ from paper_figures.command import script
 from paper_figures.measured import Claims
 from paper_figures.results import Results
 from paper_figures.stress_ladder import METHODS, rung_label, rungs
+from reproduction.publish.published import DRAWN_SEEDS
 
 NAME = "stress_curves"
 FILE = "metrics.jsonl"
@@ -36,9 +37,9 @@ def draw(results: Results) -> style.PaperFigure:
     looks = style.looks(METHODS)
     caption = (
         "Mean reward of the problems sampled for training, before the updates on them. Rows: rungs of growing stress, "
-        "the first being the scale's own comparison. Thin lines: each seed; thick: their mean, up to where the first "
-        "run stopped; cross: a run that was stopped because its numbers were no longer finite; dotted grey: GRPO's "
-        f"mean on the same rung. {claims.notes_for(NAME)}"
+        f"the first being the scale's own comparison. Thin: each method's first {DRAWN_SEEDS} seeds; thick: their "
+        "mean, up to where the first run stopped; cross: a run that was stopped because its numbers were no longer "
+        f"finite; dotted grey: GRPO's mean on the same rung. {claims.notes_for(NAME)}"
     )
     title = f"Training reward under growing off-policy stress ({results.scale} scale)"
     figure = style.new_figure(1.15 * len(names) + 0.35, title, caption, missing=missing)
@@ -47,7 +48,7 @@ def draw(results: Results) -> style.PaperFigure:
         reference = curves(results, name, REFERENCE) if REFERENCE in results.methods(name) else {}
         for panel, method in zip(axes[row], methods, strict=True):
             by_seed = curves(results, name, method) if method in results.methods(name) else {}
-            _draw_panel(panel, by_seed, reference if method != REFERENCE else {}, looks[method])
+            _draw_panel(panel, by_seed, reference if by_seed and method != REFERENCE else {}, looks[method])
             if row == 0:
                 panel.set_title(style.label(method), fontsize=style.FONT_SIZE)
             panel.set_ylim(0, 1.02)

@@ -12,9 +12,9 @@ from reproduction.claims.kpo_training import COLLAPSES, LADDER
 NAME = "stress_ladder"
 METHODS = ("grpo", "gspo", "gmpo", "kpo-clipped", "kpo-unclipped", "kpo-ema", "kpo-unit")
 PANELS = (
-    ("reward_late", "late reward"),
+    ("reward_half", "reward, second half of training"),
     ("collapse", "share of collapsed runs"),
-    ("entropy_drop", "relative fall of the entropy"),
+    ("entropy_fall", "fall of the entropy (log of a ratio)"),
     ("gradient_spikes", "share of updates with a gradient spike"),
 )
 
@@ -47,16 +47,16 @@ def draw(results: Results) -> style.PaperFigure:
     results.require(NAME)
     measures, claims = Measures(results), Claims(results)
     tables = {measure: table(results, measures, measure) for measure, _ in PANELS}
-    methods = [method for method in METHODS if any(method == found for _, found in tables["reward_late"])]
+    methods = [method for method in METHODS if any(method == found for _, found in tables["reward_half"])]
     looks = {method: look for method, look in style.looks(METHODS).items() if method in methods}
     seeds = seeds_text((by_seed for part in tables.values() for by_seed in part.values()), measures.missing)
     caption = (
-        "Rungs: updates from each batch of responses, and the learning rate. On a rung every method has the same seeds "
-        "and prompts; the first is the scale's own comparison, with as many updates as in KPO's paper. Late: over the "
-        "last fifth of the rollout batches, a stopped run counting 0 if it has none. Collapsed: right answers below "
-        "half of the run's best, most "
-        "responses cut off, or stopped. Fall of the entropy: last fifth of the updates against the first. Spike: "
-        f"gradient norm above three times the run's median. {seeds} {claims.notes_for(NAME)}"
+        "Rungs: updates from each batch of responses, and the learning rate; the first is the scale's own comparison, "
+        "with as many updates as in KPO's paper. Runs of one seed start from one base model and see the same prompts. "
+        "Reward: a stopped run counts 0 in the batches it lacks. Collapsed: right answers below half of the run's "
+        "best, most responses cut off, or stopped. Fall of the entropy: logarithm of its mean over the first fifth of "
+        "the updates over that of the last fifth; below 0 it rose. Spike: gradient norm above three times the run's "
+        f"median. {seeds} {claims.notes_for(NAME)}"
     )
     title = f"Stability under growing off-policy stress ({results.scale} scale)"
     figure = style.new_figure(4.3, title, caption, looks, measures.missing)
@@ -66,7 +66,7 @@ def draw(results: Results) -> style.PaperFigure:
         # A run has collapsed or not: the share has no range over seeds.
         draw_groups(panel, labels, tables[measure], methods, looks, seeds=measure != "collapse")
         panel.set_title(name, loc="left")
-        if measure in ("reward_late", "collapse"):
+        if measure in ("reward_half", "collapse"):
             panel.set_ylim(-0.03, 1.03)
     return figure
 

@@ -14,6 +14,7 @@ from paper_figures.command import script
 from paper_figures.results import Results, ResultsError, Structure
 from reproduction.claims.paper_tables import KPO_SWITCH_FREQUENCY
 from reproduction.claims.structure import structure_summary
+from reproduction.publish.published import DRAWN_SEEDS
 
 NAME = "structure"
 FILE = "structure.safetensors"
@@ -86,9 +87,10 @@ def draw(results: Results) -> style.PaperFigure:
         f"sign; an exact 0 takes the sign before it; low: the lowest {FRACTION:.0%} of frequencies. Filter: V = 1, Q = "
         f"1/{time_constant:g}\u00b2. Shuffled: the same values in random order; white noise: independent Student-t "
         f"values, 3 degrees of freedom; means of {DRAWS} draws. Large marks: mean over "
-        f"{seeds_phrase(results.drawn_counts, missing)}; bars: lowest to highest seed; small circles: each seed. What "
-        "the filter does to shuffled values and to noise as well is no property of the log-ratios. Dashed: the paper's "
-        "switch frequencies (second-hand, their definition not found, over responses of thousands of tokens). "
+        f"{seeds_phrase(results.seed_counts, missing, DRAWN_SEEDS)}; bars: lowest to highest seed; small circles: each "
+        "seed. What the filter does to shuffled values and to noise as well is no property of the log-ratios. Dashed: "
+        "the paper's switch frequencies (second-hand, their definition not found, over responses of thousands of "
+        "tokens). "
         f"{claims_text(NAME)}"
     )
     title = f"Order of token log-ratios before and after filtering ({results.scale} scale)"

@@ -238,12 +238,16 @@ def _wrapped(figure: Figure, text: str) -> list[str]:
 def draw_seeds(
     axes: Axes, x: Sequence[float], by_seed: dict, mean, low, high, look: Look, marked: Sequence[int] = ()
 ) -> None:
-    """One method's thin line per seed, the band from `low` to `high`, and the mean in the method's line, with its
-    marker at the positions `marked`."""
+    """One method's thin line per seed, the band from `low` to `high`, and the mean as `draw_mean` draws it."""
     if len(by_seed) > 1:
         for values in by_seed.values():
             axes.plot(x, values, color=look.colour, linewidth=0.4, alpha=0.4, zorder=2)
         axes.fill_between(x, low, high, color=look.colour, alpha=0.10, linewidth=0, zorder=1)
+    draw_mean(axes, x, mean, look, marked)
+
+
+def draw_mean(axes: Axes, x: Sequence[float], mean: Sequence[float], look: Look, marked: Sequence[int] = ()) -> None:
+    """A line in a method's look with its marker at the positions `marked`."""
     axes.plot(
         x, mean, color=look.colour, linestyle=look.line, marker=look.marker, markevery=list(marked),
         markeredgecolor="white", markeredgewidth=0.4, zorder=3,

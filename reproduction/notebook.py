@@ -94,6 +94,12 @@ def values(folder: Path, measure: str, experiment: str, label: str) -> dict[int,
     return {run["seed"]: run["values"][measure] for run in runs if run["values"].get(measure) is not None}
 
 
+def accuracy_measure(folder: Path, level: str = "normal") -> str:
+    """The accuracy that claims compare: over the last third of training if some run has it, else after training."""
+    late = f"late_accuracy.{level}"
+    return late if any(run["values"].get(late) is not None for run in read_runs(folder)) else f"accuracy.{level}"
+
+
 def read_claims(folder: Path) -> list[dict]:
     """Records of claims.json; computed if only measures.json was published; none if neither is there."""
     if (folder / "claims.json").is_file():
@@ -122,7 +128,7 @@ def opening(*claim_ids: str) -> Shown:
 def claims_table(folder: Path, *which: str) -> Shown:
     """The measured verdicts on the claims whose ids are, or begin with, one of `which`."""
     from reproduction.claims import CLAIMS
-    from reproduction.claims.verdict import INCONCLUSIVE
+    from reproduction.claims.verdict import INCONCLUSIVE, NOT_AT_SIZE
     from reproduction.report.numbers import estimate_with_seeds
 
     wanted = [claim for claim in CLAIMS if claim.id.startswith(which)]
@@ -136,8 +142,8 @@ def claims_table(folder: Path, *which: str) -> Shown:
         measured = f"**{estimate_with_seeds(record['effect']['estimate'])}** {record['effect_is']}"
         controls = "; ".join(f"{c['name']}: {estimate_with_seeds(c['effect']['estimate'])}" for c in record["controls"])
         verdict = f"**{record['verdict']}**: {record['reason']}"
-        if record["verdict"] == INCONCLUSIVE and record["resolution"]:
-            verdict += f". Could have been shown: {record['resolution']}"
+        if record["verdict"] in (INCONCLUSIVE, NOT_AT_SIZE) and record["resolution"]:
+            verdict += f". Seeds: {record['resolution']}"
         rows.append([named, measured, controls or "none", verdict])
     caption = "Estimate (interval over seeds), and the verdict by the rule at the top."
     return table(["claim", "measured here", "controls", "verdict"], rows, caption if records else UNMEASURED)

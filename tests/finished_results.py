@@ -5,6 +5,7 @@
 import dataclasses
 import importlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from reproduction.claims.runs import write_measures
 from reproduction.evaluation.summary import write_summary
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.notebook import NOTEBOOKS
-from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, dump, validate
+from reproduction.publish.publish import END, START
+from reproduction.settings.configuration import CONFIG_FOLDER, Configuration, dump, read_resolved, validate
 from reproduction.settings.files import read_yaml
 from tests.synthetic_results import write_results
 
 METHODS = {"kpo": ("grpo", "kpo-clipped", "kpo-ema"), "krpo": ("grpo", "krpo")}
 FIGURES = ("training_curves", "final_accuracy", "response_log_ratio", "structure", "group_advantages", "pass_at_k")
 """Figures that read runs themselves, between them every file of runs."""
+README = f"# A title\n\n{START}\nwhat stood there\n{END}\n\nThe rest.\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -94,3 +97,11 @@ def run_config(configuration: Configuration, experiment: str, label: str, seed: 
         "problems": configuration.problems.model_dump(),
         "base_model": configuration.base_model.model_dump(),
     }
+
+
+def ready_to_publish(template: Path, folder: Path) -> tuple[Configuration, Path]:
+    """A copy of complete results below `template`, and a repository without results, both in `folder`."""
+    shutil.copytree(template / "results", folder / "results")
+    configuration = read_resolved(folder / "results/laptop/config.yaml")
+    atomic_write(folder / "repository/README.md", README)
+    return configuration.model_copy(update={"results": str(folder / "results")}), folder / "repository"

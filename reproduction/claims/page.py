@@ -11,7 +11,8 @@ from reproduction.claims.verdict import INCONCLUSIVE, NOT_AT_SIZE, VERDICTS
 
 MARKS = {"verified": "verified", "second-hand": "second-hand", "not found": "figure not found"}
 NO_EVIDENCE = "none found"
-
+NO_ESTIMATE = "no estimate"
+"""Of what was not run, or has fewer runs than a look takes."""
 
 STATISTICS = (
     "Seeds are the unit of chance. p-values and intervals are Student's over seeds, one-sided at 5% for each "
@@ -100,7 +101,7 @@ def claims_markdown(results, study, seeds: list[int], design: Design, scales: Se
 def interval_text(effect) -> str:
     """`estimate [low, high], n seeds`."""
     if effect is None:
-        return "not run"
+        return NO_ESTIMATE
     seeds = f"{effect.num_seeds} seed{'s' * (effect.num_seeds != 1)}"
     if effect.low is None:
         return f"{effect.value:.3g} (no interval), {seeds}"
@@ -110,16 +111,17 @@ def interval_text(effect) -> str:
 def verdict_text(result) -> str:
     """The verdict, with the bound and the convention that one at the paper's size rests on."""
     verdict, effect, rule = result.verdict.verdict, result.compared.effect, result.claim.rule
-    if verdict != NOT_AT_SIZE:
-        return f"**{verdict}**"
-    return f"**{verdict}**: at most {effect.high:.3g}, and the rule asks for {rule.paper:.3g} ({rule.paper_from})"
+    excluded = excluded_text(effect.high, rule.paper, rule.paper_from) if verdict == NOT_AT_SIZE else ""
+    return f"**{verdict}**{excluded}"
 
 
-def published_text(result) -> str:
-    """The published study's verdict with its effect, and whether this run's agrees; empty without one."""
-    found = result.published
-    if found is None:
-        return ""
+def excluded_text(high: float | None, size: float, source: str) -> str:
+    """The bound of an effect that is smaller than the paper's, the paper's, and where that is from."""
+    return f": {'' if high is None else f'at most {high:.3g}; '}the paper's size is {size:.3g} ({source})"
+
+
+def published_text(found) -> str:
+    """What a `judge.Published` says: verdict and effect of the published study, and whether this run's agrees."""
     effect = "no effect" if found.value is None else f"{found.value:.3g}"
     if found.low is not None and found.high is not None:
         effect += f" [{found.low:.3g}, {found.high:.3g}]"
@@ -135,14 +137,14 @@ def _row(result) -> str:
     elsewhere = "; ".join(f"{one.says} ({one.source}; {MARKS[one.certainty]})" for one in claim.elsewhere)
     cells = [
         f"[{claim.id}](#{claim.id}) {claim.statement}", says, measured, controls, elsewhere or NO_EVIDENCE,
-        "; ".join(filter(None, (verdict_text(result), published_text(result)))),
+        "; ".join([verdict_text(result), *([published_text(result.published)] if result.published else [])]),
     ]  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _short(effect) -> str:
     if effect is None:
-        return "not run"
+        return NO_ESTIMATE
     return f"{effect.value:.3g}" if effect.low is None else f"{effect.value:.3g} [{effect.low:.3g}, {effect.high:.3g}]"
 
 
@@ -188,11 +190,11 @@ def _details(result) -> list[str]:
     decided = f", decided at {result.decided_at} seeds" if result.decided_at and len(result.looks) > 1 else ""
     lines.append(f"- Verdict: **{result.verdict.verdict}**{decided}: {result.verdict.reason}.")
     if result.published is not None:
-        lines.append(f"- Beyond this run, {published_text(result)}.")
+        lines.append(f"- Beyond this run, {published_text(result.published)}.")
     if result.verdict.verdict == NOT_AT_SIZE:
         lines.append(f"- The size that is excluded, {claim.rule.paper:.3g}: {claim.rule.paper_from}.")
     if result.verdict.verdict in (INCONCLUSIVE, NOT_AT_SIZE) and result.needed.text:
-        lines.append(f"- So many seeds: {result.needed.text}.")
+        lines.append(f"- Seeds: {result.needed.text}.")
     if result.waiting:
         lines.append(f"- Next: {result.waiting}.")
     left_out = list(dict.fromkeys(line for part in result.deciding for line in part.left_out))

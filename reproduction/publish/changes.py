@@ -49,7 +49,7 @@ def _differences(before: dict | None, claim: dict) -> list[str]:
         return ["added later"]
     found = []
     if before["effect_is"] != claim["effect_is"]:
-        found.append(f"other measure, then: {before['effect_is']}")
+        found.append(f"then measured as: {before['effect_is']}")
     for name in ("margin", "target"):
         if before[name] != claim["rule"][name]:
             found.append(f"{name} {number(claim['rule'][name])}, then {number(before[name])}")

@@ -6,7 +6,8 @@ Both are made only from the files of the published folder, so that no number is 
 from collections import Counter
 from pathlib import Path
 
-from reproduction.claims.verdict import INCONCLUSIVE, NOT_TESTED, VERDICTS
+from reproduction.claims.page import excluded_text
+from reproduction.claims.verdict import INCONCLUSIVE, NOT_AT_SIZE, NOT_TESTED, VERDICTS
 from reproduction.evaluation.summary import summary_markdown
 from reproduction.jobs.files import read_json
 from reproduction.jobs.progress import clock
@@ -93,17 +94,25 @@ def decided_rows(claims: list[dict], page: str) -> list[str]:
             f"[{claim['id']}]({page}#{claim['id']}): {claim['statement']}",
             f"{claim['effect_is']}: {estimate(effect)}, {seeds(effect['num_seeds'])}",
             "; ".join(f"{c['name']}: {estimate(c['effect']['estimate'])}" for c in claim["controls"]) or "none",
-            f"**{claim['verdict']}**",
+            f"**{claim['verdict']}**{_excluded(claim)}",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 
 
+def _excluded(claim: dict) -> str:
+    if claim["verdict"] != NOT_AT_SIZE:
+        return ""
+    return excluded_text(claim["effect"]["estimate"]["high"], claim["rule"]["paper"], claim["rule"]["paper_from"])
+
+
 def _named(claims: list[dict]) -> list[tuple[str, str]]:
-    """Each verdict for or against with the names of its claims."""
+    """Each verdict for or against with the names of its claims, those apart whose size is a convention."""
     found: dict[str, list[str]] = {}
     for claim in decided(claims):
-        found.setdefault(claim["verdict"], []).append(f"`{claim['id']}`")
+        by_convention = claim["verdict"] == NOT_AT_SIZE and "by convention" in claim["rule"]["paper_from"]
+        verdict = claim["verdict"] + "; the paper gives none, so it is ours by convention" * by_convention
+        found.setdefault(verdict, []).append(f"`{claim['id']}`")
     return [(verdict, ", ".join(names)) for verdict, names in found.items()]
 
 

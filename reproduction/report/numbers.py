@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from reproduction.claims.page import NO_ESTIMATE
+
 ROUNDING = 1e-9
 
 
@@ -41,15 +43,15 @@ def seeds(count: int) -> str:
 
 
 def estimate(record: Mapping[str, Any] | None) -> str:
-    """An effect of claims.json with its interval, or that it was not run."""
+    """An effect of claims.json with its interval, or that there is none."""
     if record is None:
-        return "not run"
+        return NO_ESTIMATE
     among = max(abs(record["low"] or 0.0), abs(record["high"] or 0.0))
     return f"{number(record['value'], among)} {interval(record['low'], record['high'])}"
 
 
 def estimate_with_seeds(record: Mapping[str, Any] | None) -> str:
-    """`estimate [low, high], n seeds`, or that it was not run."""
+    """`estimate [low, high], n seeds`, or that there is none."""
     return estimate(record) if record is None else f"{estimate(record)}, {seeds(record['num_seeds'])}"
 
 

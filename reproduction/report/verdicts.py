@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from reproduction.claims.judge import Published
+from reproduction.claims.page import published_text
 from reproduction.claims.verdict import (
     CONTROL_AS_WELL,
     INCONCLUSIVE,
@@ -80,6 +82,7 @@ class View:
     axis: Axis | None
     corrected: str
     detectable: str
+    published: str
     left_out: list[str]
     data: list[File]
     runs: list[str]
@@ -91,7 +94,7 @@ def badge(verdict: str) -> Badge:
 
 
 def badges() -> list[Badge]:
-    """All five, in their order."""
+    """All of them, in their order."""
     return [badge(verdict) for verdict in VERDICTS]
 
 
@@ -129,7 +132,8 @@ def view(record: dict, folder: Path) -> View:
         rows=[_row(*part, seed_names, shared) for part in parts],
         axis=shared,
         corrected=_corrected(record),
-        detectable=record["resolution"] if record["verdict"] == INCONCLUSIVE else "",
+        detectable=record["resolution"] if record["verdict"] in (INCONCLUSIVE, NOT_AT_SIZE) else "",
+        published=published_text(Published(**record["published"])) if record.get("published") else "",
         left_out=list(dict.fromkeys(text for *_, part in parts for text in part["left_out"])),
         data=[file_of(folder, path) for path in record["data"]],
         runs=_runs(part for *_, part in parts),
@@ -183,7 +187,8 @@ def _corrected(record: Mapping[str, Any]) -> str:
     """The p-values of the verdict's statements, as corrected for the family."""
     found = {name: p_value(value) for name, value in record["corrected_p"].items()}
     beyond = f", {found['claim']} for the effect beyond every control" if record["controls"] else ""
-    return f"{found['effect']} for the effect{beyond}, {found['against']} against it"
+    size = f", {found['size']} against the paper's size" if record["rule"].get("paper") is not None else ""
+    return f"{found['effect']} for the effect{beyond}, {found['against']} against it{size}"
 
 
 def _runs(parts: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -174,7 +174,7 @@ def test_five_verdicts_from_results(six_seeds, grpo, kpo, ema, unit, kpo_spread,
     if verdict == NOT_AT_SIZE:
         # The verdict gives the bound and where the size comes from.
         bound = found["effect"]["estimate"]["high"]
-        assert f"at most {bound:.3g}, and the rule asks for 0.0692 (mean of Table 1's gains" in row
+        assert f"at most {bound:.3g}; the paper's size is 0.0692 (mean of Table 1's gains" in row
 
 
 def test_the_sixth_verdict_and_the_page(results):

@@ -30,7 +30,7 @@ def test_rounding_errors_are_zero_only_beside_numbers_that_are_not():
     assert number(2.2e-17, 3e-17) == "2.2e" + MINUS + "17"
     assert estimate({"value": -2.2e-17, "low": -0.11, "high": 0.1}) == f"0 [{MINUS}0.11, 0.1]"
     assert estimate({"value": 0.25, "low": None, "high": None}) == "0.25 (no interval)"
-    assert estimate(None) == "not run"
+    assert estimate(None) == "no estimate"
     assert interval(1.0, 2.0) == "[1, 2]"
 
 
