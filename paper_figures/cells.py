@@ -81,10 +81,10 @@ def slopes(panel: Axes, xs: Sequence[float], tables: Sequence[PER_SEED], look: s
     )  # fmt: skip
 
 
-def threshold(panel: Axes, value: float, text: str, *, above: bool = True) -> None:
+def threshold(panel: Axes, value: float, text: str) -> None:
     """A dashed line where a rule decides, named at its right end."""
     panel.axhline(value, color="#0072B2", linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     panel.annotate(
-        text, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2 if above else -2), ha="right",
-        textcoords="offset points", va="bottom" if above else "top", fontsize=style.CAPTION_SIZE, color="#0060A0",
+        text, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
+        textcoords="offset points", va="bottom", fontsize=style.CAPTION_SIZE, color="#0060A0",
     )  # fmt: skip

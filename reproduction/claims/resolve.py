@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reproduction.claims.declare import Cell, Claim, Comparison, Side, stand_in
+from reproduction.claims.declare import Cell, Comparison, Side, stand_in
 from reproduction.claims.runs import Study
 
 
@@ -80,12 +80,6 @@ def seeds_of(study: Study, parts: Iterable[Resolved]) -> tuple[list[int], list[s
                 undefined.append(f"{name}: {measure} is not defined for it{why}")
                 break
     return sorted(shared), missing, undefined
-
-
-def deciding(study: Study, claim: Claim) -> list[Resolved]:
-    """All comparisons of a claim that decide and that the study can make."""
-    found = [resolve(study, comparison, claim.stand_ins) for comparison in claim.deciding]
-    return [part for part in found if not part.why_none]
 
 
 def with_value(study: Study, cell: Cell, measure: str) -> set[int]:

@@ -31,10 +31,6 @@ class Study:
     configured: dict[tuple[str, str], list[int]]
     missing: list[str] = field(default_factory=list)
 
-    def seeds(self, cell: tuple[str, str]) -> list[int]:
-        """The seeds that were measured of an (experiment, label)."""
-        return sorted(self.runs.get(cell, {}))
-
 
 def write_measures(configuration: Configuration, *, allow_missing: bool = False) -> None:
     """Measure every run of the configuration and write measures.json, which `read_measures` reads."""

@@ -109,9 +109,7 @@ class TestReadme:
         assert set(rows) == {one["id"] for one in now["claims"]}
         row = rows[first["id"]]
         assert (
-            f"{first['verdict']}:" in row
-            and "inconclusive: 0.5 [" in row
-            and "then measured as: something else" in row
+            f"{first['verdict']}:" in row and "inconclusive: 0.5 [" in row and "then measured as: something else" in row
         )
         assert "margin" in row and "target" not in row and "interval 0.25 times as wide" in row
         assert all("no such claim" in line for name, line in rows.items() if name != first["id"])
