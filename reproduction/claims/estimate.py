@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from reproduction.claims.declare import ABOVE, EQUAL, Rule
 
@@ -58,6 +57,8 @@ def effect_of_means(
     Seeds that all give the same measured number leave no spread, hence neither an interval nor a p-value, unless a
     floor is known. Of a computed quantity they mean certainty.
     """
+    from scipy import stats  # half a second, and Snakemake reads this module for its names only
+
     values = np.array(list(per_seed.values()), dtype=float)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("per_seed must hold at least one number, all finite")
@@ -109,6 +110,8 @@ def sign_flip(values: Sequence[float]) -> float | None:
 
     Exact for 13 seeds or fewer, else from 9,999 random patterns; None for fewer than two seeds.
     """
+    from scipy import stats
+
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return None
