@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reproduction.claims.measures_file import read_measures_file
 from reproduction.jobs.files import read_json
 
 NOTEBOOKS = (
@@ -85,7 +86,7 @@ def about(folder: Path) -> Shown:
 def read_runs(folder: Path) -> list[dict]:
     """The measured runs of measures.json (see `reproduction.claims.one_run.Run`); none if the file does not exist."""
     path = folder / "measures.json"
-    return read_json(path)["runs"] if path.is_file() else []
+    return read_measures_file(path)["runs"] if path.is_file() else []
 
 
 def values(folder: Path, measure: str, experiment: str, label: str) -> dict[int, float]:

@@ -224,7 +224,7 @@ CASES = {
     "checkpoint every 0": (key("safety/checkpoint_every", 0), PROBLEMS, ["safety.checkpoint_every", "greater than 0"]),
     "fault action": (key("safety/non_finite", "ignore"), PROBLEMS, ["safety.non_finite", "'stop' or 'continue'"]),
     # Values that contradict each other.
-    "heads": (key("base_model/heads", 5), PROBLEMS, ["base_model", "not a multiple of heads 5; change one"]),
+    "heads": (key("base_model/heads", 5), PROBLEMS, ["base_model", "not an even multiple of heads 5; change one"]),
     "responses do not divide": (key(f"{TRAINING_KEY}/minibatches", 3), PROBLEMS, ["3 minibatches; change one"]),
     "one update a rollout": (key(f"{TRAINING_KEY}/minibatches", 1), PROBLEMS,
                              ["every ratio is exactly 1", "set training"]),
