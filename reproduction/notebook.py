@@ -3,6 +3,7 @@
 All that is shown is an HTML table, with whatever was read escaped, or a PNG.
 """
 
+import dataclasses
 import html
 import io
 import re
@@ -10,7 +11,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from reproduction.claims.measures_file import read_measures_file
 from reproduction.jobs.files import read_json
@@ -39,7 +40,8 @@ if str(REPOSITORY) not in sys.path:
     sys.path.append(str(REPOSITORY))
 
 
-class Shown(NamedTuple):
+@dataclasses.dataclass(frozen=True)  # a NamedTuple is printed as a tuple, whatever it says itself
+class Shown:
     """HTML for a notebook, with a plain form for terminals."""
 
     markup: str
