@@ -6,9 +6,6 @@ import json
 from paper_figures import style
 from paper_figures.results import Results
 
-SMALL = {"problems": 6, "response_length": 12}
-"""Of `tests.synthetic_study.write_study`: few problems and short responses."""
-
 
 def draw(name, folder):
     with style.applied():

@@ -35,6 +35,9 @@ STRUCTURE = {
     "energy_noise_filtered": 0.79,
 }  # fmt: skip
 
+SMALL = {"problems": 6, "response_length": 12}
+"""Of `write_study`: few problems and short responses."""
+
 
 def write_study(
     results: Path,

@@ -33,29 +33,11 @@ from reproduction.claims.paper_tables import KRPO_ARITHMETIC
 from reproduction.jobs.files import read_json, write_json
 from reproduction.related.comparison import write_comparison
 from reproduction.settings.configuration import load
-from tests.drawn_figures import SMALL, draw, marks, raw, words
+from tests.drawn_figures import draw, marks, raw, words
 from tests.related_results import write_related
-from tests.synthetic_study import write_study
+from tests.synthetic_study import SMALL, write_study
 
 FULL = load({"study": "full"}).experiments
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A full study's results folder, which no test changes."""
-    return write_study(tmp_path_factory.mktemp("study"), **SMALL).folder
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("plain"), study=None, **SMALL)
-
-
-@pytest.fixture
-def plain(template, tmp_path):
-    """The default's own experiments, which a test may change."""
-    shutil.copytree(template.folder, tmp_path / "laptop")
-    return template.model_copy(update={"results": str(tmp_path)})
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +49,12 @@ def related(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn(study, related):
+def drawn(full_study, related):
     """The figures of the full study by name, and that of the related methods, each drawn once, to the last label."""
 
     class Drawn(dict):
         def __missing__(self, name):
-            self[name] = draw(name, related if name == "related_methods" else study)
+            self[name] = draw(name, related if name == "related_methods" else full_study)
             return self[name]
 
     return Drawn()
@@ -116,13 +98,13 @@ def _overlap(first, second) -> bool:
     return wide > 1.5 and high > 1.5
 
 
-def test_equal_results_give_equal_bytes(study, drawn, tmp_path, capsys, monkeypatch):
+def test_equal_results_give_equal_bytes(full_study, drawn, tmp_path, capsys, monkeypatch):
     """Written twice, apart in time, and with other drawing in between."""
     names = ("krpo_order", "training_curves")
     for folder, date in (("first", "0"), ("second", "1700000000")):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
         for name in names:
-            arguments = ["--results", str(study), "--output", str(tmp_path / folder)]
+            arguments = ["--results", str(full_study), "--output", str(tmp_path / folder)]
             assert importlib.import_module(f"paper_figures.{name}").main(arguments) == 0
     first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
     second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
@@ -211,8 +193,8 @@ class TestMeasures:
         output = capsys.readouterr()
         assert message in output.err and len(output.err.splitlines()) == 1 and not (tmp_path / "out").exists()
 
-    def test_points_of_a_sweep_are_means_over_the_same_seeds(self, study):
-        measures = Measures(Results(study))
+    def test_points_of_a_sweep_are_means_over_the_same_seeds(self, full_study):
+        measures = Measures(Results(full_study))
         found = measures.shared("reward_late", [("kpo-stress-2", "grpo"), ("kpo-clips", "grpo-wide")])
         assert [list(by_seed) for by_seed in found.values()] == [[1, 2, 3], [1, 2, 3]]
         assert which_seeds(found.values()) == "seeds 1, 2, 3"
@@ -225,10 +207,10 @@ class TestMeasures:
 
 
 class TestNumbers:
-    def test_stress_ladder(self, study, drawn):
+    def test_stress_ladder(self, full_study, drawn):
         figure = drawn["stress_ladder"]
         expected = [
-            np.mean(list(raw(study, "reward_half", rung, method).values()))
+            np.mean(list(raw(full_study, "reward_half", rung, method).values()))
             for rung in (*LADDER, COLLAPSES)
             for method in stress_ladder.METHODS
             if method in FULL[rung].methods
@@ -241,8 +223,8 @@ class TestNumbers:
             f"{updates} updates\nrate {rate:g}" for updates, rate in zip((4, 8, 16, 16), rates, strict=True)
         ]
 
-    def test_stress_curves_end_where_a_run_stopped(self, study, drawn):
-        results = Results(study)
+    def test_stress_curves_end_where_a_run_stopped(self, full_study, drawn):
+        results = Results(full_study)
         stopped = stress_curves.curves(results, "kpo-stress-3", "kpo-unclipped")[1]
         assert np.isfinite(stopped[:2]).all() and np.isnan(stopped[2:]).all() and len(stopped) == 4
         figure = drawn["stress_curves"]
@@ -253,9 +235,9 @@ class TestNumbers:
         assert index == 2 * len(stress_ladder.METHODS) + stress_ladder.METHODS.index("kpo-unclipped")
         assert list(cross.get_xdata()) == [2]
 
-    def test_accuracy_gains(self, study, drawn):
+    def test_accuracy_gains(self, full_study, drawn):
         figure = drawn["accuracy_gains"]
-        records = {record["id"]: record for record in read_json(study / "claims.json")["claims"]}
+        records = {record["id"]: record for record in read_json(full_study / "claims.json")["claims"]}
         expected = []
         for level in KRPO_ARITHMETIC:
             record = records[f"krpo-1-{level}"]
@@ -271,8 +253,8 @@ class TestNumbers:
         left = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "^"]
         assert left[0] == pytest.approx(10.62)
 
-    def test_smoothing_ratios(self, study, drawn):
-        results = Results(study)
+    def test_smoothing_ratios(self, full_study, drawn):
+        results = Results(full_study)
         assert smoothing.variance_ratio(results, smoothing.STATED) == pytest.approx(17**-2)
         assert smoothing.variance_ratio(results, ("kpo-q", "kpo-weakest")) == 34.6
         panel = drawn["smoothing"].axes[0]
@@ -299,39 +281,39 @@ class TestNumbers:
         assert table["kpo-clipped"] == pytest.approx({1: 5.0, 2: 5.0, 3: 5.0})
         assert table["gspo"] == pytest.approx(dict.fromkeys((1, 2, 3), 0.0), abs=1e-9)
 
-    def test_group_size_gaps_by_hand(self, study):
-        table = Measures(Results(study)).shared(
+    def test_group_size_gaps_by_hand(self, full_study):
+        table = Measures(Results(full_study)).shared(
             "late_accuracy.normal", [("krpo-group4", "krpo"), ("krpo-group4", "grpo")]
         )
         found = krpo_group_size.gap(table, "krpo-group4", "krpo")
-        own, other = (raw(study, "late_accuracy.normal", "krpo-group4", label) for label in ("krpo", "grpo"))
+        own, other = (raw(full_study, "late_accuracy.normal", "krpo-group4", label) for label in ("krpo", "grpo"))
         assert found == pytest.approx({seed: 100 * (own[seed] - other[seed]) for seed in (1, 2, 3)})
 
-    def test_sensitivity_finds_runs_by_their_settings(self, study):
-        results = Results(study)
+    def test_sensitivity_finds_runs_by_their_settings(self, full_study):
+        results = Results(full_study)
         assert krpo_sensitivity.variants(results, "observation_variance") == {
             0.001: ("krpo-qr", "krpo-r1e-3"), 0.01: ("krpo", "krpo"), 0.1: ("krpo-qr", "krpo-r1e-1"),
         }  # fmt: skip
         assert list(krpo_sensitivity.variants(results, "process_variance")) == [1e-5, 1e-3]
         assert list(krpo_sensitivity.variants(results, "kl_weight")) == [0.0, 0.01, 0.05, 0.1]
 
-    def test_collapsed_runs_are_counted_in_the_figure(self, study, tmp_path):
+    def test_collapsed_runs_are_counted_in_the_figure(self, full_study, tmp_path):
         for name in ("config.yaml", "measures.json", "claims.json"):
-            shutil.copy(study / name, tmp_path / name)
+            shutil.copy(full_study / name, tmp_path / name)
         found = read_json(tmp_path / "measures.json")
         for row in found["runs"]:
             row["values"]["collapse"] = float(row["label"] == "krpo-r1e-3" and row["seed"] != 2)
         write_json(tmp_path / "measures.json", found)
         assert "2 of 3" in words(draw("krpo_sensitivity", tmp_path))
 
-    def test_order_and_parts_are_differences_of_the_same_seed(self, study):
-        measures = Measures(Results(study))
+    def test_order_and_parts_are_differences_of_the_same_seed(self, full_study):
+        measures = Measures(Results(full_study))
         own, other = (
-            raw(study, "late_accuracy.normal", *cell) for cell in (("krpo-order", "krpo-sorted"), ("krpo", "krpo"))
+            raw(full_study, "late_accuracy.normal", *cell) for cell in (("krpo-order", "krpo-sorted"), ("krpo", "krpo"))
         )
         found = krpo_order.changes(measures, "late_accuracy.normal")["ascending"]
         assert found == pytest.approx({seed: 100 * (own[seed] - other[seed]) for seed in (1, 2, 3)})
-        own, other = (raw(study, "reward_area", "krpo", label) for label in ("krpo-mean", "grpo"))
+        own, other = (raw(full_study, "reward_area", "krpo", label) for label in ("krpo-mean", "grpo"))
         found = krpo_parts.over_grpo(measures, "reward_area")["krpo-mean"]
         assert found == pytest.approx({seed: 100 * (own[seed] - other[seed]) for seed in (1, 2, 3, 4, 5)})
 

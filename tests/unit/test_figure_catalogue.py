@@ -1,19 +1,14 @@
 """Which figures are drawn from which results, and which claims each shows."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from paper_figures import ENTRIES, FIGURES, figures_for
 from reproduction.claims import CLAIMS
 from reproduction.claims.kpo_training import COLLAPSES, LADDER
 from reproduction.settings.configuration import load
-from tests.drawn_figures import SMALL
-from tests.synthetic_study import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = load({"study": "full"}).experiments
@@ -22,18 +17,6 @@ PLAIN = load({"study": None}).experiments
 
 def methods_of(experiments) -> dict:
     return {name: settings.methods for name, settings in experiments.items()}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("plain"), study=None, **SMALL)
-
-
-@pytest.fixture
-def plain(template, tmp_path):
-    """The default's own experiments, which a test may change."""
-    shutil.copytree(template.folder, tmp_path / "laptop")
-    return template.model_copy(update={"results": str(tmp_path)})
 
 
 class TestCatalogue:

@@ -23,20 +23,8 @@ from reproduction.publish.publish import publish, publish_unfinished
 from reproduction.publish.published import compact_structure, published_configuration, unpack, write_lines_of_numbers
 from reproduction.settings.configuration import ConfigurationError, read_resolved
 from reproduction.workflow import is_published, prepare, run_files
-from tests.finished_results import FIGURES, README, draw, finished_results, make_the_rest, ready_to_publish
+from tests.finished_results import FIGURES, README, draw
 from tests.hub_results import write_hub_results
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    make_the_rest(finished_results(folder / "results"))
-    return folder
-
-
-@pytest.fixture
-def finished(template, tmp_path):
-    return ready_to_publish(template, tmp_path)
 
 
 def summary_rows(configuration):

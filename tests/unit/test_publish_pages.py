@@ -1,26 +1,11 @@
 """What readers see of published results: the README says what the files say, and what changed since the first study."""
 
-import pytest
-
 from reproduction.claims.page import without_dead_links
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.publish.changes import changes_page
 from reproduction.publish.pages import decided_rows, readme_block, results_page, verdict_line
 from reproduction.publish.publish import END, START, publish
 from reproduction.settings.configuration import dump
-from tests.finished_results import finished_results, make_the_rest, ready_to_publish
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    make_the_rest(finished_results(folder / "results"))
-    return folder
-
-
-@pytest.fixture
-def finished(template, tmp_path):
-    return ready_to_publish(template, tmp_path)
 
 
 class TestReadme:

@@ -1,38 +1,18 @@
 """The pages of verdicts and of looks: each claim's effect, interval, rule and controls, in units of its margin."""
 
-import shutil
-
 import numpy as np
 import pytest
 
 from paper_figures import ENTRIES, accuracy_gains, forest, looks
 from reproduction.claims import CLAIMS
 from reproduction.jobs.files import read_json, write_json
-from tests.drawn_figures import SMALL, draw, words
-from tests.synthetic_study import write_study
+from tests.drawn_figures import draw, words
+from tests.synthetic_study import SMALL, write_study
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A full study's results folder, which no test changes."""
-    return write_study(tmp_path_factory.mktemp("study"), **SMALL).folder
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("plain"), study=None, **SMALL)
-
-
-@pytest.fixture
-def plain(template, tmp_path):
-    """The default's own experiments, which a test may change."""
-    shutil.copytree(template.folder, tmp_path / "laptop")
-    return template.model_copy(update={"results": str(tmp_path)})
-
-
-@pytest.fixture(scope="module")
-def page(study):
-    return draw("verdicts_kpo", study)
+def page(full_study):
+    return draw("verdicts_kpo", full_study)
 
 
 class TestForest:
@@ -45,8 +25,8 @@ class TestForest:
         assert forest.shown_where(equal) == (-1.0, 1.0) and forest.rule_text(equal) == "0.43 \u00b1 0.05"
         assert forest.shown_where(above)[0] == 1.0 and forest.shown_where({**above, "kind": "at most"})[1] == 1.0
 
-    def test_rows_hold_effect_verdict_and_controls_of_the_file(self, study, page):
-        records = {record["id"]: record for record in read_json(study / "claims.json")["claims"]}
+    def test_rows_hold_effect_verdict_and_controls_of_the_file(self, full_study, page):
+        records = {record["id"]: record for record in read_json(full_study / "claims.json")["claims"]}
         panel = page.axes[2]
         drawn = [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "None"]
         expected = []

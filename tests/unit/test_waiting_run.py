@@ -122,9 +122,8 @@ def test_a_training_that_it_did_not_finish_is_made(monkeypatch, run, tmp_path, c
     assert isinstance(error.value.__cause__, Worked)
 
 
-@pytest.mark.parametrize("case", ["finished", "nothing", "half", "other code", "other problems", "not held"])
-def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run, tmp_path, case):
-    model = tmp_path / "model"
+def evaluated_after(monkeypatch, run, model, case):
+    """The lines of `evaluate` after another process that left what `case` says."""
     atomic_write(model / "model.safetensors", b"weights")
     problems = {"easy": PROBLEMS[:1]}
 
@@ -146,18 +145,25 @@ def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run,
     monkeypatch.setattr(answers, "Progress", Progress)
     monkeypatch.setattr(evaluation, "only_process", after_another(leave, held=case != "not held"))
     monkeypatch.setattr(Answers, "make", worked)
-    if case != "finished":
-        with pytest.raises(Worked):
-            evaluation.evaluate(run, model, problems)
-        return
     evaluation.evaluate(run, model, problems)
-    assert Progress.lines[-1] == "the other process has finished this evaluation; nothing is left to do"
+    return Progress.lines
 
 
-@pytest.mark.parametrize("case", ["made", "other settings", "nothing", "not held"])
-def test_a_base_model_that_the_other_process_made_is_kept(monkeypatch, tmp_path, case):
-    configuration = load({"scale": "smoke", "results": str(tmp_path)})
-    problems, folder = tmp_path / "smoke/problems/train.jsonl", configuration.run_folder("base", "base", 1)
+def test_an_evaluation_that_the_other_process_finished_is_kept(monkeypatch, run, tmp_path):
+    lines = evaluated_after(monkeypatch, run, tmp_path / "model", "finished")
+    assert lines[-1] == "the other process has finished this evaluation; nothing is left to do"
+
+
+@pytest.mark.parametrize("case", ["nothing", "half", "other code", "other problems", "not held"])
+def test_an_evaluation_that_it_did_not_finish_is_made(monkeypatch, run, tmp_path, case):
+    with pytest.raises(Worked):
+        evaluated_after(monkeypatch, run, tmp_path / "model", case)
+
+
+def pretrained_after(monkeypatch, results, case):
+    """The lines of `pretrain_base` after another process that left what `case` says."""
+    configuration = load({"scale": "smoke", "results": str(results)})
+    problems, folder = results / "smoke/problems/train.jsonl", configuration.run_folder("base", "base", 1)
     write_problems(problems, (dataclasses.replace(one, id=f"{n}") for n, one in enumerate(PROBLEMS)))
 
     def leave():
@@ -172,12 +178,19 @@ def test_a_base_model_that_the_other_process_made_is_kept(monkeypatch, tmp_path,
     monkeypatch.setattr(pretrain_base, "Progress", Progress)
     monkeypatch.setattr(pretrain_base, "only_process", after_another(leave, held=case != "not held"))
     monkeypatch.setattr(pretrain_base, "pretrain", worked)
-    if case != "made":
-        with pytest.raises(Worked):
-            pretrain_base.pretrain_base(configuration, 1)
-        return
     pretrain_base.pretrain_base(configuration, 1)
-    assert Progress.lines[-1] == "the other process has made this model; nothing is left to do"
+    return Progress.lines
+
+
+def test_a_base_model_that_the_other_process_made_is_kept(monkeypatch, tmp_path):
+    lines = pretrained_after(monkeypatch, tmp_path, "made")
+    assert lines[-1] == "the other process has made this model; nothing is left to do"
+
+
+@pytest.mark.parametrize("case", ["other settings", "nothing", "not held"])
+def test_a_base_model_that_it_did_not_make_is_made(monkeypatch, tmp_path, case):
+    with pytest.raises(Worked):
+        pretrained_after(monkeypatch, tmp_path, case)
 
 
 def test_the_others_wait_in_short_turns_for_the_first(monkeypatch):
