@@ -6,6 +6,7 @@ import os
 import shlex
 import site
 import sys
+import threading
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -133,11 +134,20 @@ onstart:
     print(plan, file=sys.stderr, flush=True)
 
 
+def end_timers():
+    """Cancel the timers by which Snakemake looks for jobs (profiles/default): it would wait for the last at its end."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
+
+
 onsuccess:
+    end_timers()
     print(f"\n{results_text(Path(FOLDER))}", file=sys.stderr)
 
 
 onerror:
+    end_timers()
     print(
         f"\nA job failed; its log is under {FOLDER}/logs/. The same command continues where it stopped.",
         file=sys.stderr,
