@@ -154,9 +154,19 @@ def markdown(record: dict[str, Any]) -> str:
             f"{row['collapsed']} of {len(record['seeds'])}",
         )
         lines.append(f"| {' | '.join(cells)} |")
+    better, worse = (", ".join(names) or "none" for names in told_apart(record["rows"]))
+    together = f"Shown to differ from GRPO, all {record['comparisons']} comparisons together ({share})"
+    lines += ["", f"{together}: better {better}; worse {worse}."]
     if record["not_run"]:
         lines += ["", f"Not run, so not in the table or only with fewer seeds: {', '.join(record['not_run'])}."]
     return "\n".join([*lines, "", "What this cannot say:", "", *(f"- {text}" for text in record["limits"]), ""])
+
+
+def told_apart(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The methods whose interval of the difference is above 0, and those below it."""
+    told = [row for row in rows if row["difference"] and row["difference"]["low"] is not None]
+    better = [named(row) for row in told if row["difference"]["low"] > 0]
+    return better, [named(row) for row in told if row["difference"]["high"] < 0]
 
 
 def named(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from reproduction.cli import main
 from reproduction.jobs.files import atomic_write, read_json, write_json
 from reproduction.publish.methods import methods_table
 from reproduction.publish.related import END, NOTEBOOK, PAGE, START, publish_related
-from reproduction.related.comparison import CONTROL, PREFIX, related_record, write_comparison
+from reproduction.related.comparison import CONTROL, PREFIX, related_record, told_apart, write_comparison
 from reproduction.related.declarations import RELATED
 from reproduction.related.families import BASELINE, IDEAS, RATIO, families
 from reproduction.settings.configuration import load, read_resolved
@@ -111,6 +111,18 @@ class TestRecord:
         lines = [line for line in page.splitlines() if line.startswith("| ")]
         assert len(lines) == 1 + len(record["rows"]) and "| raft |" in lines[-1]
         assert "What this cannot say" in page
+        (told,) = [line for line in page.splitlines() if line.startswith("Shown to differ")]
+        worse = told.removesuffix(".").partition("; worse ")[2].split(", ")
+        assert "raft" in worse and "krpo" not in worse
+
+    def test_a_method_is_told_from_grpo_if_its_interval_leaves_out_0(self):
+        ends = {"up": (0.1, 0.3), "down": (-0.3, -0.1), "both": (-0.1, 0.1), "unknown": (None, None)}
+        rows = [
+            {"experiment": "related", "label": label, "difference": {"value": 0.0, "low": low, "high": high}}
+            for label, (low, high) in ends.items()
+        ]
+        rows += [{"experiment": "related", "label": "grpo", "difference": None}]
+        assert told_apart(rows) == (["up"], ["down"])
 
     def test_what_is_missing_is_named_and_only_shared_seeds_count(self, tmp_path):
         missing = [*(f"related/pods/seed{seed}" for seed in SEEDS), "related/raft/seed9"]
