@@ -75,7 +75,7 @@ notebooks: setup ## execute the notebooks on the results
 report: setup ## verdicts, tables and figures on one page, report.html
 	@$(call snakemake,report)
 
-test: setup ## unit tests, then the whole workflow at smoke scale (about 20 minutes on 2 cores)
+test: setup ## unit tests, then the whole workflow at smoke scale (about 15 minutes on 2 cores)
 ifneq ($(TESTS),)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(TESTS) $(ARGS)
 else
